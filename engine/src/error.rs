@@ -1,0 +1,214 @@
+//! How a request fails: what happened, whether to try again, and whether it ran.
+
+use std::fmt;
+
+/// A failure of the engine or of the token behind it.
+///
+/// Every error answers three questions: what happened ([`Error::kind`]), may the same request be sent
+/// again ([`Error::retry`]), and did a token execute it ([`Error::outcome`]). The text of an error names
+/// no payload, no PIN and no key label.
+pub struct Error {
+    kind: ErrorKind,
+    retry: Retry,
+    outcome: Outcome,
+    detail: Option<Box<str>>,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The configuration of the engine or of the request is not usable.
+    Configuration,
+    /// The PKCS#11 module could not be loaded, is no PKCS#11 module, or refused to initialise.
+    Module,
+    /// No token carries the label or serial asked for, or more than one does.
+    TokenNotFound,
+    /// The token refused the PIN. It was sent once and is not sent again.
+    PinRefused,
+    /// The PIN is locked, or its lock-out flags say that a wrong try could lock it; nothing was sent.
+    PinLocked,
+    /// No key has this name on any token of the engine.
+    KeyNotFound,
+    /// More than one key has this name on one token, or tokens hold different keys under it.
+    KeyAmbiguous,
+    /// The algorithm does not fit the type or size of the key.
+    KeyMismatch,
+    /// The key exists, but its attributes forbid this use.
+    NotPermitted,
+    /// No token that holds the key offers the mechanism.
+    MechanismUnavailable,
+    /// The input or a parameter has a length or form that the algorithm does not allow.
+    InvalidInput,
+    /// The request is larger than the engine's cap on bytes in flight, so it could never be admitted.
+    TooLarge,
+    /// No room for the request now: the engine's limit on requests or bytes in flight is reached.
+    Overloaded,
+    /// The request's deadline passed before it was answered.
+    DeadlineExceeded,
+    /// The engine is stopping or has stopped.
+    Draining,
+    /// The ciphertext was not accepted. Padding, tag and length faults look alike on purpose.
+    DecryptFailed,
+    /// The call into the module did not return within the hang limit.
+    Hung,
+    /// The session died; the engine replaces it.
+    SessionLost,
+    /// The token is gone, or no session to it is left.
+    TokenLost,
+    /// The token is busy or full.
+    Busy,
+    /// The token or its module reported a fault.
+    Device,
+    /// This process was forked after the module was loaded; PKCS#11 forbids its use here.
+    Forked,
+    /// The engine broke one of its own rules; please report it.
+    Internal,
+}
+
+/// May the same request be sent again?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Retry {
+    /// No: it would fail in the same way.
+    Never,
+    /// Yes, at once: another session or token may serve it.
+    Now,
+    /// Yes, after a pause: something is busy or being replaced.
+    Later,
+    /// Only after a person has changed something (a PIN, a configuration, a device).
+    Operator,
+}
+
+/// Did a token execute the request?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It did not run.
+    NotDone,
+    /// It ran; the error is about what came after or about the result.
+    Done,
+    /// It may have run.
+    Unknown,
+}
+
+/// The result of the engine's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) const fn new(kind: ErrorKind, retry: Retry, outcome: Outcome) -> Self {
+        Self { kind, retry, outcome, detail: None }
+    }
+
+    /// A mistake of the caller's that was found before anything ran.
+    pub(crate) fn refused(kind: ErrorKind, detail: impl Into<Box<str>>) -> Self {
+        Self::new(kind, Retry::Never, Outcome::NotDone).because(detail)
+    }
+
+    /// Something in the environment that a person has to change.
+    pub(crate) fn operator(kind: ErrorKind, detail: impl Into<Box<str>>) -> Self {
+        Self::new(kind, Retry::Operator, Outcome::NotDone).because(detail)
+    }
+
+    pub(crate) fn internal(detail: impl Into<Box<str>>) -> Self {
+        Self::new(ErrorKind::Internal, Retry::Never, Outcome::Unknown).because(detail)
+    }
+
+    /// The one error for every ciphertext that was not accepted, whatever was wrong with it.
+    pub(crate) const fn decrypt_failed() -> Self {
+        Self::new(ErrorKind::DecryptFailed, Retry::Never, Outcome::Done)
+    }
+
+    pub(crate) fn because(mut self, detail: impl Into<Box<str>>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    pub(crate) const fn with_outcome(mut self, outcome: Outcome) -> Self {
+        self.outcome = outcome;
+        self
+    }
+
+    /// What happened.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Whether the same request may be sent again.
+    #[must_use]
+    pub const fn retry(&self) -> Retry {
+        self.retry
+    }
+
+    /// Whether a token executed the request.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+}
+
+impl ErrorKind {
+    /// One line for people, lower case and without a full stop.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration not usable",
+            Self::Module => "PKCS#11 module not usable",
+            Self::TokenNotFound => "token not found",
+            Self::PinRefused => "the token refused the PIN",
+            Self::PinLocked => "the PIN is locked or close to it, so it was not sent",
+            Self::KeyNotFound => "no such key",
+            Self::KeyAmbiguous => "key is ambiguous",
+            Self::KeyMismatch => "algorithm does not fit the key",
+            Self::NotPermitted => "the key's attributes forbid this use",
+            Self::MechanismUnavailable => "no token with this key offers the mechanism",
+            Self::InvalidInput => "input not valid for the algorithm",
+            Self::TooLarge => "request larger than the cap on bytes in flight",
+            Self::Overloaded => "too many requests in flight",
+            Self::DeadlineExceeded => "deadline exceeded",
+            Self::Draining => "the engine is stopping",
+            Self::DecryptFailed => "ciphertext not accepted",
+            Self::Hung => "the call into the module did not return",
+            Self::SessionLost => "session lost",
+            Self::TokenLost => "token lost",
+            Self::Busy => "token busy",
+            Self::Device => "token or module fault",
+            Self::Forked => "process forked after the module was loaded",
+            Self::Internal => "internal error",
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.as_str())?;
+        match &self.detail {
+            Some(detail) => write!(f, ": {detail}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.kind)
+            .field("retry", &self.retry)
+            .field("outcome", &self.outcome)
+            .field("detail", &self.detail)
+            .finish()
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_plain_line() {
+        let error = Error::refused(ErrorKind::KeyNotFound, "asked of 2 tokens");
+        assert_eq!(error.to_string(), "no such key: asked of 2 tokens");
+        assert_eq!((error.retry(), error.outcome()), (Retry::Never, Outcome::NotDone));
+    }
+}
