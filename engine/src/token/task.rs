@@ -1,0 +1,91 @@
+//! What a session is to do for one request, as plain data.
+//!
+//! An operation builds a [`Call`] on the caller's side, the schedule carries it without looking inside, and
+//! the session that takes it turns it into PKCS#11 calls.
+
+use std::sync::Arc;
+
+use cryptoki::mechanism::MechanismType;
+
+/// Length of the IV that the engine draws for AES-GCM, in bytes (SP 800-38D, 8.2.2: 96 random bits).
+pub(crate) const GCM_IV_LEN: usize = 12;
+
+/// Length of every AES-GCM tag, in bytes.
+pub(crate) const GCM_TAG_LEN: usize = 16;
+
+/// A hash that runs on the host or is named in a mechanism's parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hash {
+    /// SHA-256 (FIPS 180-4).
+    Sha256,
+    /// SHA-384 (FIPS 180-4).
+    Sha384,
+    /// SHA-512 (FIPS 180-4).
+    Sha512,
+}
+
+impl Hash {
+    /// Length of a digest in bytes.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "the length of a digest, not of a collection")]
+    pub const fn len(self) -> usize {
+        match self {
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+        }
+    }
+}
+
+/// One cryptographic operation of a session: Init and one call.
+///
+/// Output layout is the C function's own, but for [`Mechanism::AesGcm`] with [`Iv::Drawn`]: there the IV comes
+/// first, then what `C_Encrypt` writes (ciphertext, then tag).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Sign(Mechanism),
+    Encrypt(Mechanism),
+    Decrypt(Mechanism),
+    /// Fill the output with random bytes (`C_GenerateRandom`); there is no key and no input.
+    Random,
+}
+
+/// A mechanism with its parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Mechanism {
+    /// `CKM_RSA_PKCS` over a DigestInfo that the host has built.
+    RsaPkcs1,
+    /// `CKM_RSA_PKCS_PSS` over a digest that the host has computed.
+    RsaPss { hash: Hash, salt_len: u32 },
+    /// `CKM_ECDSA` over a digest that the host has computed.
+    Ecdsa,
+    /// `CKM_SHA256_HMAC`.
+    HmacSha256,
+    /// `CKM_AES_ECB`.
+    AesEcb,
+    /// `CKM_AES_GCM` with a tag of [`GCM_TAG_LEN`] bytes.
+    AesGcm { iv: Iv, aad: Arc<[u8]> },
+}
+
+/// Where the IV of an AES-GCM call comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Iv {
+    /// Drawn by the session from the kernel's generator just before the call, anew for every attempt.
+    Drawn,
+    /// Given: always so for decryption.
+    Given(Arc<[u8]>),
+}
+
+impl Mechanism {
+    /// The type under which tokens list this mechanism.
+    pub(crate) const fn mechanism_type(&self) -> MechanismType {
+        match self {
+            Self::RsaPkcs1 => MechanismType::RSA_PKCS,
+            Self::RsaPss { .. } => MechanismType::RSA_PKCS_PSS,
+            Self::Ecdsa => MechanismType::ECDSA,
+            Self::HmacSha256 => MechanismType::SHA256_HMAC,
+            Self::AesEcb => MechanismType::AES_ECB,
+            Self::AesGcm { .. } => MechanismType::AES_GCM,
+        }
+    }
+}
