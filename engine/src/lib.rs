@@ -1,1 +1,5 @@
-
+//! hsmux
+#[cfg(not(hsmux_loom))]
+mod clock;
+mod schedule;
+mod sync;

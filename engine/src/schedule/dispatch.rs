@@ -1,0 +1,395 @@
+//! The lane protocol: how a request finds a session and a session finds work.
+//!
+//! - Submit: push the item; swap the lane IDLE -> QUEUED; who wins puts the lane into the run queue of its
+//!   eligible set; fence; wake one idle session of the set.
+//! - Take: take a lane from a run queue, a turn from the lane; set the lane IDLE, look again, and if work is
+//!   left put it back **before** the module is called, and wake one more.
+//! - Release: put the session among the idle; fence; look at the run queues of its token.
+//!
+//! Sessions pull, nothing is pushed to a token. What waits here and what runs there is found by whoever looks
+//! second: each side stores first and then loads, with `SeqCst` fences between. The models in `loom.rs` check
+//! it. Items and sessions are type parameters, so the models run this very code.
+
+use smallvec::SmallVec;
+
+use crate::schedule::fairness::{Candidate, Class, choose};
+use crate::schedule::idle::Idle;
+use crate::schedule::lane::Lane;
+use crate::schedule::run_queue::RunQueue;
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Ordering, Queue, RwLock, fence};
+
+/// A session as the protocol sees it.
+pub(crate) trait Seat: Sized {
+    /// Index of its token.
+    fn token(&self) -> usize;
+
+    /// Index among the sessions of its token.
+    fn index(&self) -> usize;
+
+    /// Gives the session to its own worker thread and wakes that.
+    fn hand_over(self: Box<Self>);
+}
+
+/// Run queues and idle sessions of one engine.
+pub(crate) struct Dispatch<T, S> {
+    /// One per eligible set that was ever in use; at most one per subset of tokens, few in practice.
+    queues: RwLock<Vec<Arc<RunQueue<T>>>>,
+    idle: Box<[Idle<S>]>,
+    /// Tokens that can serve: bit i is token i.
+    healthy: AtomicU64,
+    /// Counts changes of what is eligible, so that a racing submitter notices that its lane went astray.
+    generation: AtomicU64,
+    /// Lanes in all run queues: while it is 0, a release has nothing to look at.
+    lanes_waiting: AtomicUsize,
+    /// Virtual time of the turn that began last; see `fairness`.
+    floor_ns: AtomicU64,
+    /// Lanes that lost their last token while a session of it held them; `orphans` hands them out.
+    orphans: Queue<Arc<Lane<T>>>,
+}
+
+/// What a session takes from one lane at once.
+pub(crate) struct Turn<T> {
+    pub(crate) lane: Arc<Lane<T>>,
+    queue: Arc<RunQueue<T>>,
+    estimate_ns: u64,
+}
+
+/// A lane that no token can serve now: its items are to be failed.
+#[must_use]
+pub(crate) struct Orphan<T>(Arc<Lane<T>>);
+
+impl<T, S: Seat> Dispatch<T, S> {
+    /// `capacity` is the number of sessions each token may have.
+    pub(crate) fn new(capacity: &[usize]) -> Self {
+        let healthy = if capacity.len() == 64 { u64::MAX } else { (1 << capacity.len()) - 1 };
+        Self {
+            queues: RwLock::new(Vec::new()),
+            idle: capacity.iter().map(|&n| Idle::new(n)).collect(),
+            healthy: AtomicU64::new(healthy),
+            generation: AtomicU64::new(0),
+            lanes_waiting: AtomicUsize::new(0),
+            floor_ns: AtomicU64::new(0),
+            orphans: Queue::new(),
+        }
+    }
+
+    /// Queues an item and wakes a session for it. `None` if it is queued.
+    pub(crate) fn submit(&self, lane: &Arc<Lane<T>>, item: T) -> Option<Orphan<T>> {
+        lane.push(item);
+        self.raise(lane)
+    }
+
+    /// Queues many items with one look at the run queue.
+    pub(crate) fn submit_all(&self, lane: &Arc<Lane<T>>, items: impl IntoIterator<Item = T>) -> Option<Orphan<T>> {
+        items.into_iter().for_each(|item| lane.push(item));
+        self.raise(lane)
+    }
+
+    /// Gives back items that a session took and could not execute. They are served first.
+    pub(crate) fn give_back(&self, lane: &Arc<Lane<T>>, items: impl IntoIterator<Item = T>) -> Option<Orphan<T>> {
+        items.into_iter().for_each(|item| lane.push_returned(item));
+        self.raise(lane)
+    }
+
+    /// Leases a session to an inline caller: an idle one of the set, if nothing is queued for the set.
+    ///
+    /// `hint` is the (token, index) that the caller had last.
+    pub(crate) fn lease(&self, mask: u64, hint: (usize, usize)) -> Option<Box<S>> {
+        let mask = mask & self.healthy.load(Ordering::Relaxed);
+        if self.lanes_waiting.load(Ordering::Relaxed) != 0 && self.queues.read().iter().any(|q| q.competes(mask)) {
+            return None;
+        }
+        self.take_idle(mask, hint)
+    }
+
+    /// Leases the session of one worker, if it is idle.
+    pub(crate) fn lease_own(&self, token: usize, index: usize) -> Option<Box<S>> {
+        self.idle[token].take_at(index)
+    }
+
+    /// Takes a turn for a session of `token`: fills `items` from one lane.
+    ///
+    /// `fill` says what an item costs, in nanoseconds; the turn ends when the sum reaches `budget_ns`, or with
+    /// the session's share of the lane while others idle. It always takes at least one.
+    pub(crate) fn take(
+        &self,
+        token: usize,
+        now_ns: u64,
+        budget_ns: u64,
+        cost_ns: impl Fn(&T) -> u64,
+        items: &mut impl Extend<T>,
+    ) -> Option<Turn<T>> {
+        while let Some((queue, class, lane)) = self.pop_lane(token, now_ns, budget_ns) {
+            let share = self.share(&queue, &lane);
+            let (mut taken, mut estimate_ns) = (0, 0);
+            while taken < share && (taken == 0 || estimate_ns < budget_ns) {
+                let Some(item) = lane.pop() else { break };
+                estimate_ns += cost_ns(&item);
+                taken += 1;
+                items.extend(Some(item));
+            }
+            if lane.set_idle() {
+                // Before the module is called, so that any number of sessions serve one lane.
+                self.requeue(&lane);
+            }
+            if taken > 0 {
+                queue.charge(class, estimate_ns);
+                return Some(Turn { lane, queue, estimate_ns });
+            }
+        }
+        None
+    }
+
+    /// A turn is over and has cost `cost_ns`: corrects what was charged in advance.
+    pub(crate) fn settle(&self, turn: &Turn<T>, cost_ns: u64, budget_ns: u64) {
+        turn.queue.charge(turn.lane.class, cost_ns.saturating_sub(turn.estimate_ns));
+        turn.lane.charge(cost_ns.saturating_sub(budget_ns));
+    }
+
+    /// Puts a session among the idle and looks whether work came meanwhile.
+    pub(crate) fn release(&self, session: Box<S>) {
+        let token = session.token();
+        self.put_idle(session);
+        // SeqCst fence: pairs with the one in `enqueue`. Either this look sees the lane that was queued, or
+        // the submitter that queued it sees this session idle.
+        fence(Ordering::SeqCst);
+        self.look(token);
+    }
+
+    /// Puts a session among the idle without a look: for a worker that takes it again at once or then looks.
+    pub(crate) fn put_idle(&self, session: Box<S>) {
+        self.idle[session.token()].put(session.index(), session);
+    }
+
+    /// If work waits that this token can serve, wakes a session for it.
+    pub(crate) fn look(&self, token: usize) {
+        if self.lanes_waiting.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let masks: SmallVec<[u64; 8]> = self.queues.read().iter().filter(|q| q.serves(token)).map(|q| q.mask).collect();
+        masks.into_iter().for_each(|mask| self.wake_one(mask));
+    }
+
+    /// Whether lanes wait for this token; a hint.
+    pub(crate) fn has_work(&self, token: usize) -> bool {
+        self.lanes_waiting.load(Ordering::Relaxed) != 0 && self.queues.read().iter().any(|q| q.serves(token))
+    }
+
+    /// Sessions that seem idle on a token; a hint.
+    pub(crate) fn idle_about(&self, token: usize) -> usize {
+        self.idle[token].about()
+    }
+
+    /// Takes any idle session of a token, to retire it.
+    pub(crate) fn take_from(&self, token: usize) -> Option<Box<S>> {
+        self.idle[token].take(0)
+    }
+
+    pub(crate) fn healthy(&self) -> u64 {
+        self.healthy.load(Ordering::SeqCst)
+    }
+
+    /// A token can or cannot serve any more: moves the lanes. Returns those that nobody can serve.
+    #[must_use]
+    pub(crate) fn set_healthy(&self, token: usize, healthy: bool) -> Vec<Orphan<T>> {
+        match healthy {
+            true => self.healthy.fetch_or(1 << token, Ordering::SeqCst),
+            false => self.healthy.fetch_and(!(1 << token), Ordering::SeqCst),
+        };
+        self.regroup()
+    }
+
+    /// What is eligible has changed: puts every waiting lane where it belongs now.
+    #[must_use]
+    pub(crate) fn regroup(&self) -> Vec<Orphan<T>> {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        // SeqCst fence: pairs with the one in `enqueue`.
+        fence(Ordering::SeqCst);
+        let queues: Vec<_> = self.queues.read().iter().map(Arc::clone).collect();
+        let mut lanes = Vec::new();
+        for queue in queues {
+            while let Some(lane) = self.pop_from(|| queue.pop_any()) {
+                lanes.push(lane);
+            }
+        }
+        lanes.into_iter().filter_map(|lane| self.enqueue(lane)).collect()
+    }
+
+    /// Lanes that sessions left behind because no token can serve them; for the watcher to fail.
+    pub(crate) fn orphans(&self) -> impl Iterator<Item = Orphan<T>> {
+        std::iter::from_fn(|| self.orphans.pop().map(Orphan))
+    }
+
+    /// Drops the dead items of a lane, most of which are, so that a lane nobody serves does not grow.
+    ///
+    /// The living move to the front in their order; one that a session takes meanwhile may overtake another.
+    pub(crate) fn sweep(&self, lane: &Arc<Lane<T>>, is_dead: impl Fn(&T) -> bool) -> Option<Orphan<T>> {
+        for _ in 0..lane.len() {
+            match lane.pop() {
+                Some(item) if is_dead(&item) => drop(item),
+                Some(item) => lane.push_returned(item),
+                None => break,
+            }
+        }
+        self.raise(lane)
+    }
+
+    /// Fails every item of a lane that no token can serve.
+    pub(crate) fn fail(&self, orphan: Orphan<T>, mut fail: impl FnMut(T)) {
+        let Orphan(lane) = orphan;
+        loop {
+            while let Some(item) = lane.pop() {
+                fail(item);
+            }
+            if !lane.set_idle() {
+                return;
+            }
+        }
+    }
+
+    /// Takes every waiting lane away, for a stop.
+    pub(crate) fn drain(&self) -> Vec<Orphan<T>> {
+        let queues: Vec<_> = self.queues.read().iter().map(Arc::clone).collect();
+        let mut lanes = Vec::new();
+        for queue in queues {
+            while let Some(lane) = self.pop_from(|| queue.pop_any()) {
+                lanes.push(Orphan(lane));
+            }
+        }
+        lanes
+    }
+
+    fn raise(&self, lane: &Arc<Lane<T>>) -> Option<Orphan<T>> {
+        if lane.set_queued() { self.enqueue(Arc::clone(lane)) } else { None }
+    }
+
+    /// Puts a lane that the caller holds into the run queue of its eligible set and wakes one session.
+    fn enqueue(&self, lane: Arc<Lane<T>>) -> Option<Orphan<T>> {
+        let generation = self.generation.load(Ordering::SeqCst);
+        let mask = lane.eligible.load(Ordering::SeqCst) & self.healthy.load(Ordering::SeqCst);
+        if mask == 0 {
+            return Some(Orphan(lane));
+        }
+        let queue = self.queue(mask);
+        self.lanes_waiting.fetch_add(1, Ordering::SeqCst);
+        queue.push(lane, self.floor_ns.load(Ordering::Relaxed));
+        // SeqCst fence: pairs with the ones in `release` and `regroup`.
+        fence(Ordering::SeqCst);
+        if self.generation.load(Ordering::SeqCst) != generation {
+            // Who changed the sets may have emptied this queue before the push: take one lane out and try
+            // again. If another session took ours meanwhile, there is none or it is another's, all the same.
+            if let Some(lane) = self.pop_from(|| queue.pop_any()) {
+                return self.enqueue(lane);
+            }
+        }
+        self.wake_one(mask);
+        None
+    }
+
+    /// Like `enqueue`, by a session: it has no time for orphans and leaves them to the watcher.
+    fn requeue(&self, lane: &Arc<Lane<T>>) {
+        if let Some(Orphan(lane)) = self.enqueue(Arc::clone(lane)) {
+            self.orphans.push(lane);
+        }
+    }
+
+    /// Pops the lane whose turn it is for a session of this token.
+    fn pop_lane(&self, token: usize, now_ns: u64, budget_ns: u64) -> Option<(Arc<RunQueue<T>>, Class, Arc<Lane<T>>)> {
+        loop {
+            let (queue, class) = self.choose(token, now_ns)?;
+            let Some(lane) = self.pop_from(|| queue.pop(class)) else { continue };
+            let eligible = lane.eligible.load(Ordering::SeqCst) & (1 << token) != 0;
+            let others_wait = queue.has(class);
+            if eligible && !(lane.pays(budget_ns) && others_wait) {
+                self.floor_ns.fetch_max(queue.served(class, now_ns), Ordering::Relaxed);
+                return Some((queue, class, lane));
+            }
+            self.requeue(&lane);
+        }
+    }
+
+    fn choose(&self, token: usize, now_ns: u64) -> Option<(Arc<RunQueue<T>>, Class)> {
+        if self.lanes_waiting.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let queues = self.queues.read();
+        let (mut candidates, mut places) = (SmallVec::<[Candidate; 8]>::new(), SmallVec::<[_; 8]>::new());
+        for queue in queues.iter().filter(|q| q.mask & (1 << token) != 0) {
+            for class in Class::ALL {
+                if let Some(candidate) = queue.candidate(class, now_ns) {
+                    candidates.push(candidate);
+                    places.push((queue, class));
+                }
+            }
+        }
+        choose(&candidates).map(|i| (Arc::clone(places[i].0), places[i].1))
+    }
+
+    /// A session's part of a lane: all of it when no other session of the set is idle.
+    fn share(&self, queue: &RunQueue<T>, lane: &Lane<T>) -> usize {
+        let idle: usize = tokens(queue.mask).map(|token| self.idle[token].about()).sum();
+        if idle == 0 { usize::MAX } else { lane.len().div_ceil(idle + 1).max(1) }
+    }
+
+    fn wake_one(&self, mask: u64) {
+        if let Some(session) = self.take_idle(mask, (self.rotate(), 0)) {
+            session.hand_over();
+        }
+    }
+
+    /// Takes an idle session of the set; looks at the hint's token first.
+    fn take_idle(&self, mask: u64, (token, index): (usize, usize)) -> Option<Box<S>> {
+        let count = self.idle.len();
+        (0..count)
+            .map(|i| (token + i) % count)
+            .filter(|token| mask & (1 << token) != 0)
+            .find_map(|token| self.idle[token].take(index))
+    }
+
+    /// Where to begin looking for an idle session, so that tokens share the work that trickles in. Virtual
+    /// time moves with every turn, so it serves as the dice.
+    fn rotate(&self) -> usize {
+        let dice = self.floor_ns.load(Ordering::Relaxed) ^ self.lanes_waiting.load(Ordering::Relaxed) as u64;
+        usize::try_from(dice % self.idle.len() as u64).unwrap_or(0)
+    }
+
+    fn queue(&self, mask: u64) -> Arc<RunQueue<T>> {
+        let find = |queues: &[Arc<RunQueue<T>>]| queues.iter().find(|q| q.mask == mask).map(Arc::clone);
+        if let Some(queue) = find(&self.queues.read()) {
+            return queue;
+        }
+        let mut queues = self.queues.write();
+        find(&queues).unwrap_or_else(|| {
+            let queue = Arc::new(RunQueue::new(mask));
+            queues.push(Arc::clone(&queue));
+            queue
+        })
+    }
+
+    fn pop_from(&self, pop: impl FnOnce() -> Option<Arc<Lane<T>>>) -> Option<Arc<Lane<T>>> {
+        let lane = pop()?;
+        self.lanes_waiting.fetch_sub(1, Ordering::SeqCst);
+        Some(lane)
+    }
+}
+
+impl<T> RunQueue<T> {
+    /// Whether work waits here that a session of `token` can serve.
+    fn serves(&self, token: usize) -> bool {
+        self.mask & (1 << token) != 0 && !self.is_empty()
+    }
+
+    /// Whether work waits here for one of the tokens in `mask`.
+    fn competes(&self, mask: u64) -> bool {
+        self.mask & mask != 0 && !self.is_empty()
+    }
+}
+
+/// The tokens of a set, by index.
+pub(crate) fn tokens(mut mask: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let token = mask.trailing_zeros();
+        mask &= mask.wrapping_sub(1);
+        (token < 64).then_some(token as usize)
+    })
+}

@@ -1,0 +1,102 @@
+//! Lanes: the queue of one key version, way of batching, priority and tenant.
+
+use crate::schedule::fairness::Class;
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, Queue, fence};
+
+/// A lock-free queue that is either IDLE or QUEUED (in one run queue, or in the hands of one taker).
+///
+/// Any number of threads push. Only who holds the lane, because it took it from a run queue or won the swap
+/// from IDLE to QUEUED, pops, so order is kept.
+pub(crate) struct Lane<T> {
+    fresh: Queue<T>,
+    /// Given back by a session that could not execute them; served first.
+    returned: Queue<T>,
+    queued: AtomicBool,
+    /// Session time that the lane has used beyond its turns, in nanoseconds.
+    debt_ns: AtomicU64,
+    pub(super) class: Class,
+    /// The tokens that can run this lane: bit i is token i. The key's own word, so that all its lanes follow.
+    pub(super) eligible: Arc<AtomicU64>,
+}
+
+impl<T> Lane<T> {
+    pub(crate) fn new(class: Class, eligible: Arc<AtomicU64>) -> Self {
+        Self {
+            fresh: Queue::new(),
+            returned: Queue::new(),
+            queued: AtomicBool::new(false),
+            debt_ns: AtomicU64::new(0),
+            class,
+            eligible,
+        }
+    }
+
+    /// Number of requests waiting; a hint while others push and pop.
+    pub(crate) fn len(&self) -> usize {
+        self.returned.len() + self.fresh.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.returned.is_empty() && self.fresh.is_empty()
+    }
+
+    /// Whether no request and no taker is left: only then may the lane be retired.
+    #[cfg(not(hsmux_loom))]
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.queued.load(Ordering::SeqCst) && self.is_empty()
+    }
+
+    pub(super) fn push(&self, item: T) {
+        self.fresh.push(item);
+    }
+
+    pub(super) fn push_returned(&self, item: T) {
+        self.returned.push(item);
+    }
+
+    /// For who holds the lane.
+    pub(super) fn pop(&self) -> Option<T> {
+        self.returned.pop().or_else(|| self.fresh.pop())
+    }
+
+    /// IDLE -> QUEUED. True for the one who has to put the lane into its run queue.
+    pub(super) fn set_queued(&self) -> bool {
+        // SeqCst fence: pairs with the one in `set_idle`. Either this swap sees IDLE, or the taker that is
+        // about to set IDLE sees the item that was pushed before this fence.
+        fence(Ordering::SeqCst);
+        !self.queued.swap(true, Ordering::SeqCst)
+    }
+
+    /// QUEUED -> IDLE, by who holds the lane; then looks again. True if work came in between and the lane is
+    /// QUEUED again, so that the caller has to put it back into its run queue.
+    pub(super) fn set_idle(&self) -> bool {
+        // A swap where a store would do: on x86 a store and a fence cost the same, and loom orders a store
+        // against another thread's swap more loosely than C11 does, and then reports what cannot happen.
+        self.queued.swap(false, Ordering::SeqCst);
+        // SeqCst fence: pairs with the one in `set_queued`.
+        fence(Ordering::SeqCst);
+        !self.is_empty() && !self.queued.swap(true, Ordering::SeqCst)
+    }
+
+    /// Adds what a turn cost beyond its budget, so that a lane of long operations waits its share of rounds.
+    pub(super) fn charge(&self, over_ns: u64) {
+        self.debt_ns.fetch_add(over_ns, Ordering::Relaxed);
+    }
+
+    /// Pays one budget of the debt. True if the lane has to let the others go first.
+    pub(super) fn pays(&self, budget_ns: u64) -> bool {
+        let debt = self.debt_ns.load(Ordering::Relaxed);
+        if debt < budget_ns {
+            return false;
+        }
+        // Only the holder of the lane pays; a charge that is lost to this race costs one turn's fairness.
+        self.debt_ns.fetch_sub(budget_ns, Ordering::Relaxed);
+        true
+    }
+}
+
+impl<T> std::fmt::Debug for Lane<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane").field("class", &self.class).field("len", &self.len()).finish_non_exhaustive()
+    }
+}

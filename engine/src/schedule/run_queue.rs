@@ -1,0 +1,89 @@
+//! Run queues: the lanes of one eligible set that have work, by priority.
+
+use crate::schedule::fairness::{Candidate, Class, virtual_ns};
+use crate::schedule::lane::Lane;
+use crate::sync::{Arc, AtomicU64, Ordering, Queue};
+
+/// The lanes with work of one eligible set. A lane is in at most one run queue, and there once.
+pub(crate) struct RunQueue<T> {
+    /// The tokens whose sessions take from here: bit i is token i.
+    pub(super) mask: u64,
+    classes: [ClassQueue<T>; 3],
+}
+
+struct ClassQueue<T> {
+    lanes: Queue<Arc<Lane<T>>>,
+    /// Virtual start of the next turn; see `fairness`. Racing updates blur a share by a turn, no more.
+    start_ns: AtomicU64,
+    /// When it was last served or became ready.
+    since_ns: AtomicU64,
+}
+
+impl<T> RunQueue<T> {
+    pub(super) fn new(mask: u64) -> Self {
+        let class = || ClassQueue {
+            lanes: Queue::new(),
+            start_ns: AtomicU64::new(0),
+            since_ns: AtomicU64::new(0),
+        };
+        Self { mask, classes: [class(), class(), class()] }
+    }
+
+    /// `floor_ns` is the virtual time now: who was away does not come back with credit.
+    pub(super) fn push(&self, lane: Arc<Lane<T>>, floor_ns: u64) {
+        let class = &self.classes[lane.class.index()];
+        if class.lanes.is_empty() {
+            class.start_ns.fetch_max(floor_ns, Ordering::Relaxed);
+            class.since_ns.store(0, Ordering::Relaxed);
+        }
+        class.lanes.push(lane);
+    }
+
+    pub(super) fn pop(&self, class: Class) -> Option<Arc<Lane<T>>> {
+        self.classes[class.index()].lanes.pop()
+    }
+
+    /// Every lane, for a change of the eligible set.
+    pub(super) fn pop_any(&self) -> Option<Arc<Lane<T>>> {
+        Class::ALL.into_iter().find_map(|class| self.pop(class))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.classes.iter().all(|class| class.lanes.is_empty())
+    }
+
+    /// Whether lanes wait in a class; a hint.
+    pub(super) fn has(&self, class: Class) -> bool {
+        !self.classes[class.index()].lanes.is_empty()
+    }
+
+    /// The class as the decider sees it; none if it has no lane.
+    pub(super) fn candidate(&self, class: Class, now_ns: u64) -> Option<Candidate> {
+        let class = &self.classes[class.index()];
+        if class.lanes.is_empty() {
+            return None;
+        }
+        let since_ns = match class.since_ns.load(Ordering::Relaxed) {
+            // It became ready since anyone looked: it waits from now on.
+            0 => {
+                class.since_ns.store(now_ns, Ordering::Relaxed);
+                now_ns
+            }
+            since_ns => since_ns,
+        };
+        let start_ns = class.start_ns.load(Ordering::Relaxed);
+        Some(Candidate { start_ns, waited_ns: now_ns.saturating_sub(since_ns) })
+    }
+
+    /// A turn of this class begins. Returns its virtual start, which is virtual time now.
+    pub(super) fn served(&self, class: Class, now_ns: u64) -> u64 {
+        let class = &self.classes[class.index()];
+        class.since_ns.store(now_ns, Ordering::Relaxed);
+        class.start_ns.load(Ordering::Relaxed)
+    }
+
+    /// A turn of this class has cost so much.
+    pub(super) fn charge(&self, class: Class, cost_ns: u64) {
+        self.classes[class.index()].start_ns.fetch_add(virtual_ns(class, cost_ns), Ordering::Relaxed);
+    }
+}
