@@ -147,6 +147,33 @@ impl Error {
 }
 
 impl ErrorKind {
+    /// Every kind, in the order of their declaration.
+    pub const ALL: [Self; 23] = [
+        Self::Configuration,
+        Self::Module,
+        Self::TokenNotFound,
+        Self::PinRefused,
+        Self::PinLocked,
+        Self::KeyNotFound,
+        Self::KeyAmbiguous,
+        Self::KeyMismatch,
+        Self::NotPermitted,
+        Self::MechanismUnavailable,
+        Self::InvalidInput,
+        Self::TooLarge,
+        Self::Overloaded,
+        Self::DeadlineExceeded,
+        Self::Draining,
+        Self::DecryptFailed,
+        Self::Hung,
+        Self::SessionLost,
+        Self::TokenLost,
+        Self::Busy,
+        Self::Device,
+        Self::Forked,
+        Self::Internal,
+    ];
+
     /// One line for people, lower case and without a full stop.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -204,6 +231,11 @@ impl std::error::Error for Error {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_kind_stands_at_its_own_place_in_the_list() {
+        ErrorKind::ALL.iter().enumerate().for_each(|(i, &kind)| assert_eq!(kind as usize, i));
+    }
 
     #[test]
     fn an_error_is_one_plain_line() {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use cryptoki::mechanism::MechanismType;
+use smallvec::SmallVec;
 
 /// Length of the IV that the engine draws for AES-GCM, in bytes (SP 800-38D, 8.2.2: 96 random bits).
 pub(crate) const GCM_IV_LEN: usize = 12;
@@ -63,8 +64,9 @@ pub(crate) enum Mechanism {
     HmacSha256,
     /// `CKM_AES_ECB`.
     AesEcb,
-    /// `CKM_AES_GCM` with a tag of [`GCM_TAG_LEN`] bytes.
-    AesGcm { iv: Iv, aad: Arc<[u8]> },
+    /// `CKM_AES_GCM` with a tag of [`GCM_TAG_LEN`] bytes. No AAD is `None`, never an empty slice, so that the
+    /// common request touches no shared reference count.
+    AesGcm { iv: Iv, aad: Option<Arc<[u8]>> },
 }
 
 /// Where the IV of an AES-GCM call comes from.
@@ -72,8 +74,8 @@ pub(crate) enum Mechanism {
 pub(crate) enum Iv {
     /// Drawn by the session from the kernel's generator just before the call, anew for every attempt.
     Drawn,
-    /// Given: always so for decryption.
-    Given(Arc<[u8]>),
+    /// Given: always so for decryption. Inline up to 16 bytes, so that the usual IV costs no allocation.
+    Given(SmallVec<[u8; 16]>),
 }
 
 impl Mechanism {

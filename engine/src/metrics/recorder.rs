@@ -1,0 +1,99 @@
+//! Recorders: written by the one thread that holds a session, read by anyone who takes a snapshot.
+
+use std::sync::OnceLock;
+
+use crate::error::ErrorKind;
+use crate::metrics::buckets::Buckets;
+use crate::operation::OperationKind;
+use crate::sync::{AtomicU64, Ordering};
+
+/// A stage of a request's life that is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// From submission until a session begins the request. 0 for a request that its caller runs itself.
+    Queued,
+    /// In the module: from before the first PKCS#11 call until after the last.
+    Token,
+    /// From submission until the outcome is set. The waiter's own wake-up comes after it.
+    Total,
+}
+
+impl Stage {
+    /// All stages, in the order of a request's life.
+    pub const ALL: [Self; 3] = [Self::Queued, Self::Token, Self::Total];
+
+    /// The name that tables and JSON use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Token => "token",
+            Self::Total => "total",
+        }
+    }
+}
+
+/// Histograms and counters of one session: it is leased with the session, so the hot path writes no line
+/// that another thread writes.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    operations: [OnceLock<Box<PerOperation>>; OperationKind::ALL.len()],
+}
+
+#[derive(Debug)]
+pub(crate) struct PerOperation {
+    /// By stage, of requests that came through a queue.
+    pub(crate) queued: [Buckets; Stage::ALL.len()],
+    /// Time on the token of requests that their callers ran: it is their total too, and they queued for 0.
+    pub(crate) inline: Buckets,
+    pub(crate) errors: [AtomicU64; ErrorKind::ALL.len()],
+}
+
+impl Recorder {
+    pub(crate) fn new() -> Self {
+        Self { operations: [const { OnceLock::new() }; OperationKind::ALL.len()] }
+    }
+
+    /// A request has been served from a queue. Only by the thread that holds the session.
+    pub(crate) fn served(&self, kind: OperationKind, queued_ns: u64, token_ns: u64) {
+        let operation = self.operation(kind);
+        operation.queued[0].record(queued_ns);
+        operation.queued[1].record(token_ns);
+        operation.queued[2].record(queued_ns + token_ns);
+    }
+
+    /// A caller has run its request itself. Only by the thread that holds the session.
+    pub(crate) fn served_inline(&self, kind: OperationKind, token_ns: u64) {
+        self.operation(kind).inline.record(token_ns);
+    }
+
+    /// A request has failed on the token.
+    pub(crate) fn failed(&self, kind: OperationKind, error: ErrorKind) {
+        bump(&self.operation(kind).errors[error as usize]);
+    }
+
+    /// What was recorded of an operation, if any.
+    pub(crate) fn read(&self, kind: OperationKind) -> Option<&PerOperation> {
+        self.operations[kind.index()].get().map(AsRef::as_ref)
+    }
+
+    fn operation(&self, kind: OperationKind) -> &PerOperation {
+        self.operations[kind.index()].get_or_init(Box::default)
+    }
+}
+
+impl Default for PerOperation {
+    fn default() -> Self {
+        Self {
+            queued: [const { Buckets::new() }; Stage::ALL.len()],
+            inline: Buckets::new(),
+            errors: [const { AtomicU64::new(0) }; ErrorKind::ALL.len()],
+        }
+    }
+}
+
+/// Adds one without a locked instruction: there is a single writer. Relaxed: counters order nothing.
+pub(super) fn bump(counter: &AtomicU64) {
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}

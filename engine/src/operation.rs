@@ -1,0 +1,87 @@
+//! What is asked: the algorithms, the checks that need no token, and what the host does before and after.
+//!
+//! A request goes through here twice. On the way in it is checked against the cached facts of its key and
+//! turned into what the token is given (a digest, a DigestInfo, the input itself). On the way out the bytes
+//! that the module wrote become the output of the operation. Nothing here knows a thread, a clock or a
+//! session: an [`Ask`] is plain data and its methods are functions of their arguments.
+
+mod algorithm;
+mod ask;
+mod asn1;
+mod check;
+mod encode;
+mod kind;
+mod output;
+mod public;
+mod verify;
+
+pub use algorithm::{AesEcb, AesGcm, Cipher, Ecdsa, Hmac, RsaPkcs1, RsaPss, SignAlgorithm};
+pub(crate) use ask::Ask;
+pub(crate) use encode::Scratch;
+pub use kind::OperationKind;
+pub use output::{Ciphertext, Plaintext, RandomBytes, Signature, Verdict};
+pub(crate) use output::{ciphertext, plaintext, random, signature, verdict};
+pub(crate) use public::spki_der;
+
+/// What a request does, as a type that fixes what it yields.
+///
+/// The trait is sealed: the operations are [`Sign`], [`Verify`], [`Encrypt`], [`Decrypt`] and [`Random`].
+pub trait Operation: sealed::Sealed + 'static {
+    /// What the request yields when it succeeds.
+    type Output: Send + 'static;
+}
+
+/// Signs a message or makes its MAC.
+#[derive(Debug)]
+pub enum Sign {}
+
+/// Verifies the signature or the MAC of a message.
+#[derive(Debug)]
+pub enum Verify {}
+
+/// Encrypts.
+#[derive(Debug)]
+pub enum Encrypt {}
+
+/// Decrypts.
+#[derive(Debug)]
+pub enum Decrypt {}
+
+/// Draws random bytes from the token.
+#[derive(Debug)]
+pub enum Random {}
+
+impl Operation for Sign {
+    type Output = Signature;
+}
+
+impl Operation for Verify {
+    type Output = Verdict;
+}
+
+impl Operation for Encrypt {
+    type Output = Ciphertext;
+}
+
+impl Operation for Decrypt {
+    type Output = Plaintext;
+}
+
+impl Operation for Random {
+    type Output = RandomBytes;
+}
+
+mod sealed {
+    /// Keeps [`Operation`](super::Operation) closed.
+    #[expect(unnameable_types, reason = "out of reach, so that nobody else can implement `Operation`")]
+    pub trait Sealed {}
+
+    impl Sealed for super::Sign {}
+    impl Sealed for super::Verify {}
+    impl Sealed for super::Encrypt {}
+    impl Sealed for super::Decrypt {}
+    impl Sealed for super::Random {}
+}
+
+#[cfg(test)]
+mod oracle;

@@ -1,0 +1,232 @@
+//! What the host does to bytes before and after the token: digests, DigestInfo, DER signatures.
+
+use std::fmt;
+
+use der::Encode;
+use ring::digest;
+
+use super::algorithm::SignAlgorithm;
+use super::asn1::IntegerPair;
+use crate::error::{Error, Result};
+use crate::token::facts::Curve;
+use crate::token::task::Hash;
+
+/// Room on the stack for what the host makes of a message: a digest, or a DigestInfo with its digest.
+pub(crate) struct Scratch {
+    bytes: [u8; SCRATCH_LEN],
+}
+
+/// The longest DigestInfo: 19 bytes in front of a SHA-512 digest.
+const SCRATCH_LEN: usize = DIGEST_INFO_PREFIX_LEN + Hash::Sha512.len();
+
+impl Scratch {
+    pub(crate) const fn new() -> Self {
+        Self { bytes: [0; SCRATCH_LEN] }
+    }
+
+    fn hold(&mut self, prefix: &[u8], digest: &[u8]) -> &[u8] {
+        let len = prefix.len() + digest.len();
+        self.bytes[..prefix.len()].copy_from_slice(prefix);
+        self.bytes[prefix.len()..len].copy_from_slice(digest);
+        &self.bytes[..len]
+    }
+}
+
+/// Shows nothing of the digest it may hold.
+impl fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scratch").finish_non_exhaustive()
+    }
+}
+
+/// The bytes that the token signs for a message.
+pub(super) fn message<'b>(algorithm: SignAlgorithm, message: &'b [u8], scratch: &'b mut Scratch) -> &'b [u8] {
+    let hash = algorithm.hash();
+    match algorithm {
+        SignAlgorithm::Hmac(_) => message,
+        SignAlgorithm::RsaPkcs1(_) => scratch.hold(digest_info_prefix(hash), hashed(hash, message).as_ref()),
+        SignAlgorithm::Ecdsa(_) | SignAlgorithm::RsaPss(_) => {
+            scratch.hold(&[], hashed(hash, message).as_ref())
+        }
+    }
+}
+
+/// The bytes that the token signs for a digest, whose length has been checked.
+pub(super) fn digest<'b>(algorithm: SignAlgorithm, digest: &'b [u8], scratch: &'b mut Scratch) -> &'b [u8] {
+    debug_assert_eq!(digest.len(), algorithm.hash().len(), "the digest of another hash");
+    match algorithm {
+        SignAlgorithm::RsaPkcs1(_) => scratch.hold(digest_info_prefix(algorithm.hash()), digest),
+        SignAlgorithm::Ecdsa(_) | SignAlgorithm::RsaPss(_) | SignAlgorithm::Hmac(_) => digest,
+    }
+}
+
+fn hashed(hash: Hash, message: &[u8]) -> digest::Digest {
+    let algorithm = match hash {
+        Hash::Sha256 => &digest::SHA256,
+        Hash::Sha384 => &digest::SHA384,
+        Hash::Sha512 => &digest::SHA512,
+    };
+    digest::digest(algorithm, message)
+}
+
+/// What stands in front of a digest in its DigestInfo.
+///
+/// RFC 8017, 9.2, note 1: "the DER encoding T of the DigestInfo value is equal to the following", and then a
+/// line per hash: a constant, then the digest.
+const fn digest_info_prefix(hash: Hash) -> &'static [u8; DIGEST_INFO_PREFIX_LEN] {
+    match hash {
+        Hash::Sha256 => b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20",
+        Hash::Sha384 => b"\x30\x41\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02\x05\x00\x04\x30",
+        Hash::Sha512 => b"\x30\x51\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03\x05\x00\x04\x40",
+    }
+}
+
+/// The same for the three SHA-2 hashes used here.
+pub(super) const DIGEST_INFO_PREFIX_LEN: usize = 19;
+
+/// Longest DER form of an ECDSA signature on this curve.
+///
+/// Each half is a tag, a length and up to one zero byte in front of the field element, and the sequence has
+/// a tag and a length; all lengths are below 128, hence one byte.
+pub(super) const fn ecdsa_der_len_max(curve: Curve) -> usize {
+    2 + 2 * (3 + curve.field_len())
+}
+
+/// Rewrites `r || s` at the front of `output` as DER, in place; returns the new length.
+///
+/// # Errors
+/// Internal, if `output` has less room than [`ecdsa_der_len_max`].
+pub(super) fn ecdsa_to_der(curve: Curve, output: &mut [u8]) -> Result<usize> {
+    let mut halves = [0; 2 * Curve::P384.field_len()];
+    let halves = &mut halves[..2 * curve.field_len()];
+    let fixed = output.get(..halves.len()).ok_or_else(no_room)?;
+    halves.copy_from_slice(fixed);
+    let (r, s) = halves.split_at(curve.field_len());
+    let pair = IntegerPair::new(r, s).map_err(|_| no_room())?;
+    pair.encode_to_slice(output).map(<[u8]>::len).map_err(|_| no_room())
+}
+
+fn no_room() -> Error {
+    Error::internal("no room for the DER form of a signature")
+}
+
+#[cfg(test)]
+mod tests {
+    use der::asn1::{ObjectIdentifier, OctetStringRef};
+    use der::{Decode, Reader, SliceReader};
+    use p256::ecdsa::Signature;
+    use proptest::prelude::*;
+    use sha2::{Digest, Sha256, Sha384, Sha512};
+    use spki::AlgorithmIdentifierRef;
+
+    use super::super::algorithm::{Ecdsa, Hmac, RsaPkcs1, RsaPss};
+    use super::*;
+
+    fn encoded(algorithm: impl Into<SignAlgorithm>, bytes: &[u8]) -> Vec<u8> {
+        message(algorithm.into(), bytes, &mut Scratch::new()).to_vec()
+    }
+
+    fn der_of(curve: Curve, fixed: &[u8]) -> Vec<u8> {
+        let mut output = vec![0xEE; ecdsa_der_len_max(curve)];
+        output[..fixed.len()].copy_from_slice(fixed);
+        let len = ecdsa_to_der(curve, &mut output).unwrap();
+        output[..len].to_vec()
+    }
+
+    /// Reads a DigestInfo with a DER parser: `SEQUENCE { AlgorithmIdentifier, OCTET STRING }`.
+    fn parsed(info: &[u8]) -> (ObjectIdentifier, bool, Vec<u8>) {
+        let mut reader = SliceReader::new(info).unwrap();
+        let fields = reader.sequence(|fields| {
+            let algorithm = AlgorithmIdentifierRef::decode(fields)?;
+            let digest = <&OctetStringRef>::decode(fields)?;
+            let null = algorithm.parameters.is_some_and(|parameters| parameters.is_null());
+            der::Result::Ok((algorithm.oid, null, digest.as_bytes().to_vec()))
+        });
+        let fields = fields.unwrap();
+        reader.finish().unwrap();
+        fields
+    }
+
+    #[test]
+    fn a_digest_info_names_its_hash_and_holds_its_digest() {
+        let cases = [
+            (RsaPkcs1::SHA256, "2.16.840.1.101.3.4.2.1", Sha256::digest(b"abc").to_vec()),
+            (RsaPkcs1::SHA384, "2.16.840.1.101.3.4.2.2", Sha384::digest(b"abc").to_vec()),
+            (RsaPkcs1::SHA512, "2.16.840.1.101.3.4.2.3", Sha512::digest(b"abc").to_vec()),
+        ];
+        for (algorithm, oid, digest) in cases {
+            let expected = (ObjectIdentifier::new_unwrap(oid), true, digest);
+            assert_eq!(parsed(&encoded(algorithm, b"abc")), expected, "{algorithm:?}");
+        }
+    }
+
+    #[test]
+    fn the_sha_256_digest_info_is_that_of_rfc_8017() {
+        let prefix = [
+            0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05,
+            0x00, 0x04, 0x20,
+        ];
+        assert_eq!(encoded(RsaPkcs1::SHA256, b"abc"), [&prefix[..], &Sha256::digest(b"abc")].concat());
+    }
+
+    #[test]
+    fn pss_and_ecdsa_give_the_token_the_bare_digest() {
+        assert_eq!(encoded(RsaPss::SHA512, b"abc"), Sha512::digest(b"abc").as_slice());
+        assert_eq!(encoded(RsaPss::SHA384, b"abc"), Sha384::digest(b"abc").as_slice());
+        assert_eq!(encoded(Ecdsa::P384_SHA256, b"abc"), Sha256::digest(b"abc").as_slice());
+    }
+
+    #[test]
+    fn hmac_gives_the_token_the_message() {
+        assert_eq!(encoded(Hmac::SHA256, b"abc"), b"abc");
+    }
+
+    #[test]
+    fn a_digest_is_encoded_like_the_message_it_came_from() {
+        let hash = Sha384::digest(b"abc");
+        for algorithm in [RsaPkcs1::SHA384.into(), RsaPss::SHA384.into(), Ecdsa::P384_SHA384.into()] {
+            let mut scratch = Scratch::new();
+            assert_eq!(digest(algorithm, &hash, &mut scratch), encoded(algorithm, b"abc"), "{algorithm:?}");
+        }
+    }
+
+    #[test]
+    fn zero_halves_are_encoded_as_the_integer_zero() {
+        assert_eq!(der_of(Curve::P256, &[0; 64]), [0x30, 6, 2, 1, 0, 2, 1, 0]);
+    }
+
+    #[test]
+    fn halves_of_all_ones_take_the_longest_form() {
+        for curve in [Curve::P256, Curve::P384] {
+            let der = der_of(curve, &vec![0xFF; 2 * curve.field_len()]);
+            assert_eq!(der.len(), ecdsa_der_len_max(curve));
+        }
+    }
+
+    #[test]
+    fn a_buffer_without_room_for_the_der_form_is_an_error() {
+        assert!(ecdsa_to_der(Curve::P256, &mut [0xFF; 64]).is_err());
+        assert!(ecdsa_to_der(Curve::P256, &mut [0xFF; 63]).is_err());
+    }
+
+    /// A half of a P-256 signature with so many leading zeros and this first byte after them.
+    fn half() -> impl Strategy<Value = [u8; 32]> {
+        (0..32_usize, prop_oneof![Just(0x01_u8), Just(0x7F), Just(0x80), Just(0xFE)], any::<[u8; 32]>())
+            .prop_map(|(zeros, first, mut half)| {
+                half[..zeros].fill(0);
+                half[zeros] = first;
+                half
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn the_der_form_is_that_of_an_independent_encoder(r in half(), s in half()) {
+            let signature = Signature::from_scalars(r, s).unwrap();
+            let fixed = signature.to_bytes();
+            let der = der_of(Curve::P256, &fixed);
+            let expected = signature.to_der();
+            prop_assert_eq!(&der[..], expected.as_bytes());
+        }
+    }
+}
