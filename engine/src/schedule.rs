@@ -8,5 +8,24 @@ mod idle;
 pub(crate) mod lane;
 mod run_queue;
 
+#[cfg(not(hsmux_loom))]
+pub(crate) mod admission;
+#[cfg(not(hsmux_loom))]
+pub(crate) mod core;
+#[cfg(not(hsmux_loom))]
+pub(crate) mod cost;
+#[cfg(not(hsmux_loom))]
+pub(crate) mod deadlines;
+#[cfg(not(hsmux_loom))]
+pub(crate) mod node;
+#[cfg(not(hsmux_loom))]
+pub(crate) mod seat;
+#[cfg(not(hsmux_loom))]
+pub(crate) mod wake;
+#[cfg(not(hsmux_loom))]
+pub(crate) mod watcher;
+#[cfg(not(hsmux_loom))]
+pub(crate) mod worker;
+
 #[cfg(all(test, hsmux_loom))]
 mod loom;

@@ -32,6 +32,11 @@ impl Buckets {
         bump(&counts[index(ns)]);
     }
 
+    /// How many values were counted.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.get().into_iter().flatten().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
     /// Adds what was counted to a histogram of the same precision.
     pub(crate) fn add_to(&self, histogram: &mut Histogram<u64>) {
         for (index, count) in self.0.get().into_iter().flatten().enumerate() {

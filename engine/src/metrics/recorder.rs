@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use hdrhistogram::Histogram;
+
 use crate::error::ErrorKind;
 use crate::metrics::buckets::Buckets;
 use crate::operation::OperationKind;
@@ -80,6 +82,18 @@ impl Recorder {
 
     fn operation(&self, kind: OperationKind) -> &PerOperation {
         self.operations[kind.index()].get_or_init(Box::default)
+    }
+}
+
+impl PerOperation {
+    /// Adds what was recorded of a stage. A request that its caller ran queued for 0, and its time on the
+    /// token is its total.
+    pub(crate) fn add_to(&self, stage: Stage, histogram: &mut Histogram<u64>) {
+        self.queued[stage as usize].add_to(histogram);
+        match stage {
+            Stage::Queued => histogram.saturating_record_n(0, self.inline.count()),
+            Stage::Token | Stage::Total => self.inline.add_to(histogram),
+        }
     }
 }
 

@@ -14,10 +14,16 @@ pub(crate) struct Lane<T> {
     queued: AtomicBool,
     /// Session time that the lane has used beyond its turns, in nanoseconds.
     debt_ns: AtomicU64,
+    /// The engine's count of requests that died in a lane when this lane was last swept.
+    swept_at: AtomicU64,
     pub(super) class: Class,
     /// The tokens that can run this lane: bit i is token i. The key's own word, so that all its lanes follow.
     pub(super) eligible: Arc<AtomicU64>,
 }
+
+/// Fewer dead than this are not worth a sweep: sessions skip them faster.
+#[cfg(not(hsmux_loom))]
+const SWEEP_MIN: u64 = 64;
 
 impl<T> Lane<T> {
     pub(crate) fn new(class: Class, eligible: Arc<AtomicU64>) -> Self {
@@ -26,6 +32,7 @@ impl<T> Lane<T> {
             returned: Queue::new(),
             queued: AtomicBool::new(false),
             debt_ns: AtomicU64::new(0),
+            swept_at: AtomicU64::new(0),
             class,
             eligible,
         }
@@ -38,6 +45,18 @@ impl<T> Lane<T> {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.returned.is_empty() && self.fresh.is_empty()
+    }
+
+    /// Whether so many requests of the engine died since the last sweep that most of this lane may be dead.
+    /// `withdrawn` is the engine's count of requests that died in a lane. True at most once per count.
+    #[cfg(not(hsmux_loom))]
+    pub(crate) fn is_mostly_dead(&self, withdrawn: u64) -> bool {
+        let since = withdrawn.saturating_sub(self.swept_at.load(Ordering::Relaxed));
+        if since < SWEEP_MIN || since.saturating_mul(2) < self.len() as u64 {
+            return false;
+        }
+        self.swept_at.store(withdrawn, Ordering::Relaxed);
+        true
     }
 
     /// Whether no request and no taker is left: only then may the lane be retired.

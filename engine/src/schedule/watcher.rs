@@ -4,12 +4,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::clock::{Time, now, ns};
-use crate::error::{Error, ErrorKind, Outcome, Retry};
+use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::metrics::{Stage, histogram};
 use crate::schedule::core::{Core, TokenSeats};
 use crate::schedule::seat::{Busy, Place, Watch};
 use crate::schedule::wake::wake;
 use crate::sync::{AtomicUsize, Ordering, Parker};
+use crate::token::session::Session;
 
 /// Shortest hang limit that the engine chooses by itself.
 const HANG_FLOOR: Duration = Duration::from_secs(5);
@@ -114,7 +115,6 @@ impl Watcher<'_> {
         let of_process = WRITTEN_OFF.fetch_add(1, Ordering::Relaxed) + 1;
         tracing::error!(token = place.token, of_token, of_process, "a call hangs: its session is written off");
         if let Some(waker) = work.current.and_then(|node| node.complete(Err(hung()))) {
-            watch.recorder_of_hung();
             wake(waker, &self.core.counters.panics);
         }
         if let Some(lane) = work.lane {
@@ -153,7 +153,7 @@ impl Watcher<'_> {
 }
 
 /// Seats a session that was opened for a vacant place.
-fn fill(core: &Weak<Core>, place: Place, session: crate::error::Result<crate::token::session::Session>) {
+fn fill(core: &Weak<Core>, place: Place, session: Result<Session>) {
     let Some(core) = core.upgrade() else { return };
     if core.is_stopped() {
         return;

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 
 use cryptoki::mechanism::MechanismType;
+
+use crate::pkcs11::ObjectHandle;
 use smallvec::SmallVec;
 
 /// Length of the IV that the engine draws for AES-GCM, in bytes (SP 800-38D, 8.2.2: 96 random bits).
@@ -89,5 +91,41 @@ impl Mechanism {
             Self::AesEcb => MechanismType::AES_ECB,
             Self::AesGcm { .. } => MechanismType::AES_GCM,
         }
+    }
+}
+
+/// One request as a session runs it.
+#[derive(Clone)]
+pub(crate) struct Task {
+    pub(crate) call: Call,
+    /// None for calls without a key.
+    pub(crate) handles: Option<Arc<Handles>>,
+    /// Bytes the output needs at most.
+    pub(crate) output_len: usize,
+    /// Index of the kind of plan, for its cost.
+    pub(crate) plan: usize,
+}
+
+/// Where a key lives: its object on each token of the engine that holds it.
+///
+/// Object handles belong to one epoch of one token and die with it.
+#[derive(Debug)]
+pub(crate) struct Handles(Box<[Option<Handle>]>);
+
+/// A key's object on one token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Handle {
+    pub(crate) epoch: u64,
+    pub(crate) object: ObjectHandle,
+}
+
+impl Handles {
+    /// By index of the token.
+    pub(crate) fn new(by_token: impl IntoIterator<Item = Option<Handle>>) -> Self {
+        Self(by_token.into_iter().collect())
+    }
+
+    pub(crate) fn on(&self, token: usize) -> Option<Handle> {
+        self.0.get(token).copied().flatten()
     }
 }

@@ -1,0 +1,24 @@
+//! Measuring: recorders that sessions carry, and what a snapshot makes of them.
+
+pub(crate) mod buckets;
+pub(crate) mod recorder;
+
+use hdrhistogram::Histogram;
+
+use crate::operation::OperationKind;
+pub use recorder::Stage;
+use recorder::Recorder;
+
+/// What the recorders have of a stage, of one kind of operation or of all.
+pub(crate) fn histogram<'a>(
+    recorders: impl IntoIterator<Item = &'a Recorder>,
+    kind: Option<OperationKind>,
+    stage: Stage,
+) -> Histogram<u64> {
+    let mut sum = buckets::empty();
+    for recorder in recorders {
+        let kinds = OperationKind::ALL.into_iter().filter(|other| kind.is_none_or(|kind| kind == *other));
+        kinds.filter_map(|kind| recorder.read(kind)).for_each(|operation| operation.add_to(stage, &mut sum));
+    }
+    sum
+}

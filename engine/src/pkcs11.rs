@@ -1,0 +1,18 @@
+//! A thin layer on the C interface: one function list per instance, sessions, calls, return codes.
+//!
+//! The only room that calls C. Its outputs are sized by the caller: an operation is Init and one call, never a
+//! query for the length. `cryptoki` supplies the vocabulary (attributes, mechanism types), not the calls.
+
+#![expect(unsafe_code, reason = "calls through the module's function list")]
+
+mod codes;
+mod function;
+mod library;
+mod mechanism;
+mod session;
+
+pub(crate) use codes::{Fault, SessionFate};
+pub(crate) use function::{CallCounts, Function};
+pub(crate) use library::{Library, MechanismInfo, Slot, TokenInfo, forked};
+pub(crate) use mechanism::Mechanism;
+pub(crate) use session::{ObjectHandle, Session};

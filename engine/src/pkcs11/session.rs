@@ -1,0 +1,252 @@
+//! Sessions: every call that needs one.
+
+use std::sync::Arc;
+
+use cryptoki::object::{Attribute, AttributeType};
+use cryptoki_sys as sys;
+use crossbeam::utils::CachePadded;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::pkcs11::codes::Fault;
+use crate::pkcs11::function::{CallCounts, Function};
+use crate::pkcs11::library::{Instance, check, to_ulong, to_usize};
+use crate::pkcs11::mechanism::Mechanism;
+
+/// An object's number, good for one token of one instance until the token is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ObjectHandle(sys::CK_OBJECT_HANDLE);
+
+/// An open session. It is closed when dropped.
+///
+/// `&mut self` everywhere: PKCS#11 2.40 (5.1.1 and 6.7) lets one thread at a time use a session.
+pub(crate) struct Session {
+    instance: Arc<Instance>,
+    handle: sys::CK_SESSION_HANDLE,
+    counts: Arc<CachePadded<CallCounts>>,
+}
+
+/// Objects per `C_FindObjects`.
+const FIND_PAGE: usize = 64;
+
+/// `C_SignInit`, `C_EncryptInit` and `C_DecryptInit`.
+type Init = unsafe extern "C" fn(sys::CK_SESSION_HANDLE, *mut sys::CK_MECHANISM, sys::CK_OBJECT_HANDLE) -> sys::CK_RV;
+
+/// `C_Sign`, `C_Encrypt` and `C_Decrypt`.
+type Run = unsafe extern "C" fn(
+    sys::CK_SESSION_HANDLE,
+    *mut sys::CK_BYTE,
+    sys::CK_ULONG,
+    *mut sys::CK_BYTE,
+    *mut sys::CK_ULONG,
+) -> sys::CK_RV;
+
+impl Session {
+    pub(super) fn new(instance: Arc<Instance>, handle: sys::CK_SESSION_HANDLE) -> Self {
+        Self { instance, handle, counts: Arc::new(CachePadded::new(CallCounts::new())) }
+    }
+
+    /// Logs the user in: for all sessions that this process has with the token.
+    pub(crate) fn login(&mut self, pin: &SecretString) -> Result<(), Fault> {
+        let function = self.find_function(Function::Login, |list| list.C_Login)?;
+        let pin = pin.expose_secret().as_bytes();
+        // SAFETY: the PIN is only read, and outlives the call.
+        let code = unsafe { function(self.handle, sys::CKU_USER, pin.as_ptr().cast_mut(), to_ulong(pin.len())) };
+        check(Function::Login, code)
+    }
+
+    /// `C_SignInit` and `C_Sign`; returns the length of the signature.
+    pub(crate) fn sign(&mut self, key: ObjectHandle, how: &Mechanism<'_>, data: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
+        let init = self.find_function(Function::SignInit, |list| list.C_SignInit)?;
+        let run = self.instance.find(Function::Sign, |list| list.C_Sign)?;
+        self.operate((Function::SignInit, init), (Function::Sign, run), key, how, data, out)
+    }
+
+    /// `C_EncryptInit` and `C_Encrypt`; returns the length of the ciphertext.
+    pub(crate) fn encrypt(&mut self, key: ObjectHandle, how: &Mechanism<'_>, data: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
+        let init = self.find_function(Function::EncryptInit, |list| list.C_EncryptInit)?;
+        let run = self.instance.find(Function::Encrypt, |list| list.C_Encrypt)?;
+        self.operate((Function::EncryptInit, init), (Function::Encrypt, run), key, how, data, out)
+    }
+
+    /// `C_DecryptInit` and `C_Decrypt`; returns the length of the plaintext.
+    pub(crate) fn decrypt(&mut self, key: ObjectHandle, how: &Mechanism<'_>, data: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
+        let init = self.find_function(Function::DecryptInit, |list| list.C_DecryptInit)?;
+        let run = self.instance.find(Function::Decrypt, |list| list.C_Decrypt)?;
+        self.operate((Function::DecryptInit, init), (Function::Decrypt, run), key, how, data, out)
+    }
+
+    /// Fills `out` with random bytes of the token.
+    pub(crate) fn random(&mut self, out: &mut [u8]) -> Result<(), Fault> {
+        let function = self.find_function(Function::GenerateRandom, |list| list.C_GenerateRandom)?;
+        // SAFETY: `out` has room for the length given.
+        check(Function::GenerateRandom, unsafe { function(self.handle, out.as_mut_ptr(), to_ulong(out.len())) })
+    }
+
+    /// All objects that match the template.
+    pub(crate) fn find(&mut self, template: &[Attribute]) -> Result<Vec<ObjectHandle>, Fault> {
+        let init = self.find_function(Function::FindObjectsInit, |list| list.C_FindObjectsInit)?;
+        let mut template: Vec<sys::CK_ATTRIBUTE> = template.iter().map(Into::into).collect();
+        // SAFETY: the template's values live in the caller's attributes, which outlive the call.
+        let code = unsafe { init(self.handle, template.as_mut_ptr(), to_ulong(template.len())) };
+        check(Function::FindObjectsInit, code)?;
+        let found = self.find_pages();
+        let finish = self.find_function(Function::FindObjectsFinal, |list| list.C_FindObjectsFinal)?;
+        // SAFETY: a plain call; it ends the search also when a page failed.
+        let code = unsafe { finish(self.handle) };
+        found.and_then(|found| check(Function::FindObjectsFinal, code).map(|()| found))
+    }
+
+    /// The values of attributes; `None` where the object has none or does not show it.
+    pub(crate) fn attributes(&mut self, object: ObjectHandle, types: &[AttributeType]) -> Result<Vec<Option<Vec<u8>>>, Fault> {
+        let empty = |&attribute: &AttributeType| sys::CK_ATTRIBUTE { type_: attribute.into(), ..Default::default() };
+        let mut template: Vec<_> = types.iter().map(empty).collect();
+        self.read_attributes(object, &mut template)?;
+        let lengths = template.iter().map(|attribute| attribute.ulValueLen);
+        let mut values: Vec<Option<Vec<u8>>> = lengths
+            .map(|len| (len != sys::CK_UNAVAILABLE_INFORMATION).then(|| vec![0; to_usize(len)]))
+            .collect();
+        for (attribute, value) in template.iter_mut().zip(&mut values) {
+            match value {
+                Some(value) => attribute.pValue = value.as_mut_ptr().cast(),
+                None => attribute.ulValueLen = 0,
+            }
+        }
+        self.read_attributes(object, &mut template)?;
+        for (attribute, value) in template.iter().zip(&mut values) {
+            match value {
+                Some(value) if attribute.ulValueLen != sys::CK_UNAVAILABLE_INFORMATION => {
+                    value.truncate(to_usize(attribute.ulValueLen));
+                }
+                _ => *value = None,
+            }
+        }
+        Ok(values)
+    }
+
+    /// Makes an object.
+    pub(crate) fn create(&mut self, template: &[Attribute]) -> Result<ObjectHandle, Fault> {
+        let function = self.find_function(Function::CreateObject, |list| list.C_CreateObject)?;
+        let mut template: Vec<sys::CK_ATTRIBUTE> = template.iter().map(Into::into).collect();
+        let mut object = 0;
+        // SAFETY: the template's values outlive the call; the handle is written to a live local.
+        let code = unsafe { function(self.handle, template.as_mut_ptr(), to_ulong(template.len()), &raw mut object) };
+        check(Function::CreateObject, code).map(|()| ObjectHandle(object))
+    }
+
+    pub(crate) fn destroy(&mut self, object: ObjectHandle) -> Result<(), Fault> {
+        let function = self.find_function(Function::DestroyObject, |list| list.C_DestroyObject)?;
+        // SAFETY: a plain call.
+        check(Function::DestroyObject, unsafe { function(self.handle, object.0) })
+    }
+
+    /// Generates a secret key.
+    pub(crate) fn generate_key(&mut self, how: &Mechanism<'_>, template: &[Attribute]) -> Result<ObjectHandle, Fault> {
+        let function = self.find_function(Function::GenerateKey, |list| list.C_GenerateKey)?;
+        let mut template: Vec<sys::CK_ATTRIBUTE> = template.iter().map(Into::into).collect();
+        let (handle, mut key) = (self.handle, 0);
+        let code = how.with(|mechanism| {
+            // SAFETY: mechanism and template outlive the call; the handle is written to a live local.
+            unsafe { function(handle, mechanism, template.as_mut_ptr(), to_ulong(template.len()), &raw mut key) }
+        });
+        check(Function::GenerateKey, code).map(|()| ObjectHandle(key))
+    }
+
+    /// Generates a key pair; returns the public, then the private key.
+    pub(crate) fn generate_key_pair(
+        &mut self,
+        how: &Mechanism<'_>,
+        public: &[Attribute],
+        private: &[Attribute],
+    ) -> Result<(ObjectHandle, ObjectHandle), Fault> {
+        let function = self.find_function(Function::GenerateKeyPair, |list| list.C_GenerateKeyPair)?;
+        let mut public: Vec<sys::CK_ATTRIBUTE> = public.iter().map(Into::into).collect();
+        let mut private: Vec<sys::CK_ATTRIBUTE> = private.iter().map(Into::into).collect();
+        let (public_len, private_len) = (to_ulong(public.len()), to_ulong(private.len()));
+        let (handle, mut keys) = (self.handle, (0, 0));
+        let (public, private) = (public.as_mut_ptr(), private.as_mut_ptr());
+        let code = how.with(|mechanism| {
+            let (public_key, private_key) = (&raw mut keys.0, &raw mut keys.1);
+            // SAFETY: mechanism and templates outlive the call; the handles are written to live locals.
+            unsafe { function(handle, mechanism, public, public_len, private, private_len, public_key, private_key) }
+        });
+        check(Function::GenerateKeyPair, code).map(|()| (ObjectHandle(keys.0), ObjectHandle(keys.1)))
+    }
+
+    /// Calls by function; counts on after the session is closed.
+    pub(crate) fn counts(&self) -> &Arc<CachePadded<CallCounts>> {
+        &self.counts
+    }
+
+    /// Init and one call, with the mechanism in place for both.
+    fn operate(
+        &mut self,
+        (init_name, init): (Function, Init),
+        (run_name, run): (Function, Run),
+        key: ObjectHandle,
+        how: &Mechanism<'_>,
+        data: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, Fault> {
+        let mut len = to_ulong(out.len());
+        how.with(|mechanism| {
+            // SAFETY: the mechanism lives until `with` returns, after the operation.
+            check(init_name, unsafe { init(self.handle, mechanism, key.0) })?;
+            self.counts.count(run_name);
+            let (data, data_len) = (data.as_ptr().cast_mut(), to_ulong(data.len()));
+            // SAFETY: `data` is only read, `out` has room for `len`; both outlive the call.
+            check(run_name, unsafe { run(self.handle, data, data_len, out.as_mut_ptr(), &raw mut len) })
+        })?;
+        // A module that claims to have written more than it was given room for is not believed.
+        Ok(to_usize(len).min(out.len()))
+    }
+
+    fn find_pages(&mut self) -> Result<Vec<ObjectHandle>, Fault> {
+        let mut found = Vec::new();
+        loop {
+            let function = self.find_function(Function::FindObjects, |list| list.C_FindObjects)?;
+            let (mut page, mut count) = ([0; FIND_PAGE], 0);
+            // SAFETY: `page` has room for the number of handles given.
+            let code = unsafe { function(self.handle, page.as_mut_ptr(), to_ulong(FIND_PAGE), &raw mut count) };
+            check(Function::FindObjects, code)?;
+            if count == 0 {
+                return Ok(found);
+            }
+            found.extend(page.iter().take(to_usize(count)).map(|&handle| ObjectHandle(handle)));
+        }
+    }
+
+    /// Reads lengths where `pValue` is null, else values. An attribute that is sensitive or missing is marked
+    /// in the template and does not fail the others (PKCS#11 2.40, `C_GetAttributeValue`).
+    fn read_attributes(&mut self, object: ObjectHandle, template: &mut [sys::CK_ATTRIBUTE]) -> Result<(), Fault> {
+        let function = self.find_function(Function::GetAttributeValue, |list| list.C_GetAttributeValue)?;
+        // SAFETY: every `pValue` is null or points to `ulValueLen` writable bytes.
+        let code = unsafe { function(self.handle, object.0, template.as_mut_ptr(), to_ulong(template.len())) };
+        match code {
+            sys::CKR_ATTRIBUTE_SENSITIVE | sys::CKR_ATTRIBUTE_TYPE_INVALID => Ok(()),
+            code => check(Function::GetAttributeValue, code),
+        }
+    }
+
+    /// The function to call, counted.
+    fn find_function<F>(&self, function: Function, pick: impl Fn(&sys::CK_FUNCTION_LIST) -> Option<F>) -> Result<F, Fault> {
+        let found = self.instance.find(function, pick)?;
+        self.counts.count(function);
+        Ok(found)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // In a forked child there is nothing to close: the session is the parent's.
+        if let Ok(close) = self.find_function(Function::CloseSession, |list| list.C_CloseSession) {
+            // SAFETY: the handle is this session's own and is not used again.
+            unsafe { close(self.handle) };
+        }
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}
