@@ -6,8 +6,8 @@ pub(crate) mod recorder;
 use hdrhistogram::Histogram;
 
 use crate::operation::OperationKind;
-pub use recorder::Stage;
 use recorder::Recorder;
+pub use recorder::Stage;
 
 /// What the recorders have of a stage, of one kind of operation or of all.
 pub(crate) fn histogram<'a>(

@@ -17,7 +17,6 @@ mod real {
     use crossbeam::atomic::AtomicCell;
 
     /// Room for one boxed value that moves in and out whole, by one atomic swap.
-    #[derive(Debug)]
     pub(crate) struct Slot<T>(AtomicCell<Option<Box<T>>>);
 
     impl<T> Slot<T> {

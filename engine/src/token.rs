@@ -120,7 +120,9 @@ fn check_lock_out(info: &TokenInfo) -> Result<()> {
         (sys::CKF_USER_PIN_COUNT_LOW, "has been tried wrongly since the last login"),
     ];
     match why.iter().find(|(flag, _)| info.flags & flag != 0) {
-        Some((_, why)) => Err(Error::operator(ErrorKind::PinLocked, format!("token {}: the user PIN {why}", info.label))),
+        Some((_, why)) => {
+            Err(Error::operator(ErrorKind::PinLocked, format!("token {}: the user PIN {why}", info.label)))
+        }
         None => Ok(()),
     }
 }
@@ -131,7 +133,14 @@ mod tests {
 
     fn info(flags: u64) -> TokenInfo {
         let text = || "pay-1".to_owned();
-        TokenInfo { label: text(), serial: text(), model: text(), manufacturer: text(), flags, sessions_max: None }
+        TokenInfo {
+            label: text(),
+            serial: text(),
+            model: text(),
+            manufacturer: text(),
+            flags,
+            sessions_max: None,
+        }
     }
 
     #[test]

@@ -49,7 +49,10 @@ impl Buckets {
 }
 
 /// An empty histogram that holds every value of a [`Buckets`].
-#[expect(clippy::expect_used, reason = "constant bounds: 1, 2^37, two digits; every test would meet a mistake")]
+#[expect(
+    clippy::expect_used,
+    reason = "constant bounds: 1, 2^37, two digits; every test would meet a mistake"
+)]
 pub(crate) fn empty() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 1 << 37, 2).expect("bounds are valid")
 }

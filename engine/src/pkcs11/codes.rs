@@ -73,7 +73,8 @@ impl Fault {
         let mut class = find(code).map_or(UNLISTED, |row| row.class);
         if self.function == Function::Decrypt && is_bad_ciphertext(code) {
             // All verdicts on a ciphertext look alike; modules differ in which code they use.
-            class = Class { kind: K::DecryptFailed, retry: R::Never, outcome: O::Done, session: class.session };
+            class =
+                Class { kind: K::DecryptFailed, retry: R::Never, outcome: O::Done, session: class.session };
         }
         if self.function.is_init() && class.outcome == O::Unknown {
             // Init only prepares: nothing was executed.
@@ -84,7 +85,9 @@ impl Fault {
 
     fn name(self) -> String {
         match self.code {
-            Code::Returned(code) => find(code).map_or_else(|| format!("0x{code:08x}"), |row| row.name.to_owned()),
+            Code::Returned(code) => {
+                find(code).map_or_else(|| format!("0x{code:08x}"), |row| row.name.to_owned())
+            }
             Code::Forked => "nothing: the process was forked".to_owned(),
             Code::Missing => "nothing: the module has no such function".to_owned(),
         }
@@ -97,7 +100,11 @@ impl From<Fault> for Error {
         if kind == K::DecryptFailed {
             return Self::decrypt_failed();
         }
-        Self::new(kind, retry, outcome).because(format!("{} answered {}", fault.function.name(), fault.name()))
+        Self::new(kind, retry, outcome).because(format!(
+            "{} answered {}",
+            fault.function.name(),
+            fault.name()
+        ))
     }
 }
 
@@ -242,7 +249,11 @@ mod tests {
     #[test]
     fn the_table_lists_every_code_once_and_by_its_own_name() {
         for (i, row) in TABLE.iter().enumerate() {
-            assert!(TABLE[..i].iter().all(|other| other.code != row.code && other.name != row.name), "{}", row.name);
+            assert!(
+                TABLE[..i].iter().all(|other| other.code != row.code && other.name != row.name),
+                "{}",
+                row.name
+            );
             assert!(row.name.starts_with("CKR_"), "{}", row.name);
         }
         for code in [0x05, 0x30, 0x70, 0x90, 0xa0, 0xa4, 0xb3, 0x101, 0x150, 0x190] {
@@ -282,6 +293,10 @@ mod tests {
     #[test]
     fn an_unlisted_code_is_a_fault_of_unknown_outcome() {
         assert_eq!(of(Function::Sign, 0x8000_1234), UNLISTED);
-        assert!(Error::from(Fault::new(Function::Sign, 0x8000_1234)).to_string().ends_with("C_Sign answered 0x80001234"));
+        assert!(
+            Error::from(Fault::new(Function::Sign, 0x8000_1234))
+                .to_string()
+                .ends_with("C_Sign answered 0x80001234")
+        );
     }
 }

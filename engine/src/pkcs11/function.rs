@@ -20,16 +20,43 @@ macro_rules! functions {
 }
 
 functions!(
-    Initialize, Finalize, GetInfo, GetSlotList, GetTokenInfo, GetMechanismList, GetMechanismInfo, OpenSession,
-    CloseSession, Login, FindObjectsInit, FindObjects, FindObjectsFinal, GetAttributeValue, CreateObject,
-    CopyObject, DestroyObject, GenerateKey, GenerateKeyPair, SignInit, Sign, VerifyInit, Verify, EncryptInit,
-    Encrypt, DecryptInit, Decrypt, GenerateRandom,
+    Initialize,
+    Finalize,
+    GetInfo,
+    GetSlotList,
+    GetTokenInfo,
+    GetMechanismList,
+    GetMechanismInfo,
+    OpenSession,
+    CloseSession,
+    Login,
+    FindObjectsInit,
+    FindObjects,
+    FindObjectsFinal,
+    GetAttributeValue,
+    CreateObject,
+    CopyObject,
+    DestroyObject,
+    GenerateKey,
+    GenerateKeyPair,
+    SignInit,
+    Sign,
+    VerifyInit,
+    Verify,
+    EncryptInit,
+    Encrypt,
+    DecryptInit,
+    Decrypt,
+    GenerateRandom,
 );
 
 impl Function {
     /// Whether the function only prepares an operation.
     pub(crate) const fn is_init(self) -> bool {
-        matches!(self, Self::SignInit | Self::VerifyInit | Self::EncryptInit | Self::DecryptInit | Self::FindObjectsInit)
+        matches!(
+            self,
+            Self::SignInit | Self::VerifyInit | Self::EncryptInit | Self::DecryptInit | Self::FindObjectsInit
+        )
     }
 }
 

@@ -185,7 +185,11 @@ impl Library {
 
 impl Instance {
     /// The function to call, counted as a call that belongs to no session.
-    fn function<F>(&self, function: Function, pick: impl Fn(&sys::CK_FUNCTION_LIST) -> Option<F>) -> Result<F, Fault> {
+    fn function<F>(
+        &self,
+        function: Function,
+        pick: impl Fn(&sys::CK_FUNCTION_LIST) -> Option<F>,
+    ) -> Result<F, Fault> {
         let found = self.find(function, pick)?;
         self.counts.count_shared(function);
         Ok(found)
@@ -238,10 +242,12 @@ pub(super) fn to_usize(len: sys::CK_ULONG) -> usize {
 /// Maps the module for ever and asks for its function list.
 fn map(path: &Path) -> Result<&'static sys::CK_FUNCTION_LIST> {
     // SAFETY: loading runs the module's constructors: the operator named it as the module to trust.
-    let library = unsafe { libloading::Library::new(path) }.map_err(|error| cannot_load(path, &error.to_string()))?;
+    let library =
+        unsafe { libloading::Library::new(path) }.map_err(|error| cannot_load(path, &error.to_string()))?;
     // Never unloaded: modules leave threads and exit handlers behind that would run unmapped code.
     let library: &'static libloading::Library = Box::leak(Box::new(library));
-    let not_a_module = || Error::operator(ErrorKind::Module, format!("{} is not a PKCS#11 library", path.display()));
+    let not_a_module =
+        || Error::operator(ErrorKind::Module, format!("{} is not a PKCS#11 library", path.display()));
     // SAFETY: the symbol has this type in every PKCS#11 library (PKCS#11 2.40, 5.4).
     let symbol = unsafe { library.get::<sys::CK_C_GetFunctionList>(b"C_GetFunctionList\0") };
     let Some(get_list) = symbol.ok().and_then(|symbol| *symbol) else { return Err(not_a_module()) };

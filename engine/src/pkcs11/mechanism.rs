@@ -23,14 +23,12 @@ impl Mechanism<'_> {
     /// which spans Init and the call: modules keep the pointer, and some write the IV they chose into it.
     pub(super) fn with<R>(&self, run: impl FnOnce(*mut sys::CK_MECHANISM) -> R) -> R {
         match *self {
-            Self::Plain(mechanism) => run(&raw mut sys::CK_MECHANISM {
-                mechanism,
-                pParameter: std::ptr::null_mut(),
-                ulParameterLen: 0,
-            }),
+            Self::Plain(mechanism) => {
+                run(&mut sys::CK_MECHANISM { mechanism, pParameter: std::ptr::null_mut(), ulParameterLen: 0 })
+            }
             Self::Pss { hash, mgf, salt_len } => {
                 let mut parameter = sys::CK_RSA_PKCS_PSS_PARAMS { hashAlg: hash, mgf, sLen: salt_len.into() };
-                run(&raw mut raw(sys::CKM_RSA_PKCS_PSS, &mut parameter))
+                run(&mut raw(sys::CKM_RSA_PKCS_PSS, &mut parameter))
             }
             Self::Gcm { iv, aad, tag_len } => {
                 let mut copy = [0; IV_ROOM];
@@ -49,13 +47,13 @@ impl Mechanism<'_> {
                     ulAADLen: to_ulong(aad.len()),
                     ulTagBits: to_ulong(tag_len * 8),
                 };
-                run(&raw mut raw(sys::CKM_AES_GCM, &mut parameter))
+                run(&mut raw(sys::CKM_AES_GCM, &mut parameter))
             }
         }
     }
 }
 
 fn raw<P>(mechanism: sys::CK_MECHANISM_TYPE, parameter: &mut P) -> sys::CK_MECHANISM {
-    let ulParameterLen = to_ulong(size_of::<P>());
-    sys::CK_MECHANISM { mechanism, pParameter: std::ptr::from_mut(parameter).cast(), ulParameterLen }
+    let len = to_ulong(size_of::<P>());
+    sys::CK_MECHANISM { mechanism, pParameter: std::ptr::from_mut(parameter).cast(), ulParameterLen: len }
 }

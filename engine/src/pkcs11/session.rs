@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crossbeam::utils::CachePadded;
 use cryptoki::object::{Attribute, AttributeType};
 use cryptoki_sys as sys;
-use crossbeam::utils::CachePadded;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::pkcs11::codes::Fault;
@@ -29,7 +29,8 @@ pub(crate) struct Session {
 const FIND_PAGE: usize = 64;
 
 /// `C_SignInit`, `C_EncryptInit` and `C_DecryptInit`.
-type Init = unsafe extern "C" fn(sys::CK_SESSION_HANDLE, *mut sys::CK_MECHANISM, sys::CK_OBJECT_HANDLE) -> sys::CK_RV;
+type Init =
+    unsafe extern "C" fn(sys::CK_SESSION_HANDLE, *mut sys::CK_MECHANISM, sys::CK_OBJECT_HANDLE) -> sys::CK_RV;
 
 /// `C_Sign`, `C_Encrypt` and `C_Decrypt`.
 type Run = unsafe extern "C" fn(
@@ -50,26 +51,45 @@ impl Session {
         let function = self.find_function(Function::Login, |list| list.C_Login)?;
         let pin = pin.expose_secret().as_bytes();
         // SAFETY: the PIN is only read, and outlives the call.
-        let code = unsafe { function(self.handle, sys::CKU_USER, pin.as_ptr().cast_mut(), to_ulong(pin.len())) };
+        let code =
+            unsafe { function(self.handle, sys::CKU_USER, pin.as_ptr().cast_mut(), to_ulong(pin.len())) };
         check(Function::Login, code)
     }
 
     /// `C_SignInit` and `C_Sign`; returns the length of the signature.
-    pub(crate) fn sign(&mut self, key: ObjectHandle, how: &Mechanism<'_>, data: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
+    pub(crate) fn sign(
+        &mut self,
+        key: ObjectHandle,
+        how: &Mechanism<'_>,
+        data: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, Fault> {
         let init = self.find_function(Function::SignInit, |list| list.C_SignInit)?;
         let run = self.instance.find(Function::Sign, |list| list.C_Sign)?;
         self.operate((Function::SignInit, init), (Function::Sign, run), key, how, data, out)
     }
 
     /// `C_EncryptInit` and `C_Encrypt`; returns the length of the ciphertext.
-    pub(crate) fn encrypt(&mut self, key: ObjectHandle, how: &Mechanism<'_>, data: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
+    pub(crate) fn encrypt(
+        &mut self,
+        key: ObjectHandle,
+        how: &Mechanism<'_>,
+        data: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, Fault> {
         let init = self.find_function(Function::EncryptInit, |list| list.C_EncryptInit)?;
         let run = self.instance.find(Function::Encrypt, |list| list.C_Encrypt)?;
         self.operate((Function::EncryptInit, init), (Function::Encrypt, run), key, how, data, out)
     }
 
     /// `C_DecryptInit` and `C_Decrypt`; returns the length of the plaintext.
-    pub(crate) fn decrypt(&mut self, key: ObjectHandle, how: &Mechanism<'_>, data: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
+    pub(crate) fn decrypt(
+        &mut self,
+        key: ObjectHandle,
+        how: &Mechanism<'_>,
+        data: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, Fault> {
         let init = self.find_function(Function::DecryptInit, |list| list.C_DecryptInit)?;
         let run = self.instance.find(Function::Decrypt, |list| list.C_Decrypt)?;
         self.operate((Function::DecryptInit, init), (Function::Decrypt, run), key, how, data, out)
@@ -79,7 +99,9 @@ impl Session {
     pub(crate) fn random(&mut self, out: &mut [u8]) -> Result<(), Fault> {
         let function = self.find_function(Function::GenerateRandom, |list| list.C_GenerateRandom)?;
         // SAFETY: `out` has room for the length given.
-        check(Function::GenerateRandom, unsafe { function(self.handle, out.as_mut_ptr(), to_ulong(out.len())) })
+        check(Function::GenerateRandom, unsafe {
+            function(self.handle, out.as_mut_ptr(), to_ulong(out.len()))
+        })
     }
 
     /// All objects that match the template.
@@ -97,8 +119,13 @@ impl Session {
     }
 
     /// The values of attributes; `None` where the object has none or does not show it.
-    pub(crate) fn attributes(&mut self, object: ObjectHandle, types: &[AttributeType]) -> Result<Vec<Option<Vec<u8>>>, Fault> {
-        let empty = |&attribute: &AttributeType| sys::CK_ATTRIBUTE { type_: attribute.into(), ..Default::default() };
+    pub(crate) fn attributes(
+        &mut self,
+        object: ObjectHandle,
+        types: &[AttributeType],
+    ) -> Result<Vec<Option<Vec<u8>>>, Fault> {
+        let empty =
+            |&attribute: &AttributeType| sys::CK_ATTRIBUTE { type_: attribute.into(), ..Default::default() };
         let mut template: Vec<_> = types.iter().map(empty).collect();
         self.read_attributes(object, &mut template)?;
         let lengths = template.iter().map(|attribute| attribute.ulValueLen);
@@ -129,7 +156,9 @@ impl Session {
         let mut template: Vec<sys::CK_ATTRIBUTE> = template.iter().map(Into::into).collect();
         let mut object = 0;
         // SAFETY: the template's values outlive the call; the handle is written to a live local.
-        let code = unsafe { function(self.handle, template.as_mut_ptr(), to_ulong(template.len()), &raw mut object) };
+        let code = unsafe {
+            function(self.handle, template.as_mut_ptr(), to_ulong(template.len()), &raw mut object)
+        };
         check(Function::CreateObject, code).map(|()| ObjectHandle(object))
     }
 
@@ -140,13 +169,19 @@ impl Session {
     }
 
     /// Generates a secret key.
-    pub(crate) fn generate_key(&mut self, how: &Mechanism<'_>, template: &[Attribute]) -> Result<ObjectHandle, Fault> {
+    pub(crate) fn generate_key(
+        &mut self,
+        how: &Mechanism<'_>,
+        template: &[Attribute],
+    ) -> Result<ObjectHandle, Fault> {
         let function = self.find_function(Function::GenerateKey, |list| list.C_GenerateKey)?;
         let mut template: Vec<sys::CK_ATTRIBUTE> = template.iter().map(Into::into).collect();
         let (handle, mut key) = (self.handle, 0);
         let code = how.with(|mechanism| {
             // SAFETY: mechanism and template outlive the call; the handle is written to a live local.
-            unsafe { function(handle, mechanism, template.as_mut_ptr(), to_ulong(template.len()), &raw mut key) }
+            unsafe {
+                function(handle, mechanism, template.as_mut_ptr(), to_ulong(template.len()), &raw mut key)
+            }
         });
         check(Function::GenerateKey, code).map(|()| ObjectHandle(key))
     }
@@ -167,7 +202,9 @@ impl Session {
         let code = how.with(|mechanism| {
             let (public_key, private_key) = (&raw mut keys.0, &raw mut keys.1);
             // SAFETY: mechanism and templates outlive the call; the handles are written to live locals.
-            unsafe { function(handle, mechanism, public, public_len, private, private_len, public_key, private_key) }
+            unsafe {
+                function(handle, mechanism, public, public_len, private, private_len, public_key, private_key)
+            }
         });
         check(Function::GenerateKeyPair, code).map(|()| (ObjectHandle(keys.0), ObjectHandle(keys.1)))
     }
@@ -206,7 +243,8 @@ impl Session {
             let function = self.find_function(Function::FindObjects, |list| list.C_FindObjects)?;
             let (mut page, mut count) = ([0; FIND_PAGE], 0);
             // SAFETY: `page` has room for the number of handles given.
-            let code = unsafe { function(self.handle, page.as_mut_ptr(), to_ulong(FIND_PAGE), &raw mut count) };
+            let code =
+                unsafe { function(self.handle, page.as_mut_ptr(), to_ulong(FIND_PAGE), &raw mut count) };
             check(Function::FindObjects, code)?;
             if count == 0 {
                 return Ok(found);
@@ -217,10 +255,15 @@ impl Session {
 
     /// Reads lengths where `pValue` is null, else values. An attribute that is sensitive or missing is marked
     /// in the template and does not fail the others (PKCS#11 2.40, `C_GetAttributeValue`).
-    fn read_attributes(&mut self, object: ObjectHandle, template: &mut [sys::CK_ATTRIBUTE]) -> Result<(), Fault> {
+    fn read_attributes(
+        &mut self,
+        object: ObjectHandle,
+        template: &mut [sys::CK_ATTRIBUTE],
+    ) -> Result<(), Fault> {
         let function = self.find_function(Function::GetAttributeValue, |list| list.C_GetAttributeValue)?;
         // SAFETY: every `pValue` is null or points to `ulValueLen` writable bytes.
-        let code = unsafe { function(self.handle, object.0, template.as_mut_ptr(), to_ulong(template.len())) };
+        let code =
+            unsafe { function(self.handle, object.0, template.as_mut_ptr(), to_ulong(template.len())) };
         match code {
             sys::CKR_ATTRIBUTE_SENSITIVE | sys::CKR_ATTRIBUTE_TYPE_INVALID => Ok(()),
             code => check(Function::GetAttributeValue, code),
@@ -228,7 +271,11 @@ impl Session {
     }
 
     /// The function to call, counted.
-    fn find_function<F>(&self, function: Function, pick: impl Fn(&sys::CK_FUNCTION_LIST) -> Option<F>) -> Result<F, Fault> {
+    fn find_function<F>(
+        &self,
+        function: Function,
+        pick: impl Fn(&sys::CK_FUNCTION_LIST) -> Option<F>,
+    ) -> Result<F, Fault> {
         let found = self.instance.find(function, pick)?;
         self.counts.count(function);
         Ok(found)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
+use crate::metrics::recorder::Recorder;
 use crate::operation::OperationKind;
 use crate::schedule::admission::Admission;
 use crate::schedule::cost::{CostLine, PLANS};
@@ -17,7 +18,6 @@ use crate::schedule::node::Node;
 use crate::schedule::seat::{Mailbox, Place, Seat, Watch};
 use crate::schedule::wake::wake;
 use crate::schedule::worker;
-use crate::metrics::recorder::Recorder;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, RwLock, Unparker};
 use crate::token::Token;
 use crate::token::session::{Fate, Session};
@@ -149,6 +149,14 @@ impl Core {
         }
     }
 
+    /// A deadline was registered: wakes the watcher if it would look too late.
+    pub(crate) fn deadline_before_look(&self, deadline: Time) {
+        // SeqCst: pairs with the watcher's store of its next look, after which it reads the deadlines again.
+        if deadline.as_ns() < self.watcher_next_ns.load(Ordering::SeqCst) {
+            self.watcher.unpark();
+        }
+    }
+
     /// A request died while it lay in a lane.
     pub(crate) fn count_withdrawn(&self) {
         self.counters.withdrawn.fetch_add(1, Ordering::Relaxed);
@@ -200,7 +208,9 @@ impl Core {
         std::thread::Builder::new()
             .name(format!("hsmux-{}-{}", place.token, place.index))
             .spawn(move || worker::run(&core, place, &mailbox, &parker))
-            .map_err(|error| Error::operator(ErrorKind::Busy, format!("cannot start a worker thread: {error}")))?;
+            .map_err(|error| {
+                Error::operator(ErrorKind::Busy, format!("cannot start a worker thread: {error}"))
+            })?;
         *self.open_seats.lock() += 1;
         tokens.watches.lock().push(Arc::clone(&watch));
         let costs = Box::new([CostLine::default(); PLANS]);

@@ -43,7 +43,11 @@ impl CostLine {
     /// What a request of `size` bytes will cost, in nanoseconds. Unknown is a whole turn, so that a kind of
     /// plan nobody has seen begins with turns of one.
     #[expect(clippy::cast_precision_loss, reason = "an estimate: 52 bits are plenty")]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the range before")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to the range before"
+    )]
     pub(crate) fn estimate_ns(&self, size: usize) -> u64 {
         if self.weight == 0.0 {
             return TURN_NS;

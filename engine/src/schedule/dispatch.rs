@@ -80,13 +80,21 @@ impl<T, S: Seat> Dispatch<T, S> {
     }
 
     /// Queues many items with one look at the run queue.
-    pub(crate) fn submit_all(&self, lane: &Arc<Lane<T>>, items: impl IntoIterator<Item = T>) -> Option<Orphan<T>> {
+    pub(crate) fn submit_all(
+        &self,
+        lane: &Arc<Lane<T>>,
+        items: impl IntoIterator<Item = T>,
+    ) -> Option<Orphan<T>> {
         items.into_iter().for_each(|item| lane.push(item));
         self.raise(lane)
     }
 
     /// Gives back items that a session took and could not execute. They are served first.
-    pub(crate) fn give_back(&self, lane: &Arc<Lane<T>>, items: impl IntoIterator<Item = T>) -> Option<Orphan<T>> {
+    pub(crate) fn give_back(
+        &self,
+        lane: &Arc<Lane<T>>,
+        items: impl IntoIterator<Item = T>,
+    ) -> Option<Orphan<T>> {
         items.into_iter().for_each(|item| lane.push_returned(item));
         self.raise(lane)
     }
@@ -96,7 +104,9 @@ impl<T, S: Seat> Dispatch<T, S> {
     /// `hint` is the (token, index) that the caller had last.
     pub(crate) fn lease(&self, mask: u64, hint: (usize, usize)) -> Option<Box<S>> {
         let mask = mask & self.healthy.load(Ordering::Relaxed);
-        if self.lanes_waiting.load(Ordering::Relaxed) != 0 && self.queues.read().iter().any(|q| q.competes(mask)) {
+        if self.lanes_waiting.load(Ordering::Relaxed) != 0
+            && self.queues.read().iter().any(|q| q.competes(mask))
+        {
             return None;
         }
         self.take_idle(mask, hint)
@@ -166,7 +176,8 @@ impl<T, S: Seat> Dispatch<T, S> {
         if self.lanes_waiting.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let masks: SmallVec<[u64; 8]> = self.queues.read().iter().filter(|q| q.serves(token)).map(|q| q.mask).collect();
+        let masks: SmallVec<[u64; 8]> =
+            self.queues.read().iter().filter(|q| q.serves(token)).map(|q| q.mask).collect();
         masks.into_iter().for_each(|mask| self.wake_one(mask));
     }
 
@@ -294,7 +305,12 @@ impl<T, S: Seat> Dispatch<T, S> {
     }
 
     /// Pops the lane whose turn it is for a session of this token.
-    fn pop_lane(&self, token: usize, now_ns: u64, budget_ns: u64) -> Option<(Arc<RunQueue<T>>, Class, Arc<Lane<T>>)> {
+    fn pop_lane(
+        &self,
+        token: usize,
+        now_ns: u64,
+        budget_ns: u64,
+    ) -> Option<(Arc<RunQueue<T>>, Class, Arc<Lane<T>>)> {
         loop {
             let (queue, class) = self.choose(token, now_ns)?;
             let Some(lane) = self.pop_from(|| queue.pop(class)) else { continue };

@@ -163,7 +163,9 @@ fn loom_a_lane_queued_while_its_token_is_lost_is_handed_out_to_be_failed() {
         let other = world.clone();
         let submitter = thread::spawn(move || {
             let orphan = other.dispatch.submit(&other.lane, 1);
-            orphan.into_iter().for_each(|orphan| other.dispatch.fail(orphan, |item| other.served.lock().push(item)));
+            orphan
+                .into_iter()
+                .for_each(|orphan| other.dispatch.fail(orphan, |item| other.served.lock().push(item)));
         });
         for orphan in world.dispatch.set_healthy(0, false) {
             world.dispatch.fail(orphan, |item| world.served.lock().push(item));

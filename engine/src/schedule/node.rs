@@ -67,7 +67,8 @@ impl Node {
         waker: Option<Waker>,
     ) -> Self {
         let size = input.len();
-        let body = Body { stage: Stage::Waiting, input, waker, permit: Some(permit), attempts: 0, in_lane: false };
+        let body =
+            Body { stage: Stage::Waiting, input, waker, permit: Some(permit), attempts: 0, in_lane: false };
         Self { task, kind, size, submitted, deadline, body: Mutex::new(body) }
     }
 

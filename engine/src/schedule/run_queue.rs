@@ -21,11 +21,8 @@ struct ClassQueue<T> {
 
 impl<T> RunQueue<T> {
     pub(super) fn new(mask: u64) -> Self {
-        let class = || ClassQueue {
-            lanes: Queue::new(),
-            start_ns: AtomicU64::new(0),
-            since_ns: AtomicU64::new(0),
-        };
+        let class =
+            || ClassQueue { lanes: Queue::new(), start_ns: AtomicU64::new(0), since_ns: AtomicU64::new(0) };
         Self { mask, classes: [class(), class(), class()] }
     }
 

@@ -71,7 +71,8 @@ impl Watcher<'_> {
     /// A quarter of the shortest hang limit is how much later than the limit a hung call may be found.
     fn next_look(&self, now: Time) -> Time {
         let hang = self.hang_ns.iter().min().map_or(HOUSEKEEPING, |&ns| Duration::from_nanos(ns / 4));
-        now.after(hang.clamp(Duration::from_millis(1), HOUSEKEEPING)).min(self.core.deadlines.earliest().max(now))
+        now.after(hang.clamp(Duration::from_millis(1), HOUSEKEEPING))
+            .min(self.core.deadlines.earliest().max(now))
     }
 
     fn expire(&self, now: Time) {
@@ -113,7 +114,12 @@ impl Watcher<'_> {
         self.core.counters.hung.fetch_add(1, Ordering::Relaxed);
         let of_token = seats.written_off.fetch_add(1, Ordering::Relaxed) + 1;
         let of_process = WRITTEN_OFF.fetch_add(1, Ordering::Relaxed) + 1;
-        tracing::error!(token = place.token, of_token, of_process, "a call hangs: its session is written off");
+        tracing::error!(
+            token = place.token,
+            of_token,
+            of_process,
+            "a call hangs: its session is written off"
+        );
         if let Some(waker) = work.current.and_then(|node| node.complete(Err(hung()))) {
             wake(waker, &self.core.counters.panics);
         }

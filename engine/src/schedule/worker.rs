@@ -110,7 +110,14 @@ impl Worker<'_> {
 
     /// A request failed: it goes back if it did not run and may be repeated, else the error is its answer.
     /// Returns the session if it can go on.
-    fn fail(&mut self, seat: Box<Seat>, node: Arc<Node>, input: Payload, failed: Failed, at: Time) -> Option<Box<Seat>> {
+    fn fail(
+        &mut self,
+        seat: Box<Seat>,
+        node: Arc<Node>,
+        input: Payload,
+        failed: Failed,
+        at: Time,
+    ) -> Option<Box<Seat>> {
         let Failed { error, fate } = failed;
         seat.recorder.failed(node.kind, error.kind());
         let again = if may_repeat(&error) && node.put_back(input) {

@@ -42,7 +42,8 @@ impl<S: Send + 'static> Service<S> {
             let _heard = reply.send(job(state));
         });
         answer.recv_timeout(limit).unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Hung, Retry::Later, Outcome::Unknown).because("the token's service thread"))
+            Err(Error::new(ErrorKind::Hung, Retry::Later, Outcome::Unknown)
+                .because("the token's service thread"))
         })
     }
 }

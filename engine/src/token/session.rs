@@ -54,7 +54,9 @@ impl Session {
                         let how = pkcs11::Mechanism::Gcm { iv, aad, tag_len: GCM_TAG_LEN };
                         Ok(call(&mut self.raw, key, &how, input, output)?)
                     }
-                    Iv::Drawn if matches!(task.call, Call::Encrypt(_)) => self.encrypt_gcm(key, aad, input, output),
+                    Iv::Drawn if matches!(task.call, Call::Encrypt(_)) => {
+                        self.encrypt_gcm(key, aad, input, output)
+                    }
                     Iv::Drawn => Err(internal("decryption without an IV")),
                 }
             }
@@ -64,7 +66,13 @@ impl Session {
 
     /// Draws the IV from the kernel just before the call, anew for every attempt: 96 random bits (SP 800-38D,
     /// 8.2.2). It goes in front of the ciphertext.
-    fn encrypt_gcm(&mut self, key: ObjectHandle, aad: &[u8], input: &[u8], output: &mut [u8]) -> Result<usize, Failed> {
+    fn encrypt_gcm(
+        &mut self,
+        key: ObjectHandle,
+        aad: &[u8],
+        input: &[u8],
+        output: &mut [u8],
+    ) -> Result<usize, Failed> {
         let Some((iv, body)) = output.split_first_chunk_mut::<GCM_IV_LEN>() else {
             return Err(internal("no room for an IV"));
         };
@@ -91,13 +99,8 @@ impl Session {
 }
 
 /// `sign`, `encrypt` or `decrypt` of a session.
-type Function = fn(
-    &mut pkcs11::Session,
-    ObjectHandle,
-    &pkcs11::Mechanism<'_>,
-    &[u8],
-    &mut [u8],
-) -> Result<usize, Fault>;
+type Function =
+    fn(&mut pkcs11::Session, ObjectHandle, &pkcs11::Mechanism<'_>, &[u8], &mut [u8]) -> Result<usize, Fault>;
 
 fn plain(mechanism: &Mechanism) -> pkcs11::Mechanism<'static> {
     match *mechanism {
