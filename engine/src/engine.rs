@@ -13,8 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::keys::KeyVersion;
 use crate::keys::catalogue::Catalogue;
 use crate::operation::{
-    Ask, Cipher, Decrypt, Encrypt, Random, Sign, SignAlgorithm, Verify, ciphertext, plaintext, random, signature,
-    spki_der, verdict,
+    Ask, Cipher, Decrypt, Encrypt, Random, Sign, SignAlgorithm, Verify, ciphertext, plaintext, random,
+    signature, spki_der, verdict,
 };
 use crate::pkcs11::{Library, Slot, TokenInfo};
 use crate::request::Request;
@@ -59,10 +59,16 @@ fn default_sessions() -> usize {
 const WRITTEN_OFF_PER_TOKEN: usize = 4;
 
 impl Engine {
-    pub(crate) fn start(module: &Path, names: &[String], pin: &SecretString, settings: Settings) -> Result<Self> {
+    pub(crate) fn start(
+        module: &Path,
+        names: &[String],
+        pin: &SecretString,
+        settings: Settings,
+    ) -> Result<Self> {
         let library = Library::load(module, settings.init_args.as_deref())?;
         let slots = find_tokens(&library, names)?;
-        let logged_in = slots.iter().enumerate().map(|(i, &slot)| Token::log_in(&library, slot, i, pin).map(Arc::new));
+        let logged_in =
+            slots.iter().enumerate().map(|(i, &slot)| Token::log_in(&library, slot, i, pin).map(Arc::new));
         let tokens = logged_in.collect::<Result<Vec<_>>>()?;
         let catalogues = tokens.iter().map(|token| list(token)).collect::<Result<Vec<_>>>()?;
         let wanted = settings.sessions.unwrap_or_else(default_sessions).max(1);
@@ -77,7 +83,11 @@ impl Engine {
             written_off_per_token: WRITTEN_OFF_PER_TOKEN,
         };
         let parker = Parker::new();
-        let seats = tokens.iter().zip(&sessions).map(|(token, sessions)| (Arc::clone(token), sessions.len())).collect();
+        let seats = tokens
+            .iter()
+            .zip(&sessions)
+            .map(|(token, sessions)| (Arc::clone(token), sessions.len()))
+            .collect();
         let core = Arc::new(Core::new(seats, limits, parker.unparker().clone()));
         for (token, sessions) in sessions.into_iter().enumerate() {
             for (index, session) in sessions.into_iter().enumerate() {
@@ -88,7 +98,9 @@ impl Engine {
         std::thread::Builder::new()
             .name("hsmux-watcher".into())
             .spawn(move || watcher::run(&watched, &parker))
-            .map_err(|error| Error::operator(ErrorKind::Busy, format!("cannot start the watcher: {error}")))?;
+            .map_err(|error| {
+                Error::operator(ErrorKind::Busy, format!("cannot start the watcher: {error}"))
+            })?;
         let deadline = settings.deadline;
         Ok(Self { shared: Arc::new(Shared { core, tokens, deadline, catalogues, _library: library }) })
     }
@@ -143,12 +155,20 @@ impl Drop for Engine {
 
 impl Key {
     /// Signs a message, or makes its MAC.
-    pub fn sign<'a>(&'a self, how: impl Into<SignAlgorithm>, message: impl Into<Cow<'a, [u8]>>) -> Request<'a, Sign> {
+    pub fn sign<'a>(
+        &'a self,
+        how: impl Into<SignAlgorithm>,
+        message: impl Into<Cow<'a, [u8]>>,
+    ) -> Request<'a, Sign> {
         self.request(Ask::sign(how), message, signature)
     }
 
     /// Signs a digest that the caller has computed.
-    pub fn sign_digest<'a>(&'a self, how: impl Into<SignAlgorithm>, digest: impl Into<Cow<'a, [u8]>>) -> Request<'a, Sign> {
+    pub fn sign_digest<'a>(
+        &'a self,
+        how: impl Into<SignAlgorithm>,
+        digest: impl Into<Cow<'a, [u8]>>,
+    ) -> Request<'a, Sign> {
         self.request(Ask::sign_digest(how), digest, signature)
     }
 
@@ -163,12 +183,20 @@ impl Key {
     }
 
     /// Encrypts.
-    pub fn encrypt<'a>(&'a self, how: impl Into<Cipher>, plain: impl Into<Cow<'a, [u8]>>) -> Request<'a, Encrypt> {
+    pub fn encrypt<'a>(
+        &'a self,
+        how: impl Into<Cipher>,
+        plain: impl Into<Cow<'a, [u8]>>,
+    ) -> Request<'a, Encrypt> {
         self.request(Ask::encrypt(how), plain, ciphertext)
     }
 
     /// Decrypts.
-    pub fn decrypt<'a>(&'a self, how: impl Into<Cipher>, cipher: impl Into<Cow<'a, [u8]>>) -> Request<'a, Decrypt> {
+    pub fn decrypt<'a>(
+        &'a self,
+        how: impl Into<Cipher>,
+        cipher: impl Into<Cow<'a, [u8]>>,
+    ) -> Request<'a, Decrypt> {
         self.request(Ask::decrypt(how), cipher, plaintext)
     }
 
@@ -221,7 +249,8 @@ fn find_token(present: &[(Slot, TokenInfo)], name: &str) -> Result<Slot> {
     match (matching.next(), matching.next()) {
         (Some((slot, _)), None) => Ok(*slot),
         (None, _) => {
-            let labels: Vec<_> = present.iter().map(|(_, info)| info.label.as_str()).filter(|l| !l.is_empty()).collect();
+            let labels: Vec<_> =
+                present.iter().map(|(_, info)| info.label.as_str()).filter(|l| !l.is_empty()).collect();
             let text = format!("{name}; present are: {}", labels.join(", "));
             Err(Error::operator(ErrorKind::TokenNotFound, text))
         }
@@ -244,7 +273,12 @@ fn open_sessions(token: &Token, wanted: usize) -> Result<Vec<crate::token::sessi
         match token.open() {
             Ok(session) => sessions.push(session),
             Err(error) if error.kind() == ErrorKind::Busy && !sessions.is_empty() => {
-                tracing::warn!(token = token.index, open = sessions.len(), wanted, "the token gives no more sessions");
+                tracing::warn!(
+                    token = token.index,
+                    open = sessions.len(),
+                    wanted,
+                    "the token gives no more sessions"
+                );
                 break;
             }
             Err(error) => return Err(error),

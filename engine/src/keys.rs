@@ -35,7 +35,8 @@ impl KeyVersion {
             let text = format!("asked of {} tokens", tokens.len());
             return Err(Error::operator(ErrorKind::KeyNotFound, text));
         };
-        let held: Vec<(usize, &Listed)> = found.iter().enumerate().filter_map(|(i, f)| Some((i, f.as_ref()?))).collect();
+        let held: Vec<(usize, &Listed)> =
+            found.iter().enumerate().filter_map(|(i, f)| Some((i, f.as_ref()?))).collect();
         let proven = identity::prove(tokens, &held)?;
         let handle = |listed: &Listed| Handle { epoch: listed.epoch, object: listed.object };
         Ok(Self {

@@ -14,8 +14,8 @@ use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::keys::KeyVersion;
 use crate::operation::{Ask, Operation, Scratch};
 use crate::pending::Pending;
-use crate::schedule::cost::PLANS;
 use crate::schedule::core::LaneId;
+use crate::schedule::cost::PLANS;
 use crate::schedule::fairness::Priority;
 use crate::schedule::node::{Node, Payload, expired};
 use crate::schedule::worker::may_repeat;
@@ -59,6 +59,8 @@ pub(crate) struct Finish<O: Operation> {
     pub(crate) ask: Ask,
     pub(crate) version: Option<Arc<KeyVersion>>,
     pub(crate) build: Build<O>,
+    /// Room that the finished form may need; the answer's buffer was made with it.
+    pub(crate) output_len: usize,
 }
 
 impl<'a, O: Operation> Request<'a, O> {
@@ -209,23 +211,26 @@ impl<'a, O: Operation> Request<'a, O> {
         self.ask.bind(&self.input);
         let submitted = now();
         let deadline = self.limit().map(|limit| submitted.after(limit));
-        let parts = self.task().ok_or_else(|| Error::internal("an operation without a call")).and_then(|task| {
-            let permit = self.shared.core.admission.admit(self.input.len() + task.output_len + NODE_BYTES)?;
-            Ok((task, permit))
-        });
+        let parts =
+            self.task().ok_or_else(|| Error::internal("an operation without a call")).and_then(|task| {
+                let permit =
+                    self.shared.core.admission.admit(self.input.len() + task.output_len + NODE_BYTES)?;
+                Ok((task, permit))
+            });
         let (task, permit) = match parts {
             Ok(parts) => parts,
             Err(error) => return Err(Box::new(Refused { request: self, error })),
         };
         let mut scratch = Scratch::new();
         let input = Zeroizing::new(self.ask.encode(&self.input, &mut scratch).to_vec());
-        let kind = self.ask.kind();
+        let (kind, output_len) = (self.ask.kind(), task.output_len);
         let node = Arc::new(Node::new(Some(task), kind, input, submitted, deadline, permit, None));
         let key = self.key.map_or(0, |version| version.number);
         let id = LaneId { key, kind, priority: self.priority, tenant: self.tenant };
         let lane = self.shared.core.lane(id, self.mask());
         self.shared.core.submit(&lane, [Arc::clone(&node)]);
-        let finish = Finish { ask: self.ask, version: self.key.map(Arc::clone), build: self.build };
+        let finish =
+            Finish { ask: self.ask, version: self.key.map(Arc::clone), build: self.build, output_len };
         Ok(Pending::new(Arc::clone(&self.shared.core), node, deadline, finish))
     }
 
@@ -250,7 +255,7 @@ impl<O: Operation> Finish<O> {
     pub(crate) fn finish(&self, mut output: Payload) -> Result<O::Output> {
         let written = output.len();
         let facts = self.version.as_ref().map(|version| &version.facts);
-        output.resize(self.ask.room(written), 0);
+        output.resize(self.output_len.max(written), 0);
         let len = self.ask.finish(facts, &mut output, written)?;
         output.truncate(len);
         (self.build)(&self.ask, std::mem::take(&mut *output))
@@ -274,7 +279,10 @@ impl<'a, O: Operation> IntoFuture for Request<'a, O> {
 
 impl<O: Operation> std::fmt::Debug for Request<'_, O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Request").field("kind", &self.ask.kind()).field("size", &self.input.len()).finish_non_exhaustive()
+        f.debug_struct("Request")
+            .field("kind", &self.ask.kind())
+            .field("size", &self.input.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -27,8 +27,22 @@ pub(crate) struct Listed {
 
 /// The attributes that are read, in this order.
 const READ: [A; 16] = [
-    A::Class, A::KeyType, A::Label, A::Id, A::Sign, A::Verify, A::Encrypt, A::Decrypt, A::Modulus,
-    A::PublicExponent, A::EcParams, A::EcPoint, A::ValueLen, A::AllowedMechanisms, A::Private, A::Token,
+    A::Class,
+    A::KeyType,
+    A::Label,
+    A::Id,
+    A::Sign,
+    A::Verify,
+    A::Encrypt,
+    A::Decrypt,
+    A::Modulus,
+    A::PublicExponent,
+    A::EcParams,
+    A::EcPoint,
+    A::ValueLen,
+    A::AllowedMechanisms,
+    A::Private,
+    A::Token,
 ];
 
 impl Catalogue {
@@ -38,13 +52,14 @@ impl Catalogue {
         for object in session.find(&[])? {
             objects.push((object, Values(session.attributes(object, &READ)?)));
         }
-        let of_class = |class| objects.iter().filter(move |(_, values)| values.number(A::Class) == Some(class));
+        let of_class =
+            |class| objects.iter().filter(move |(_, values)| values.number(A::Class) == Some(class));
         let mut keys: HashMap<_, Vec<_>> = HashMap::new();
         for (object, values) in of_class(sys::CKO_PRIVATE_KEY).chain(of_class(sys::CKO_SECRET_KEY)) {
             // The public half has the same CKA_ID (PKCS#11 2.40, 4.6).
-            let public = of_class(sys::CKO_PUBLIC_KEY)
-                .map(|(_, public)| public)
-                .find(|public| public.get(A::Id) == values.get(A::Id) && public.get(A::Label) == values.get(A::Label));
+            let public = of_class(sys::CKO_PUBLIC_KEY).map(|(_, public)| public).find(|public| {
+                public.get(A::Id) == values.get(A::Id) && public.get(A::Label) == values.get(A::Label)
+            });
             let listed = Listed { object: *object, epoch, facts: facts(values, public) };
             keys.entry(values.get(A::Label).unwrap_or_default().to_vec()).or_default().push(listed);
         }
@@ -61,7 +76,12 @@ impl Catalogue {
             [listed] => Ok(Some(listed.clone())),
             several => {
                 let kinds: Vec<_> = several.iter().map(|listed| format!("{:?}", listed.facts.kind)).collect();
-                let text = format!("token {} holds {} keys of this name: {}", self.token, several.len(), kinds.join(", "));
+                let text = format!(
+                    "token {} holds {} keys of this name: {}",
+                    self.token,
+                    several.len(),
+                    kinds.join(", ")
+                );
                 Err(Error::operator(ErrorKind::KeyAmbiguous, text))
             }
         }
@@ -89,7 +109,8 @@ impl Values {
 fn facts(values: &Values, public: Option<&Values>) -> KeyFacts {
     let kind = kind(values);
     let allowed = values.get(A::AllowedMechanisms).map(|list| {
-        let numbers = list.chunks_exact(8).filter_map(|number| number.try_into().ok().map(u64::from_ne_bytes));
+        let numbers =
+            list.chunks_exact(8).filter_map(|number| number.try_into().ok().map(u64::from_ne_bytes));
         numbers.filter_map(|number| MechanismType::try_from(number).ok()).collect()
     });
     KeyFacts {
@@ -141,7 +162,8 @@ fn public_key(kind: KeyKind, values: &Values, public: Option<&Values>) -> Option
     let read = |attribute| public.and_then(|public| public.get(attribute)).or_else(|| values.get(attribute));
     match kind {
         KeyKind::Rsa { .. } => {
-            let (modulus, exponent) = (trim(read(A::Modulus)?).to_vec(), trim(read(A::PublicExponent)?).to_vec());
+            let (modulus, exponent) =
+                (trim(read(A::Modulus)?).to_vec(), trim(read(A::PublicExponent)?).to_vec());
             (!modulus.is_empty() && !exponent.is_empty()).then_some(PublicKey::Rsa { modulus, exponent })
         }
         KeyKind::Ec(curve) => {

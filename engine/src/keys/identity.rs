@@ -58,12 +58,14 @@ fn proof(token: &Token, listed: &Listed) -> Result<Option<Vec<u8>>> {
             let written = session.sign(object, &how, MAC_PROBE, &mut mac)?;
             Ok(Some(hash(b"mac", &mac[..written])))
         }),
-        KeyKind::Aes { .. } if facts.encrypt && token.offers(sys::CKM_AES_ECB) => token.with_service(move |session, _| {
-            let mut block = [0; 16];
-            let how = Mechanism::Plain(sys::CKM_AES_ECB);
-            let written = session.encrypt(object, &how, BLOCK_PROBE, &mut block)?;
-            Ok(Some(hash(b"block", &block[..written])))
-        }),
+        KeyKind::Aes { .. } if facts.encrypt && token.offers(sys::CKM_AES_ECB) => {
+            token.with_service(move |session, _| {
+                let mut block = [0; 16];
+                let how = Mechanism::Plain(sys::CKM_AES_ECB);
+                let written = session.encrypt(object, &how, BLOCK_PROBE, &mut block)?;
+                Ok(Some(hash(b"block", &block[..written])))
+            })
+        }
         _ => Ok(None),
     }
 }
