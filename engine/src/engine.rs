@@ -12,6 +12,7 @@ use crate::clock::now;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::KeyVersion;
 use crate::keys::catalogue::Catalogue;
+use crate::metrics::Snapshot;
 use crate::operation::{
     Ask, Cipher, Decrypt, Encrypt, Random, Sign, SignAlgorithm, Verify, ciphertext, plaintext, random,
     signature, spki_der, verdict,
@@ -29,7 +30,7 @@ use crate::token::Token;
 /// Dropping it takes no new requests, fails what is queued, and closes its sessions in the background as they
 /// become free. [`Engine::drain`] does so in order and waits.
 pub struct Engine {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// A key of the engine, by name. Cheap to clone.
@@ -46,7 +47,7 @@ pub(crate) struct Shared {
     pub(crate) deadline: Option<Duration>,
     catalogues: Vec<Catalogue>,
     /// The last one to go finalises the module; sessions hold it too.
-    _library: Library,
+    library: Library,
 }
 
 /// Sessions per token where nobody says: one per core, at least 2 so that one slow call does not stop a token,
@@ -102,7 +103,7 @@ impl Engine {
                 Error::operator(ErrorKind::Busy, format!("cannot start the watcher: {error}"))
             })?;
         let deadline = settings.deadline;
-        Ok(Self { shared: Arc::new(Shared { core, tokens, deadline, catalogues, _library: library }) })
+        Ok(Self { shared: Arc::new(Shared { core, tokens, deadline, catalogues, library }) })
     }
 
     /// The key with this label.
@@ -118,9 +119,14 @@ impl Engine {
     }
 
     /// Random bytes of a token.
-    #[must_use]
     pub fn random(&self, len: usize) -> Request<'_, Random> {
         Request::new(&self.shared, None, Ask::random(len), Cow::Borrowed(&[]), random)
+    }
+
+    /// What the engine has done so far.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::take(&self.shared.core, self.shared.library.counts())
     }
 
     /// Takes no new requests, lets those in flight finish until `limit`, fails the rest, and closes.

@@ -122,11 +122,6 @@ impl Error {
         self
     }
 
-    pub(crate) const fn with_outcome(mut self, outcome: Outcome) -> Self {
-        self.outcome = outcome;
-        self
-    }
-
     /// What happened.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {

@@ -12,6 +12,8 @@ mod builder;
 #[cfg(not(hsmux_loom))]
 mod clock;
 #[cfg(not(hsmux_loom))]
+mod describe;
+#[cfg(not(hsmux_loom))]
 mod engine;
 #[cfg(not(hsmux_loom))]
 mod error;
@@ -35,11 +37,13 @@ mod token;
 #[cfg(not(hsmux_loom))]
 pub use builder::{Builder, Missing};
 #[cfg(not(hsmux_loom))]
+pub use describe::{MechanismDescription, TokenDescription};
+#[cfg(not(hsmux_loom))]
 pub use engine::{Engine, Key};
 #[cfg(not(hsmux_loom))]
 pub use error::{Error, ErrorKind, Outcome, Result, Retry};
 #[cfg(not(hsmux_loom))]
-pub use metrics::Stage;
+pub use metrics::{OperationSnapshot, Snapshot, Stage, TokenSnapshot};
 #[cfg(not(hsmux_loom))]
 pub use operation::{
     AesEcb, AesGcm, Cipher, Ciphertext, Decrypt, Ecdsa, Encrypt, Hmac, Operation, OperationKind, Plaintext,

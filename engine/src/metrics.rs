@@ -2,12 +2,14 @@
 
 pub(crate) mod buckets;
 pub(crate) mod recorder;
+mod snapshot;
 
 use hdrhistogram::Histogram;
 
 use crate::operation::OperationKind;
 use recorder::Recorder;
 pub use recorder::Stage;
+pub use snapshot::{OperationSnapshot, Snapshot, TokenSnapshot};
 
 /// What the recorders have of a stage, of one kind of operation or of all.
 pub(crate) fn histogram<'a>(

@@ -11,7 +11,7 @@ use crate::request::Finish;
 use crate::schedule::core::Core;
 use crate::schedule::deadlines::Registration;
 use crate::schedule::node::{Node, expired};
-use crate::sync::{Ordering, Parker, Unparker};
+use crate::sync::{Parker, Unparker};
 
 /// A request in flight: a future, or something to [`Pending::wait`] for.
 ///

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use crate::clock::{Time, now};
+use crate::clock::now;
 use crate::engine::Shared;
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::keys::KeyVersion;
@@ -219,7 +219,10 @@ impl<'a, O: Operation> Request<'a, O> {
             });
         let (task, permit) = match parts {
             Ok(parts) => parts,
-            Err(error) => return Err(Box::new(Refused { request: self, error })),
+            Err(error) => {
+                self.shared.core.counters.refused();
+                return Err(Box::new(Refused { request: self, error }));
+            }
         };
         let mut scratch = Scratch::new();
         let input = Zeroizing::new(self.ask.encode(&self.input, &mut scratch).to_vec());

@@ -8,7 +8,7 @@ pub(crate) use crossbeam::utils::CachePadded;
 #[cfg(not(hsmux_loom))]
 mod real {
     pub(crate) use std::sync::Arc;
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
     pub(crate) use crossbeam::queue::SegQueue as Queue;
     pub(crate) use crossbeam::sync::{Parker, Unparker};

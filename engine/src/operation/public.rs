@@ -72,7 +72,6 @@ const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34")
 mod tests {
     use p256::pkcs8::{DecodePublicKey, EncodePublicKey};
     use rsa::traits::PublicKeyParts;
-    use spki::DecodePublicKey as _;
 
     use super::super::oracle;
     use super::*;

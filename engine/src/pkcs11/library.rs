@@ -168,11 +168,6 @@ impl Library {
         &self.0.counts
     }
 
-    /// Whether this process initialised the module through this crate.
-    pub(crate) fn is_ours(&self) -> bool {
-        self.0.ours
-    }
-
     fn mechanism(&self, slot: Slot, mechanism: u64) -> Result<MechanismInfo, Fault> {
         let function = self.0.function(Function::GetMechanismInfo, |list| list.C_GetMechanismInfo)?;
         let mut info = sys::CK_MECHANISM_INFO::default();

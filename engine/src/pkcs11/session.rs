@@ -150,18 +150,6 @@ impl Session {
         Ok(values)
     }
 
-    /// Makes an object.
-    pub(crate) fn create(&mut self, template: &[Attribute]) -> Result<ObjectHandle, Fault> {
-        let function = self.find_function(Function::CreateObject, |list| list.C_CreateObject)?;
-        let mut template: Vec<sys::CK_ATTRIBUTE> = template.iter().map(Into::into).collect();
-        let mut object = 0;
-        // SAFETY: the template's values outlive the call; the handle is written to a live local.
-        let code = unsafe {
-            function(self.handle, template.as_mut_ptr(), to_ulong(template.len()), &raw mut object)
-        };
-        check(Function::CreateObject, code).map(|()| ObjectHandle(object))
-    }
-
     pub(crate) fn destroy(&mut self, object: ObjectHandle) -> Result<(), Fault> {
         let function = self.find_function(Function::DestroyObject, |list| list.C_DestroyObject)?;
         // SAFETY: a plain call.

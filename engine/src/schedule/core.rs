@@ -133,7 +133,7 @@ impl Core {
         if lane.is_mostly_dead(withdrawn) {
             self.fail_orphan(self.dispatch.sweep(lane, |node| node.is_dead()));
         }
-        self.fail_orphan(self.dispatch.submit_all(lane, nodes));
+        self.fail_orphan(self.dispatch.submit(lane, nodes));
         // SeqCst: pairs with the store in `stop`. Either the stop's sweep finds the node or this look finds
         // the stop.
         if self.stopped.load(Ordering::SeqCst) {
@@ -203,7 +203,7 @@ impl Core {
         let (worker, parker) = Mailbox::new();
         let tokens = &self.tokens[place.token];
         let recorder = Arc::clone(&tokens.recorders[place.index]);
-        let watch = Arc::new(Watch::new(place, Arc::clone(&worker), Arc::clone(&recorder)));
+        let watch = Arc::new(Watch::new(place, Arc::clone(&worker)));
         let (core, mailbox) = (Arc::clone(self), Arc::clone(&worker));
         std::thread::Builder::new()
             .name(format!("hsmux-{}-{}", place.token, place.index))
@@ -346,6 +346,10 @@ impl TokenSeats {
 impl Counters {
     pub(crate) fn expired(&self) {
         self.expired.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 }
 

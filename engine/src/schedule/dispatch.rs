@@ -54,6 +54,9 @@ pub(crate) struct Turn<T> {
     estimate_ns: u64,
 }
 
+/// A lane taken from a class of a run queue.
+type Chosen<T> = (Arc<RunQueue<T>>, Class, Arc<Lane<T>>);
+
 /// A lane that no token can serve now: its items are to be failed.
 #[must_use]
 pub(crate) struct Orphan<T>(Arc<Lane<T>>);
@@ -73,14 +76,8 @@ impl<T, S: Seat> Dispatch<T, S> {
         }
     }
 
-    /// Queues an item and wakes a session for it. `None` if it is queued.
-    pub(crate) fn submit(&self, lane: &Arc<Lane<T>>, item: T) -> Option<Orphan<T>> {
-        lane.push(item);
-        self.raise(lane)
-    }
-
-    /// Queues many items with one look at the run queue.
-    pub(crate) fn submit_all(
+    /// Queues items and wakes a session for them. `None` if they are queued.
+    pub(crate) fn submit(
         &self,
         lane: &Arc<Lane<T>>,
         items: impl IntoIterator<Item = T>,
@@ -179,11 +176,6 @@ impl<T, S: Seat> Dispatch<T, S> {
         let masks: SmallVec<[u64; 8]> =
             self.queues.read().iter().filter(|q| q.serves(token)).map(|q| q.mask).collect();
         masks.into_iter().for_each(|mask| self.wake_one(mask));
-    }
-
-    /// Whether lanes wait for this token; a hint.
-    pub(crate) fn has_work(&self, token: usize) -> bool {
-        self.lanes_waiting.load(Ordering::Relaxed) != 0 && self.queues.read().iter().any(|q| q.serves(token))
     }
 
     /// Sessions that seem idle on a token; a hint.
@@ -305,12 +297,7 @@ impl<T, S: Seat> Dispatch<T, S> {
     }
 
     /// Pops the lane whose turn it is for a session of this token.
-    fn pop_lane(
-        &self,
-        token: usize,
-        now_ns: u64,
-        budget_ns: u64,
-    ) -> Option<(Arc<RunQueue<T>>, Class, Arc<Lane<T>>)> {
+    fn pop_lane(&self, token: usize, now_ns: u64, budget_ns: u64) -> Option<Chosen<T>> {
         loop {
             let (queue, class) = self.choose(token, now_ns)?;
             let Some(lane) = self.pop_from(|| queue.pop(class)) else { continue };

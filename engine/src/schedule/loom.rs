@@ -61,7 +61,7 @@ impl World {
     }
 
     fn submit(&self, item: u32) {
-        assert!(self.dispatch.submit(&self.lane, item).is_none(), "the only token is healthy");
+        assert!(self.dispatch.submit(&self.lane, [item]).is_none(), "the only token is healthy");
     }
 
     fn take(&self, token: usize) -> Vec<u32> {
@@ -162,7 +162,7 @@ fn loom_a_lane_queued_while_its_token_is_lost_is_handed_out_to_be_failed() {
         let world = World::new(1);
         let other = world.clone();
         let submitter = thread::spawn(move || {
-            let orphan = other.dispatch.submit(&other.lane, 1);
+            let orphan = other.dispatch.submit(&other.lane, [1]);
             orphan
                 .into_iter()
                 .for_each(|orphan| other.dispatch.fail(orphan, |item| other.served.lock().push(item)));

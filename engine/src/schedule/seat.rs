@@ -94,7 +94,6 @@ pub(crate) struct Watch {
     turn: Mutex<Work>,
     written_off: AtomicBool,
     pub(crate) worker: Arc<Mailbox>,
-    pub(crate) recorder: Arc<Recorder>,
 }
 
 /// The turn of a worker, where the watcher can reach it when the worker hangs.
@@ -113,10 +112,10 @@ pub(crate) struct Busy {
 }
 
 impl Watch {
-    pub(crate) fn new(place: Place, worker: Arc<Mailbox>, recorder: Arc<Recorder>) -> Self {
+    pub(crate) fn new(place: Place, worker: Arc<Mailbox>) -> Self {
         let busy = CachePadded::new(AtomicU64::new(0));
         let turn = Mutex::new(Work::default());
-        Self { place, busy, turn, written_off: AtomicBool::new(false), worker, recorder }
+        Self { place, busy, turn, written_off: AtomicBool::new(false), worker }
     }
 
     /// The seat enters the module. Relaxed: the watcher acts on what it reads only after `hang_limit`, and

@@ -65,7 +65,9 @@ mod tests {
     fn who_waits_for_a_job_that_never_ends_is_answered_at_the_limit() {
         let service = Service::start("test".into(), ()).unwrap();
         let (release, hold) = sync_channel::<()>(1);
-        service.post(move |()| drop(hold.recv()));
+        service.post(move |()| {
+            let _released = hold.recv();
+        });
         let error = service.call(Duration::from_millis(1), |()| Ok(())).unwrap_err();
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Hung, Outcome::Unknown));
         drop(release);

@@ -1,0 +1,57 @@
+# Sourced by the other scripts: finding and installing what a machine lacks.
+
+# One line on stderr, then the end.
+stop() {
+    echo "$1" >&2
+    exit 1
+}
+
+# Where SoftHSM2's module is, or nothing.
+softhsm_module() {
+    local path
+    for path in "${SOFTHSM2_MODULE:-}" \
+        /usr/lib/softhsm/libsofthsm2.so \
+        /usr/lib/*/softhsm/libsofthsm2.so \
+        /usr/lib64/pkcs11/libsofthsm2.so \
+        /usr/lib64/softhsm/libsofthsm2.so \
+        /usr/local/lib/softhsm/libsofthsm2.so \
+        /opt/homebrew/lib/softhsm/libsofthsm2.so; do
+        if [ -n "$path" ] && [ -f "$path" ]; then
+            echo "$path"
+            return
+        fi
+    done
+}
+
+# Runs a command as root, or fails.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        sudo -n "$@" 2>/dev/null
+    fi
+}
+
+# Installs SoftHSM2 from the system's packages if it is missing.
+need_softhsm() {
+    [ -n "$(softhsm_module)" ] && return
+    if command -v apt-get >/dev/null; then
+        export DEBIAN_FRONTEND=noninteractive
+        as_root apt-get install -qq -y softhsm2 >/dev/null 2>&1 ||
+            { as_root apt-get update -qq >/dev/null 2>&1 && as_root apt-get install -qq -y softhsm2 >/dev/null 2>&1; } || true
+    elif command -v dnf >/dev/null; then
+        as_root dnf install -q -y softhsm || true
+    elif command -v apk >/dev/null; then
+        as_root apk add -q softhsm || true
+    elif command -v pacman >/dev/null; then
+        as_root pacman -S --noconfirm --quiet softhsm || true
+    elif command -v brew >/dev/null; then
+        brew install --quiet softhsm || true
+    fi
+    [ -n "$(softhsm_module)" ] || stop "SoftHSM2 is missing: install the package softhsm2 (Debian, Ubuntu) or softhsm (others)"
+}
+
+need_toolchain() {
+    command -v cargo >/dev/null || stop "cargo is missing: install Rust from https://rustup.rs"
+    command -v cc >/dev/null || stop "a C compiler is missing: install the package gcc"
+}
