@@ -2,6 +2,8 @@
 //!
 //! `PKCS11_MODULE_PATH`, `TOKEN`, `PIN` and `KEY` (a P-256 key) say where: without them it says so and ends.
 
+#![expect(clippy::print_stdout, reason = "an example talks to people")]
+
 use std::time::Duration;
 
 use hsmux::{Ecdsa, Engine, Key};

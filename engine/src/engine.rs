@@ -12,6 +12,7 @@ use crate::clock::now;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::KeyVersion;
 use crate::keys::catalogue::Catalogue;
+use crate::keys::generate::{KeySpec, generate};
 use crate::metrics::Snapshot;
 use crate::operation::{
     Ask, Cipher, Decrypt, Encrypt, Random, Sign, SignAlgorithm, Verify, ciphertext, plaintext, random,
@@ -115,6 +116,36 @@ impl Engine {
     /// Asks the tokens once to prove that they hold the same key.
     pub fn key(&self, name: &str) -> Result<Key> {
         let version = KeyVersion::load(name, &self.shared.tokens, &self.shared.catalogues)?;
+        Ok(Key { shared: Arc::clone(&self.shared), version: Arc::new(version) })
+    }
+
+    /// Generates a key under a new name, on the first token only.
+    ///
+    /// # Errors
+    /// `KeyAmbiguous` if the token has a key of this name; what the token answers.
+    ///
+    /// # Blocking
+    /// Until the token has made the key: seconds for large RSA keys.
+    pub fn generate_key(&self, name: &str, spec: KeySpec) -> Result<Key> {
+        let token = &self.shared.tokens[0];
+        if self.shared.catalogues[0].find(name)?.is_some() {
+            return Err(Error::operator(ErrorKind::KeyAmbiguous, "the token has a key of this name"));
+        }
+        let (label, wanted) = (token.info.label.clone(), name.to_owned());
+        let listed = token.with_service(move |session, epoch| {
+            let made = generate(session, &wanted, spec)?;
+            match Catalogue::list(label, session, epoch)?.find(&wanted) {
+                Ok(Some(_)) => Catalogue::list_objects(session, epoch, made.key, made.public),
+                found => {
+                    // Another process has made a key of this name at the same time: ours goes.
+                    session.destroy(made.key)?;
+                    made.public.map_or(Ok(()), |public| session.destroy(public))?;
+                    found?;
+                    Err(Error::internal("a generated key cannot be found"))
+                }
+            }
+        })?;
+        let version = KeyVersion::single(0, self.shared.tokens.len(), listed);
         Ok(Key { shared: Arc::clone(&self.shared), version: Arc::new(version) })
     }
 

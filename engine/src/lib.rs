@@ -1,11 +1,11 @@
 //! hsmux: many callers, few HSM sessions.
 //!
-//! The rooms of the engine are being laid; the front door is not open yet.
-// The parts below are joined by the front door, which is the next piece of work.
-#![cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "the front door that joins the rooms is next")
-)]
+//! [`Engine`] logs in to tokens and shares their sessions; [`Key::sign`] and its like make a [`Request`] that is
+//! waited for, awaited or submitted.
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}
 
 #[cfg(not(hsmux_loom))]
 mod builder;
@@ -21,6 +21,8 @@ mod error;
 mod keys;
 #[cfg(not(hsmux_loom))]
 mod metrics;
+#[cfg(not(hsmux_loom))]
+mod offload;
 #[cfg(not(hsmux_loom))]
 mod operation;
 #[cfg(not(hsmux_loom))]
@@ -42,6 +44,8 @@ pub use describe::{MechanismDescription, TokenDescription};
 pub use engine::{Engine, Key};
 #[cfg(not(hsmux_loom))]
 pub use error::{Error, ErrorKind, Outcome, Result, Retry};
+#[cfg(not(hsmux_loom))]
+pub use keys::generate::KeySpec;
 #[cfg(not(hsmux_loom))]
 pub use metrics::{OperationSnapshot, Snapshot, Stage, TokenSnapshot};
 #[cfg(not(hsmux_loom))]

@@ -12,6 +12,7 @@ use crate::clock::now;
 use crate::engine::Shared;
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::keys::KeyVersion;
+use crate::offload::{POLL_BYTES_MAX, offload};
 use crate::operation::{Ask, Operation, Scratch};
 use crate::pending::Pending;
 use crate::schedule::core::LaneId;
@@ -120,7 +121,7 @@ impl<'a, O: Operation> Request<'a, O> {
                 None => {}
             }
         }
-        self.queue().map_err(|refused| refused.error)?.wait()
+        self.queue(None).map_err(|refused| refused.error)?.wait()
     }
 
     /// Puts the request in flight.
@@ -132,7 +133,7 @@ impl<'a, O: Operation> Request<'a, O> {
     /// Dropping the [`Pending`] withdraws the request if no session has begun it; else its result is dropped.
     pub fn submit(self) -> std::result::Result<Pending<O>, Box<Refused<'a, O>>> {
         match self.check() {
-            Ok(()) => self.queue(),
+            Ok(()) => self.queue(None),
             Err(error) => Err(Box::new(Refused { request: self, error })),
         }
     }
@@ -206,8 +207,27 @@ impl<'a, O: Operation> Request<'a, O> {
         (self.build)(&self.ask, std::mem::take(&mut *output))
     }
 
-    /// Queues the request: from here on everything is owned.
-    fn queue(mut self) -> std::result::Result<Pending<O>, Box<Refused<'a, O>>> {
+    /// Verifies away from the thread that polls.
+    async fn offload_to_host(self) -> Result<O::Output> {
+        let version =
+            self.key.map(Arc::clone).ok_or_else(|| Error::internal("a host operation without a key"))?;
+        let (ask, input, build) = (self.ask, self.input.into_owned(), self.build);
+        offload(move || {
+            let verdict = ask.verify_on_host(&version.facts, &input)?;
+            build(&ask, vec![u8::from(verdict.is_valid())])
+        })
+        .await?
+    }
+
+    /// Hashes a long input away from the thread that polls.
+    async fn offload_encoding(&self) -> Result<Payload> {
+        let (ask, input) = (self.ask.clone(), self.input.clone().into_owned());
+        offload(move || Zeroizing::new(ask.encode(&input, &mut Scratch::new()).to_vec())).await
+    }
+
+    /// Queues the request: from here on everything is owned. `encoded` is what the token is given, if that
+    /// has been prepared.
+    fn queue(mut self, encoded: Option<Payload>) -> std::result::Result<Pending<O>, Box<Refused<'a, O>>> {
         self.ask.bind(&self.input);
         let submitted = now();
         let deadline = self.limit().map(|limit| submitted.after(limit));
@@ -224,8 +244,8 @@ impl<'a, O: Operation> Request<'a, O> {
                 return Err(Box::new(Refused { request: self, error }));
             }
         };
-        let mut scratch = Scratch::new();
-        let input = Zeroizing::new(self.ask.encode(&self.input, &mut scratch).to_vec());
+        let encode = || Zeroizing::new(self.ask.encode(&self.input, &mut Scratch::new()).to_vec());
+        let input = encoded.unwrap_or_else(encode);
         let (kind, output_len) = (self.ask.kind(), task.output_len);
         let node = Arc::new(Node::new(Some(task), kind, input, submitted, deadline, permit, None));
         let key = self.key.map_or(0, |version| version.number);
@@ -273,9 +293,13 @@ impl<'a, O: Operation> IntoFuture for Request<'a, O> {
         Box::pin(async move {
             self.check()?;
             if self.ask.call().is_none() {
-                return self.run_on_host();
+                return self.offload_to_host().await;
             }
-            self.queue().map_err(|refused| refused.error)?.await
+            let encoded = match self.ask.hashes() && self.input.len() > POLL_BYTES_MAX {
+                true => Some(self.offload_encoding().await?),
+                false => None,
+            };
+            self.queue(encoded).map_err(|refused| refused.error)?.await
         })
     }
 }

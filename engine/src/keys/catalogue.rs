@@ -66,6 +66,18 @@ impl Catalogue {
         Ok(Self { token, keys })
     }
 
+    /// Reads one key of the token.
+    pub(crate) fn list_objects(
+        session: &mut Session,
+        epoch: u64,
+        object: ObjectHandle,
+        public: Option<ObjectHandle>,
+    ) -> Result<Listed> {
+        let values = Values(session.attributes(object, &READ)?);
+        let public = public.map(|public| session.attributes(public, &READ)).transpose()?.map(Values);
+        Ok(Listed { object, epoch, facts: facts(&values, public.as_ref()) })
+    }
+
     /// The key of this label; none if the token has none.
     ///
     /// # Errors
@@ -149,13 +161,8 @@ fn trim(number: &[u8]) -> &[u8] {
     &number[number.iter().position(|&byte| byte != 0).unwrap_or(number.len())..]
 }
 
-/// Named curves by their object identifiers (RFC 5480, 2.1.1.1).
 fn curve(params: &[u8]) -> Option<Curve> {
-    match params {
-        [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07] => Some(Curve::P256),
-        [0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22] => Some(Curve::P384),
-        _ => None,
-    }
+    [Curve::P256, Curve::P384].into_iter().find(|curve| curve.oid_der() == params)
 }
 
 fn public_key(kind: KeyKind, values: &Values, public: Option<&Values>) -> Option<PublicKey> {

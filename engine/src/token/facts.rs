@@ -42,6 +42,14 @@ pub enum Curve {
 }
 
 impl Curve {
+    /// The curve's object identifier in DER, as `CKA_EC_PARAMS` has it (RFC 5480, 2.1.1.1).
+    pub(crate) const fn oid_der(self) -> &'static [u8] {
+        match self {
+            Self::P256 => &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07],
+            Self::P384 => &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22],
+        }
+    }
+
     /// Length of a field element and of each half of a signature, in bytes.
     #[must_use]
     pub const fn field_len(self) -> usize {
