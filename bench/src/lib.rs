@@ -1,1 +1,1 @@
-
+//! Laid out, not written yet.
