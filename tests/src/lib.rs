@@ -1,1 +1,1 @@
-//! Laid out, not written yet.
+//! Behaviours of hsmux through its public API: one file per risk, in `tests/`.
