@@ -17,7 +17,7 @@ use crate::schedule::lane::Lane;
 use crate::schedule::node::Node;
 use crate::schedule::seat::{Mailbox, Place, Seat, Watch};
 use crate::schedule::wake::wake;
-use crate::schedule::worker;
+use crate::schedule::{watcher, worker};
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, RwLock, Unparker};
 use crate::token::Token;
 use crate::token::session::{Fate, Session};
@@ -187,6 +187,7 @@ impl Core {
     /// A worker that was written off has come out of its call after all.
     pub(crate) fn come_back(&self, seat: Box<Seat>) {
         self.tokens[seat.place.token].written_off.fetch_sub(1, Ordering::Relaxed);
+        watcher::one_came_back();
         tracing::info!(token = seat.place.token, "a call that hung has returned; its session is closed");
         drop(seat);
         self.watcher.unpark();

@@ -25,6 +25,11 @@ const WRITTEN_OFF_PER_PROCESS: usize = 16;
 /// Seats written off in this process and not come back.
 static WRITTEN_OFF: AtomicUsize = AtomicUsize::new(0);
 
+/// A thread that was given up has come out of its call.
+pub(super) fn one_came_back() {
+    WRITTEN_OFF.fetch_sub(1, Ordering::Relaxed);
+}
+
 /// How often places are filled again, lanes retired, and hang limits fitted.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
