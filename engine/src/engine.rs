@@ -25,6 +25,7 @@ use crate::schedule::seat::Place;
 use crate::schedule::watcher;
 use crate::sync::Parker;
 use crate::token::Token;
+use crate::token::session::Session;
 
 /// Many callers on few sessions: made by [`Engine::builder`], shared by reference or in an `Arc`.
 ///
@@ -91,11 +92,6 @@ impl Engine {
             .map(|(token, sessions)| (Arc::clone(token), sessions.len()))
             .collect();
         let core = Arc::new(Core::new(seats, limits, parker.unparker().clone()));
-        for (token, sessions) in sessions.into_iter().enumerate() {
-            for (index, session) in sessions.into_iter().enumerate() {
-                core.seat(Place { token, index }, session)?;
-            }
-        }
         let watched = Arc::clone(&core);
         std::thread::Builder::new()
             .name("hsmux-watcher".into())
@@ -103,6 +99,7 @@ impl Engine {
             .map_err(|error| {
                 Error::operator(ErrorKind::Busy, format!("cannot start the watcher: {error}"))
             })?;
+        seat_all(&core, sessions).inspect_err(|_| core.stop())?;
         let deadline = settings.deadline;
         Ok(Self { shared: Arc::new(Shared { core, tokens, deadline, catalogues, library }) })
     }
@@ -303,8 +300,18 @@ fn list(token: &Token) -> Result<Catalogue> {
     token.with_service(move |session, epoch| Catalogue::list(label, session, epoch))
 }
 
+/// Gives every session its seat and worker.
+fn seat_all(core: &Arc<Core>, sessions: Vec<Vec<Session>>) -> Result<()> {
+    for (token, sessions) in sessions.into_iter().enumerate() {
+        for (index, session) in sessions.into_iter().enumerate() {
+            core.seat(Place { token, index }, session)?;
+        }
+    }
+    Ok(())
+}
+
 /// Opens up to `wanted` sessions: fewer if the token gives no more, at least one.
-fn open_sessions(token: &Token, wanted: usize) -> Result<Vec<crate::token::session::Session>> {
+fn open_sessions(token: &Token, wanted: usize) -> Result<Vec<Session>> {
     let mut sessions = Vec::new();
     while sessions.len() < wanted {
         match token.open() {
