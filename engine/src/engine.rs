@@ -1,6 +1,7 @@
-//! The engine and its keys, as callers hold them.
+//! The engine, as callers hold it: how it starts, and how it stops.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,20 +11,18 @@ use secrecy::SecretString;
 use crate::builder::Settings;
 use crate::clock::now;
 use crate::error::{Error, ErrorKind, Result};
+use crate::key::Key;
 use crate::keys::KeyVersion;
 use crate::keys::catalogue::Catalogue;
 use crate::keys::generate::{KeySpec, generate};
 use crate::metrics::Snapshot;
-use crate::operation::{
-    Ask, Cipher, Decrypt, Encrypt, Random, Sign, SignAlgorithm, Verify, ciphertext, plaintext, random,
-    signature, spki_der, verdict,
-};
+use crate::operation::{Ask, Random, random};
 use crate::pkcs11::{Library, Slot, TokenInfo};
 use crate::request::Request;
 use crate::schedule::core::{Core, Limits};
 use crate::schedule::seat::Place;
 use crate::schedule::watcher;
-use crate::sync::Parker;
+use crate::sync::{Mutex, Parker};
 use crate::token::Token;
 use crate::token::session::Session;
 
@@ -35,19 +34,14 @@ pub struct Engine {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// A key of the engine, by name. Cheap to clone.
-#[derive(Clone)]
-pub struct Key {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) version: Arc<KeyVersion>,
-}
-
 /// What keys and requests need of an engine.
 pub(crate) struct Shared {
     pub(crate) core: Arc<Core>,
     pub(crate) tokens: Vec<Arc<Token>>,
     pub(crate) deadline: Option<Duration>,
     catalogues: Vec<Catalogue>,
+    /// Keys that were asked for, by name: a key has one version, and so one lane, however often it is asked for.
+    keys: Mutex<HashMap<String, Arc<KeyVersion>>>,
     /// The last one to go finalises the module; sessions hold it too.
     library: Library,
 }
@@ -100,8 +94,8 @@ impl Engine {
                 Error::operator(ErrorKind::Busy, format!("cannot start the watcher: {error}"))
             })?;
         seat_all(&core, sessions).inspect_err(|_| core.stop())?;
-        let deadline = settings.deadline;
-        Ok(Self { shared: Arc::new(Shared { core, tokens, deadline, catalogues, library }) })
+        let (deadline, keys) = (settings.deadline, Mutex::new(HashMap::new()));
+        Ok(Self { shared: Arc::new(Shared { core, tokens, deadline, catalogues, keys, library }) })
     }
 
     /// The key with this label.
@@ -112,8 +106,15 @@ impl Engine {
     /// # Blocking
     /// Asks the tokens once to prove that they hold the same key.
     pub fn key(&self, name: &str) -> Result<Key> {
-        let version = KeyVersion::load(name, &self.shared.tokens, &self.shared.catalogues)?;
-        Ok(Key { shared: Arc::clone(&self.shared), version: Arc::new(version) })
+        let known = self.shared.keys.lock().get(name).map(Arc::clone);
+        let version = match known {
+            Some(version) => version,
+            None => {
+                let loaded = KeyVersion::load(name, &self.shared.tokens, &self.shared.catalogues)?;
+                self.remember(name, loaded)
+            }
+        };
+        Ok(Key { shared: Arc::clone(&self.shared), version })
     }
 
     /// Generates a key under a new name, on the first token only.
@@ -142,8 +143,14 @@ impl Engine {
                 }
             }
         })?;
-        let version = KeyVersion::single(0, self.shared.tokens.len(), listed);
-        Ok(Key { shared: Arc::clone(&self.shared), version: Arc::new(version) })
+        let version = KeyVersion::single(0, &self.shared.tokens, listed);
+        Ok(Key { shared: Arc::clone(&self.shared), version: self.remember(name, version) })
+    }
+
+    /// Keeps a key's version; one that another thread has loaded meanwhile wins.
+    fn remember(&self, name: &str, version: KeyVersion) -> Arc<KeyVersion> {
+        let mut keys = self.shared.keys.lock();
+        Arc::clone(keys.entry(name.to_owned()).or_insert_with(|| Arc::new(version)))
     }
 
     /// Random bytes of a token.
@@ -187,83 +194,9 @@ impl Drop for Engine {
     }
 }
 
-impl Key {
-    /// Signs a message, or makes its MAC.
-    pub fn sign<'a>(
-        &'a self,
-        how: impl Into<SignAlgorithm>,
-        message: impl Into<Cow<'a, [u8]>>,
-    ) -> Request<'a, Sign> {
-        self.request(Ask::sign(how), message, signature)
-    }
-
-    /// Signs a digest that the caller has computed.
-    pub fn sign_digest<'a>(
-        &'a self,
-        how: impl Into<SignAlgorithm>,
-        digest: impl Into<Cow<'a, [u8]>>,
-    ) -> Request<'a, Sign> {
-        self.request(Ask::sign_digest(how), digest, signature)
-    }
-
-    /// Verifies a signature on the host, or a MAC by making it again.
-    pub fn verify<'a>(
-        &'a self,
-        how: impl Into<SignAlgorithm>,
-        message: impl Into<Cow<'a, [u8]>>,
-        signature: &[u8],
-    ) -> Request<'a, Verify> {
-        self.request(Ask::verify(how, signature), message, verdict)
-    }
-
-    /// Encrypts.
-    pub fn encrypt<'a>(
-        &'a self,
-        how: impl Into<Cipher>,
-        plain: impl Into<Cow<'a, [u8]>>,
-    ) -> Request<'a, Encrypt> {
-        self.request(Ask::encrypt(how), plain, ciphertext)
-    }
-
-    /// Decrypts.
-    pub fn decrypt<'a>(
-        &'a self,
-        how: impl Into<Cipher>,
-        cipher: impl Into<Cow<'a, [u8]>>,
-    ) -> Request<'a, Decrypt> {
-        self.request(Ask::decrypt(how), cipher, plaintext)
-    }
-
-    /// The public key as SubjectPublicKeyInfo in DER (RFC 5280, 4.1.2.7).
-    ///
-    /// # Errors
-    /// `KeyMismatch` if the key has no public half, or the token does not show it.
-    pub fn public_key_der(&self) -> Result<Vec<u8>> {
-        match &self.version.facts.public {
-            Some(public) => spki_der(public),
-            None => Err(Error::refused(ErrorKind::KeyMismatch, "no public key is known")),
-        }
-    }
-
-    fn request<'a, O: crate::Operation>(
-        &'a self,
-        ask: Ask,
-        input: impl Into<Cow<'a, [u8]>>,
-        build: fn(&Ask, Vec<u8>) -> Result<O::Output>,
-    ) -> Request<'a, O> {
-        Request::new(&self.shared, Some(&self.version), ask, input.into(), build)
-    }
-}
-
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine").field("tokens", &self.shared.tokens.len()).finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Key").field("kind", &self.version.facts.kind).finish_non_exhaustive()
     }
 }
 

@@ -7,6 +7,7 @@ use std::fmt;
 /// Every error answers three questions: what happened ([`Error::kind`]), may the same request be sent
 /// again ([`Error::retry`]), and did a token execute it ([`Error::outcome`]). The text of an error names
 /// no payload, no PIN and no key label.
+#[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,
     retry: Retry,

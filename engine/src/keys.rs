@@ -13,7 +13,7 @@ use crate::keys::catalogue::{Catalogue, Listed};
 use crate::sync::{AtomicU64, Ordering};
 use crate::token::Token;
 use crate::token::facts::KeyFacts;
-use crate::token::task::{Handle, Handles};
+use crate::token::task::{Handle, Handles, Mechanism};
 
 /// One generation of a key's material, and where it lives.
 #[derive(Debug)]
@@ -22,8 +22,9 @@ pub(crate) struct KeyVersion {
     pub(crate) number: u64,
     pub(crate) facts: KeyFacts,
     pub(crate) handles: Arc<Handles>,
-    /// The tokens on which the key was proven to be the same: bit i is token i.
-    pub(crate) proven: u64,
+    /// The tokens on which the key was proven to be the same and that offer a mechanism, by
+    /// [`Mechanism::index`]: bit i is token i. Worked out once, because every request asks.
+    eligible: [u64; Mechanism::COUNT],
 }
 
 impl KeyVersion {
@@ -39,29 +40,31 @@ impl KeyVersion {
             found.iter().enumerate().filter_map(|(i, f)| Some((i, f.as_ref()?))).collect();
         let proven = identity::prove(tokens, &held)?;
         let handle = |listed: &Listed| Handle { epoch: listed.epoch, object: listed.object };
-        Ok(Self {
-            number: next_number(),
-            facts: first.facts.clone(),
-            handles: Arc::new(Handles::new(found.iter().map(|found| found.as_ref().map(handle)))),
-            proven,
-        })
+        let handles = Handles::new(found.iter().map(|found| found.as_ref().map(handle)));
+        Ok(Self::new(first.facts.clone(), handles, proven, tokens))
     }
 
-    /// A key that lives on one token of `count`.
-    pub(crate) fn single(token: usize, count: usize, listed: Listed) -> Self {
+    /// A key that lives on one token.
+    pub(crate) fn single(token: usize, tokens: &[Arc<Token>], listed: Listed) -> Self {
         let handle = Handle { epoch: listed.epoch, object: listed.object };
-        Self {
-            number: next_number(),
-            facts: listed.facts,
-            handles: Arc::new(Handles::new((0..count).map(|index| (index == token).then_some(handle)))),
-            proven: 1 << token,
-        }
+        let handles = Handles::new((0..tokens.len()).map(|index| (index == token).then_some(handle)));
+        Self::new(listed.facts, handles, 1 << token, tokens)
     }
 
     /// The tokens that can run a mechanism with this key.
-    pub(crate) fn eligible(&self, mechanism: MechanismType, tokens: &[Arc<Token>]) -> u64 {
-        let offers = |index: usize| tokens.get(index).is_some_and(|token| token.offers(mechanism.into()));
-        crate::schedule::dispatch::tokens(self.proven).filter(|&i| offers(i)).fold(0, |mask, i| mask | 1 << i)
+    pub(crate) const fn eligible(&self, mechanism: &Mechanism) -> u64 {
+        self.eligible[mechanism.index()]
+    }
+
+    fn new(facts: KeyFacts, handles: Handles, proven: u64, tokens: &[Arc<Token>]) -> Self {
+        let offers = |index: usize, mechanism: MechanismType| {
+            tokens.get(index).is_some_and(|token| token.offers(mechanism.into()))
+        };
+        let eligible = Mechanism::TYPES.map(|mechanism| {
+            let held = crate::schedule::dispatch::tokens(proven);
+            held.filter(|&index| offers(index, mechanism)).fold(0, |mask, index| mask | 1 << index)
+        });
+        Self { number: next_number(), facts, handles: Arc::new(handles), eligible }
     }
 }
 

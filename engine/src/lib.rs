@@ -18,6 +18,8 @@ mod engine;
 #[cfg(not(hsmux_loom))]
 mod error;
 #[cfg(not(hsmux_loom))]
+mod key;
+#[cfg(not(hsmux_loom))]
 mod keys;
 #[cfg(not(hsmux_loom))]
 mod metrics;
@@ -41,9 +43,11 @@ pub use builder::{Builder, Missing};
 #[cfg(not(hsmux_loom))]
 pub use describe::{MechanismDescription, TokenDescription};
 #[cfg(not(hsmux_loom))]
-pub use engine::{Engine, Key};
+pub use engine::Engine;
 #[cfg(not(hsmux_loom))]
 pub use error::{Error, ErrorKind, Outcome, Result, Retry};
+#[cfg(not(hsmux_loom))]
+pub use key::Key;
 #[cfg(not(hsmux_loom))]
 pub use keys::generate::KeySpec;
 #[cfg(not(hsmux_loom))]
@@ -56,7 +60,7 @@ pub use operation::{
 #[cfg(not(hsmux_loom))]
 pub use pending::Pending;
 #[cfg(not(hsmux_loom))]
-pub use request::{Refused, Request};
+pub use request::{Many, Pipeline, Refused, Request, RequestFuture, pipeline};
 pub use schedule::fairness::Priority;
 #[cfg(not(hsmux_loom))]
 pub use token::facts::Curve;

@@ -41,15 +41,9 @@ impl<O: Operation> Pending<O> {
     /// # Blocking
     /// Until the answer or the deadline.
     pub fn wait(mut self) -> Result<O::Output> {
-        thread_local!(static PARKING: (Parker, Waker) = {
-            let parker = Parker::new();
-            let waker = Waker::from(Arc::new(Unpark(parker.unparker().clone())));
-            (parker, waker)
-        });
-        PARKING.with(|(parker, waker)| {
-            let context = Context::from_waker(waker);
+        parked(|parker, context| {
             loop {
-                if let Poll::Ready(answer) = self.node.poll(&context) {
+                if let Poll::Ready(answer) = self.node.poll(context) {
                     self.collected = true;
                     return self.finish.finish(answer?);
                 }
@@ -60,6 +54,10 @@ impl<O: Operation> Pending<O> {
                 }
             }
         })
+    }
+
+    pub(crate) const fn core(&self) -> &Arc<Core> {
+        &self.core
     }
 
     /// The deadline has passed: the answer if it came just now, else the error.
@@ -119,6 +117,29 @@ impl<O: Operation> std::fmt::Debug for Pending<O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pending").field("node", &self.node).finish_non_exhaustive()
     }
+}
+
+/// Runs a future on this thread, which sleeps meanwhile.
+pub(crate) fn block_on<F: Future>(mut future: Pin<&mut F>) -> F::Output {
+    parked(|parker, context| {
+        loop {
+            match future.as_mut().poll(context) {
+                Poll::Ready(output) => return output,
+                Poll::Pending => parker.park(),
+            }
+        }
+    })
+}
+
+/// Runs `wait` with this thread's parker and a context that unparks it. Both are made once per thread; a
+/// wake-up left over from an earlier wait ends a park early, and the loop around it looks again.
+fn parked<R>(wait: impl FnOnce(&Parker, &mut Context<'_>) -> R) -> R {
+    thread_local!(static PARKING: (Parker, Waker) = {
+        let parker = Parker::new();
+        let waker = Waker::from(Arc::new(Unpark(parker.unparker().clone())));
+        (parker, waker)
+    });
+    PARKING.with(|(parker, waker)| wait(parker, &mut Context::from_waker(waker)))
 }
 
 /// Wakes a blocked thread.

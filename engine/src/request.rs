@@ -1,31 +1,47 @@
 //! Requests: what is asked, before it is in flight.
 
+mod future;
+mod inline;
+mod many;
+mod pipeline;
+mod queue;
+
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zeroize::Zeroizing;
+use zeroize::Zeroize;
 
-use crate::clock::now;
+use crate::clock::{Time, now};
 use crate::engine::Shared;
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::keys::KeyVersion;
-use crate::offload::{POLL_BYTES_MAX, offload};
-use crate::operation::{Ask, Operation, Scratch};
+use crate::operation::{Ask, Operation};
 use crate::pending::Pending;
-use crate::schedule::core::LaneId;
-use crate::schedule::cost::PLANS;
 use crate::schedule::fairness::Priority;
-use crate::schedule::node::{Node, Payload, expired};
+use crate::schedule::node::expired;
 use crate::schedule::worker::may_repeat;
-use crate::token::facts::{KeyFacts, KeyKind};
-use crate::token::session::Fate;
-use crate::token::task::{Call, Task};
+use crate::token::facts::KeyFacts;
 
-/// A request that nothing has happened to yet: it starts with [`Request::wait`], [`Request::submit`] or
-/// `.await`.
+pub use future::RequestFuture;
+pub use many::Many;
+pub use pipeline::{Pipeline, pipeline};
+pub(crate) use queue::Finish;
+
+/// A request that nothing has happened to yet: it starts with [`Request::wait`], [`Request::wait_into`],
+/// [`Request::submit`] or `.await`.
+///
+/// ```no_run
+/// # fn main() -> hsmux::Result<()> {
+/// # let engine = hsmux::Engine::builder().module("m").tokens(["t"]).pin("1234".to_owned()).build()?;
+/// use std::time::Duration;
+/// let key = engine.key("card-signing")?;
+/// let request = key.sign(hsmux::Ecdsa::P256_SHA256, b"pay 10 to A".as_slice());
+/// let signature = request.deadline_in(Duration::from_millis(50)).wait()?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a request does nothing until it is waited for, awaited or submitted"]
 pub struct Request<'a, O: Operation> {
     shared: &'a Arc<Shared>,
@@ -36,6 +52,7 @@ pub struct Request<'a, O: Operation> {
     deadline: Deadline,
     priority: Priority,
     tenant: u64,
+    waits_for_room: bool,
 }
 
 /// Makes the output of the finished bytes.
@@ -55,15 +72,6 @@ pub struct Refused<'a, O: Operation> {
     pub error: Error,
 }
 
-/// What remains to be done with the answer.
-pub(crate) struct Finish<O: Operation> {
-    pub(crate) ask: Ask,
-    pub(crate) version: Option<Arc<KeyVersion>>,
-    pub(crate) build: Build<O>,
-    /// Room that the finished form may need; the answer's buffer was made with it.
-    pub(crate) output_len: usize,
-}
-
 impl<'a, O: Operation> Request<'a, O> {
     pub(crate) fn new(
         shared: &'a Arc<Shared>,
@@ -73,15 +81,16 @@ impl<'a, O: Operation> Request<'a, O> {
         build: Build<O>,
     ) -> Self {
         let (deadline, priority) = (Deadline::Engine, Priority::Normal);
-        Self { shared, key, ask, input, build, deadline, priority, tenant: 0 }
+        Self { shared, key, ask, input, build, deadline, priority, tenant: 0, waits_for_room: false }
     }
 
-    /// Answers the waiter after this time at the latest, counted from submission.
-    pub fn deadline_in(mut self, limit: Duration) -> Self {
-        self.deadline = Deadline::In(Some(limit));
-        self
+    /// Answers the waiter after this time at the latest, counted from when the request starts.
+    pub fn deadline_in(self, limit: Duration) -> Self {
+        self.deadline(Some(limit))
     }
 
+    /// Sets or takes away the deadline; without this call the engine's default holds (10 s).
+    ///
     /// `None` lets a blocking caller run the request itself, on its own thread, if a session is idle: the
     /// fastest way, but a call that hangs in the module then holds the caller.
     pub fn deadline(mut self, limit: Option<Duration>) -> Self {
@@ -101,6 +110,13 @@ impl<'a, O: Operation> Request<'a, O> {
         self
     }
 
+    /// Waits for room instead of being refused when the engine's limit on requests or bytes in flight is
+    /// reached, until the deadline.
+    pub fn wait_for_room(mut self) -> Self {
+        self.waits_for_room = true;
+        self
+    }
+
     /// Runs the request and waits for its output.
     ///
     /// # Errors
@@ -110,18 +126,56 @@ impl<'a, O: Operation> Request<'a, O> {
     /// Until the answer or the deadline. Without a deadline and with an idle session, the calling thread runs
     /// the request itself.
     pub fn wait(mut self) -> Result<O::Output> {
-        self.check()?;
+        let mask = self.check()?;
         if self.ask.call().is_none() {
             return self.run_on_host();
         }
         if self.limit().is_none() {
-            match self.run_inline() {
+            match self.run_inline(mask) {
                 Some(Err(error)) if may_repeat(&error) => {}
                 Some(result) => return result,
                 None => {}
             }
         }
-        self.queue(None).map_err(|refused| refused.error)?.wait()
+        self.queue_for_room(mask).map_err(|refused| refused.error)?.wait()
+    }
+
+    /// Runs the request, waits, and leaves the output's bytes in `out`; returns how many they are.
+    ///
+    /// The bytes are those of the output's `as_bytes`. On the inline way the module writes straight into
+    /// `out` if that has room for what the module may ask for (for AES-GCM decryption 16 bytes more than the
+    /// plaintext); otherwise they are copied out of the engine's memory, so that a late write of an abandoned
+    /// call never meets the caller's.
+    ///
+    /// # Errors
+    /// As [`Request::wait`]; `InvalidInput` before anything runs if `out` is too short. `out` is wiped on
+    /// every error that comes after the token was asked.
+    ///
+    /// # Blocking
+    /// As [`Request::wait`].
+    pub fn wait_into(mut self, out: &mut [u8]) -> Result<usize>
+    where
+        O::Output: AsRef<[u8]>,
+    {
+        let mask = self.check()?;
+        let needed = self.ask.final_len_max(self.facts(), self.input.len());
+        if out.len() < needed {
+            let text = format!("the output takes {needed} bytes, the buffer {}", out.len());
+            return Err(Error::refused(ErrorKind::InvalidInput, text));
+        }
+        if self.limit().is_none()
+            && let Some(result) = self.run_inline_into(mask, out)
+        {
+            match result {
+                Err(error) if may_repeat(&error) => {}
+                result => return result.inspect_err(|_| out.zeroize()),
+            }
+        }
+        let output = self.queue_for_room(mask).map_err(|refused| refused.error)?.wait()?;
+        let bytes = output.as_ref();
+        // As long as the plan said at most: `needed` bounds it.
+        out[..bytes.len()].copy_from_slice(bytes);
+        Ok(bytes.len())
     }
 
     /// Puts the request in flight.
@@ -129,16 +183,21 @@ impl<'a, O: Operation> Request<'a, O> {
     /// # Errors
     /// [`Refused`], with the request, if it is not valid or there is no room for it now.
     ///
+    /// # Blocking
+    /// Not at all, unless [`Request::wait_for_room`] was asked for: then until there is room or the deadline
+    /// has passed, so not on a thread that polls futures. A long message is hashed here.
+    ///
     /// # Cancel safety
     /// Dropping the [`Pending`] withdraws the request if no session has begun it; else its result is dropped.
     pub fn submit(self) -> std::result::Result<Pending<O>, Box<Refused<'a, O>>> {
         match self.check() {
-            Ok(()) => self.queue(None),
+            Ok(mask) => self.queue_for_room(mask),
             Err(error) => Err(Box::new(Refused { request: self, error })),
         }
     }
 
-    fn check(&self) -> Result<()> {
+    /// Everything that can be said without a session. Returns the tokens that can run the request.
+    fn check(&self) -> Result<u64> {
         if crate::pkcs11::forked() {
             return Err(Error::refused(ErrorKind::Forked, "build the engine after the fork"));
         }
@@ -146,7 +205,13 @@ impl<'a, O: Operation> Request<'a, O> {
         if self.limit().is_some_and(|limit| limit.is_zero()) {
             return Err(expired(Outcome::NotDone));
         }
-        self.ask.check(self.facts(), self.input.len())
+        self.ask.check(self.facts(), self.input.len())?;
+        let mask = self.mask();
+        if mask == 0 && self.ask.call().is_some() {
+            let text = "asked of every token that holds the key";
+            return Err(Error::refused(ErrorKind::MechanismUnavailable, text));
+        }
+        Ok(mask)
     }
 
     fn facts(&self) -> Option<&KeyFacts> {
@@ -160,147 +225,34 @@ impl<'a, O: Operation> Request<'a, O> {
         }
     }
 
+    /// When the request started, which is now, and when it is to be answered.
+    fn times(&self) -> (Time, Option<Time>) {
+        let started = now();
+        (started, self.limit().map(|limit| started.after(limit)))
+    }
+
+    /// The tokens that can run it.
+    fn mask(&self) -> u64 {
+        match (self.ask.mechanism(), self.key) {
+            (Some(mechanism), Some(version)) => version.eligible(mechanism),
+            // Without a mechanism: random bytes, which every token gives.
+            _ => u64::MAX >> (64 - self.shared.tokens.len()),
+        }
+    }
+
     fn run_on_host(&self) -> Result<O::Output> {
         let facts = self.facts().ok_or_else(|| Error::internal("a host operation without a key"))?;
         let verdict = self.ask.verify_on_host(facts, &self.input)?;
         (self.build)(&self.ask, vec![u8::from(verdict.is_valid())])
     }
-
-    /// Runs the request on this thread, if a session of the eligible set is idle and nothing is queued for it.
-    fn run_inline(&mut self) -> Option<Result<O::Output>> {
-        thread_local!(static LAST: Cell<(usize, usize)> = const { Cell::new((0, 0)) });
-        let mut seat = self.shared.core.lease_inline(self.mask(), LAST.get())?;
-        LAST.set((seat.place.token, seat.place.index));
-        self.ask.bind(&self.input);
-        let Some(task) = self.task() else {
-            self.shared.core.release(seat);
-            return Some(Err(Error::internal("an operation without a call")));
-        };
-        let mut scratch = Scratch::new();
-        let input = self.ask.encode(&self.input, &mut scratch);
-        let mut output = Zeroizing::new(vec![0; task.output_len]);
-        let start = now();
-        seat.watch.enter(start, true);
-        let result = seat.session.run(&task, input, &mut output);
-        let end = now();
-        seat.watch.leave();
-        match result {
-            Ok(written) => {
-                seat.recorder.served_inline(self.ask.kind(), end.ns_since(start));
-                self.shared.core.release(seat);
-                Some(self.finish(output, written))
-            }
-            Err(failed) => {
-                seat.recorder.failed(self.ask.kind(), failed.error.kind());
-                match failed.fate {
-                    Fate::Keep => self.shared.core.release(seat),
-                    fate => self.shared.core.retire(seat, fate, None),
-                }
-                Some(Err(failed.error))
-            }
-        }
-    }
-
-    fn finish(&self, mut output: Payload, written: usize) -> Result<O::Output> {
-        let len = self.ask.finish(self.facts(), &mut output, written)?;
-        output.truncate(len);
-        (self.build)(&self.ask, std::mem::take(&mut *output))
-    }
-
-    /// Verifies away from the thread that polls.
-    async fn offload_to_host(self) -> Result<O::Output> {
-        let version =
-            self.key.map(Arc::clone).ok_or_else(|| Error::internal("a host operation without a key"))?;
-        let (ask, input, build) = (self.ask, self.input.into_owned(), self.build);
-        offload(move || {
-            let verdict = ask.verify_on_host(&version.facts, &input)?;
-            build(&ask, vec![u8::from(verdict.is_valid())])
-        })
-        .await?
-    }
-
-    /// Hashes a long input away from the thread that polls.
-    async fn offload_encoding(&self) -> Result<Payload> {
-        let (ask, input) = (self.ask.clone(), self.input.clone().into_owned());
-        offload(move || Zeroizing::new(ask.encode(&input, &mut Scratch::new()).to_vec())).await
-    }
-
-    /// Queues the request: from here on everything is owned. `encoded` is what the token is given, if that
-    /// has been prepared.
-    fn queue(mut self, encoded: Option<Payload>) -> std::result::Result<Pending<O>, Box<Refused<'a, O>>> {
-        self.ask.bind(&self.input);
-        let submitted = now();
-        let deadline = self.limit().map(|limit| submitted.after(limit));
-        let parts =
-            self.task().ok_or_else(|| Error::internal("an operation without a call")).and_then(|task| {
-                let permit =
-                    self.shared.core.admission.admit(self.input.len() + task.output_len + NODE_BYTES)?;
-                Ok((task, permit))
-            });
-        let (task, permit) = match parts {
-            Ok(parts) => parts,
-            Err(error) => {
-                self.shared.core.counters.refused();
-                return Err(Box::new(Refused { request: self, error }));
-            }
-        };
-        let encode = || Zeroizing::new(self.ask.encode(&self.input, &mut Scratch::new()).to_vec());
-        let input = encoded.unwrap_or_else(encode);
-        let (kind, output_len) = (self.ask.kind(), task.output_len);
-        let node = Arc::new(Node::new(Some(task), kind, input, submitted, deadline, permit, None));
-        let key = self.key.map_or(0, |version| version.number);
-        let id = LaneId { key, kind, priority: self.priority, tenant: self.tenant };
-        let lane = self.shared.core.lane(id, self.mask());
-        self.shared.core.submit(&lane, [Arc::clone(&node)]);
-        let finish =
-            Finish { ask: self.ask, version: self.key.map(Arc::clone), build: self.build, output_len };
-        Ok(Pending::new(Arc::clone(&self.shared.core), node, deadline, finish))
-    }
-
-    fn task(&self) -> Option<Task> {
-        let output_len = self.ask.output_len(self.facts(), self.input.len());
-        let handles = self.key.map(|version| Arc::clone(&version.handles));
-        let plan = plan(self.ask.kind().index(), self.facts());
-        Some(Task { call: self.ask.call()?.clone(), handles, output_len, plan })
-    }
-
-    /// The tokens that can run it.
-    fn mask(&self) -> u64 {
-        let mechanism = match self.ask.call() {
-            Some(Call::Sign(mechanism) | Call::Encrypt(mechanism) | Call::Decrypt(mechanism)) => mechanism,
-            Some(Call::Random) | None => return u64::MAX >> (64 - self.shared.tokens.len()),
-        };
-        self.key.map_or(0, |version| version.eligible(mechanism.mechanism_type(), &self.shared.tokens))
-    }
-}
-
-impl<O: Operation> Finish<O> {
-    pub(crate) fn finish(&self, mut output: Payload) -> Result<O::Output> {
-        let written = output.len();
-        let facts = self.version.as_ref().map(|version| &version.facts);
-        output.resize(self.output_len.max(written), 0);
-        let len = self.ask.finish(facts, &mut output, written)?;
-        output.truncate(len);
-        (self.build)(&self.ask, std::mem::take(&mut *output))
-    }
 }
 
 impl<'a, O: Operation> IntoFuture for Request<'a, O> {
     type Output = Result<O::Output>;
-    type IntoFuture = std::pin::Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+    type IntoFuture = RequestFuture<'a, O>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            self.check()?;
-            if self.ask.call().is_none() {
-                return self.offload_to_host().await;
-            }
-            let encoded = match self.ask.hashes() && self.input.len() > POLL_BYTES_MAX {
-                true => Some(self.offload_encoding().await?),
-                false => None,
-            };
-            self.queue(encoded).map_err(|refused| refused.error)?.await
-        })
+        RequestFuture::new(self)
     }
 }
 
@@ -317,18 +269,4 @@ impl<O: Operation> std::fmt::Debug for Refused<'_, O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Refused").field("error", &self.error).finish_non_exhaustive()
     }
-}
-
-/// What a request in flight takes besides its input and output: node, lane entry, registration.
-const NODE_BYTES: usize = 512;
-
-/// Kind of plan: operation and size of the key in four steps.
-fn plan(operation: usize, facts: Option<&KeyFacts>) -> usize {
-    let size = match facts.map(|facts| facts.kind) {
-        Some(KeyKind::Rsa { bits }) if bits > 3_072 => 3,
-        Some(KeyKind::Rsa { bits }) if bits > 2_048 => 2,
-        Some(KeyKind::Ec(curve)) if curve.field_len() > 32 => 1,
-        _ => 0,
-    };
-    (operation * 4 + size) % PLANS
 }

@@ -206,6 +206,13 @@ pub enum Cipher {
     AesEcb,
 }
 
+impl Cipher {
+    /// Whether the caller has chosen the IV.
+    pub(crate) const fn gives_iv(&self) -> bool {
+        matches!(self, Self::AesGcm(AesGcm { iv: Iv::Given(_), .. }))
+    }
+}
+
 impl From<Ecdsa> for SignAlgorithm {
     fn from(algorithm: Ecdsa) -> Self {
         Self::Ecdsa(algorithm)

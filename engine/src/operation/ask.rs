@@ -139,6 +139,15 @@ impl Ask {
         }
     }
 
+    /// The longest that the final form can be.
+    pub(crate) fn final_len_max(&self, facts: Option<&KeyFacts>, input_len: usize) -> usize {
+        let output_len = self.output_len(facts, input_len);
+        match &self.what {
+            What::Decrypt(Mode::AesGcm { .. }) => output_len.saturating_sub(GCM_TAG_LEN),
+            _ => output_len,
+        }
+    }
+
     /// Turns what the call has written, `output[..written]`, into its final form in place; returns the final
     /// length. `output` is as long as [`Ask::output_len`] said, and an IV that the session drew counts as
     /// written.
@@ -185,7 +194,7 @@ impl Ask {
     }
 
     /// The mechanism that the token runs; none for random bytes and for what the host answers.
-    pub(super) const fn mechanism(&self) -> Option<&Mechanism> {
+    pub(crate) const fn mechanism(&self) -> Option<&Mechanism> {
         match &self.call {
             Some(Call::Sign(mechanism) | Call::Encrypt(mechanism) | Call::Decrypt(mechanism)) => {
                 Some(mechanism)

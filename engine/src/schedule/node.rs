@@ -16,6 +16,7 @@ pub(crate) type Payload = Zeroizing<Vec<u8>>;
 
 /// A queued request. Shared by its waiter, its lane or session, and the watcher.
 pub(crate) struct Node {
+    /// None only in an alarm.
     pub(crate) task: Option<Task>,
     pub(crate) kind: OperationKind,
     /// Length of the input, kept apart because the input leaves early: it decides the cost.
@@ -58,18 +59,24 @@ pub(crate) enum Begun {
 
 impl Node {
     pub(crate) fn new(
-        task: Option<Task>,
+        task: Task,
         kind: OperationKind,
         input: Payload,
         submitted: Time,
         deadline: Option<Time>,
         permit: Permit,
-        waker: Option<Waker>,
     ) -> Self {
         let size = input.len();
-        let body =
-            Body { stage: Stage::Waiting, input, waker, permit: Some(permit), attempts: 0, in_lane: false };
-        Self { task, kind, size, submitted, deadline, body: Mutex::new(body) }
+        let permit = Some(permit);
+        let body = Body { stage: Stage::Waiting, input, waker: None, permit, attempts: 0, in_lane: false };
+        Self { task: Some(task), kind, size, submitted, deadline, body: Mutex::new(body) }
+    }
+
+    /// A node that never enters a lane: the watcher answers it at the deadline, as it answers requests.
+    pub(crate) fn alarm(kind: OperationKind, submitted: Time, deadline: Time) -> Self {
+        let (stage, input) = (Stage::Running, Payload::default());
+        let body = Body { stage, input, waker: None, permit: None, attempts: 0, in_lane: false };
+        Self { task: None, kind, size: 0, submitted, deadline: Some(deadline), body: Mutex::new(body) }
     }
 
     /// Index of the kind of plan that serves it, for its cost.

@@ -141,11 +141,11 @@ impl Worker<'_> {
 /// the session; the process lives on.
 pub(crate) fn execute(seat: &mut Seat, node: &Node, input: &[u8]) -> Result<Payload, Failed> {
     let Some(task) = &node.task else {
-        return Err(Failed { error: Error::internal("a request for the host was queued"), fate: Fate::Keep });
+        return Err(Failed { error: Error::internal("a node without a task was queued"), fate: Fate::Keep });
     };
     let run = AssertUnwindSafe(|| {
         let mut output = Zeroizing::new(vec![0; task.output_len]);
-        let written = seat.session.run(task, input, &mut output)?;
+        let written = seat.session.run(&task.call, task.handles.as_deref(), input, &mut output)?;
         output.truncate(written);
         Ok(output)
     });

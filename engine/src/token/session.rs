@@ -4,7 +4,7 @@ use cryptoki_sys as sys;
 
 use crate::error::{Error, ErrorKind, Outcome, Retry};
 use crate::pkcs11::{self, Fault, ObjectHandle, SessionFate};
-use crate::token::task::{Call, GCM_IV_LEN, GCM_TAG_LEN, Hash, Iv, Mechanism, Task};
+use crate::token::task::{Call, GCM_IV_LEN, GCM_TAG_LEN, Handles, Hash, Iv, Mechanism};
 
 /// A session of a token that is logged in, for the epoch in which it was opened.
 #[derive(Debug)]
@@ -37,30 +37,37 @@ impl Session {
         Self { raw, token, epoch }
     }
 
-    /// Runs a task into `output`, which has the task's `output_len`; returns how much of it was written.
-    pub(crate) fn run(&mut self, task: &Task, input: &[u8], output: &mut [u8]) -> Result<usize, Failed> {
-        let (call, mechanism): (Function, _) = match &task.call {
+    /// Runs a call into `output`, which has the length that the operation planned; returns how much of it was
+    /// written. `handles` says where the key is; calls without a key have none.
+    pub(crate) fn run(
+        &mut self,
+        call: &Call,
+        handles: Option<&Handles>,
+        input: &[u8],
+        output: &mut [u8],
+    ) -> Result<usize, Failed> {
+        let (function, mechanism): (Function, _) = match call {
             Call::Random => return Ok(self.raw.random(output).map(|()| output.len())?),
             Call::Sign(mechanism) => (pkcs11::Session::sign, mechanism),
             Call::Encrypt(mechanism) => (pkcs11::Session::encrypt, mechanism),
             Call::Decrypt(mechanism) => (pkcs11::Session::decrypt, mechanism),
         };
-        let key = self.key(task)?;
+        let key = self.key(handles)?;
         match mechanism {
             Mechanism::AesGcm { iv, aad } => {
                 let aad = aad.as_deref().unwrap_or_default();
                 match iv {
                     Iv::Given(iv) => {
                         let how = pkcs11::Mechanism::Gcm { iv, aad, tag_len: GCM_TAG_LEN };
-                        Ok(call(&mut self.raw, key, &how, input, output)?)
+                        Ok(function(&mut self.raw, key, &how, input, output)?)
                     }
-                    Iv::Drawn if matches!(task.call, Call::Encrypt(_)) => {
+                    Iv::Drawn if matches!(call, Call::Encrypt(_)) => {
                         self.encrypt_gcm(key, aad, input, output)
                     }
                     Iv::Drawn => Err(internal("decryption without an IV")),
                 }
             }
-            mechanism => Ok(call(&mut self.raw, key, &plain(mechanism), input, output)?),
+            mechanism => Ok(function(&mut self.raw, key, &plain(mechanism), input, output)?),
         }
     }
 
@@ -86,8 +93,8 @@ impl Session {
         Ok(GCM_IV_LEN + written)
     }
 
-    fn key(&self, task: &Task) -> Result<ObjectHandle, Failed> {
-        match task.handles.as_ref().and_then(|handles| handles.on(self.token)) {
+    fn key(&self, handles: Option<&Handles>) -> Result<ObjectHandle, Failed> {
+        match handles.and_then(|handles| handles.on(self.token)) {
             Some(handle) if handle.epoch == self.epoch => Ok(handle.object),
             Some(_) => Err(Failed {
                 error: Error::new(ErrorKind::SessionLost, Retry::Now, Outcome::NotDone),

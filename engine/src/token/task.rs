@@ -81,16 +81,34 @@ pub(crate) enum Iv {
 }
 
 impl Mechanism {
+    /// How many mechanisms there are.
+    pub(crate) const COUNT: usize = 6;
+
+    /// Their types, by [`Mechanism::index`].
+    pub(crate) const TYPES: [MechanismType; Self::COUNT] = [
+        MechanismType::RSA_PKCS,
+        MechanismType::RSA_PKCS_PSS,
+        MechanismType::ECDSA,
+        MechanismType::SHA256_HMAC,
+        MechanismType::AES_ECB,
+        MechanismType::AES_GCM,
+    ];
+
+    /// Its place among all mechanisms.
+    pub(crate) const fn index(&self) -> usize {
+        match self {
+            Self::RsaPkcs1 => 0,
+            Self::RsaPss { .. } => 1,
+            Self::Ecdsa => 2,
+            Self::HmacSha256 => 3,
+            Self::AesEcb => 4,
+            Self::AesGcm { .. } => 5,
+        }
+    }
+
     /// The type under which tokens list this mechanism.
     pub(crate) const fn mechanism_type(&self) -> MechanismType {
-        match self {
-            Self::RsaPkcs1 => MechanismType::RSA_PKCS,
-            Self::RsaPss { .. } => MechanismType::RSA_PKCS_PSS,
-            Self::Ecdsa => MechanismType::ECDSA,
-            Self::HmacSha256 => MechanismType::SHA256_HMAC,
-            Self::AesEcb => MechanismType::AES_ECB,
-            Self::AesGcm { .. } => MechanismType::AES_GCM,
-        }
+        Self::TYPES[self.index()]
     }
 }
 

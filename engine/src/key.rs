@@ -1,0 +1,143 @@
+//! Keys, as callers hold them: each method makes a request and does nothing yet.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::engine::Shared;
+use crate::error::{Error, ErrorKind, Result};
+use crate::keys::KeyVersion;
+use crate::operation::{
+    Ask, Cipher, Decrypt, Encrypt, Sign, SignAlgorithm, Verify, ciphertext, plaintext, signature, spki_der,
+    verdict,
+};
+use crate::request::{Many, Request};
+
+/// A key of the engine, by name. Cheap to clone.
+#[derive(Clone)]
+pub struct Key {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) version: Arc<KeyVersion>,
+}
+
+impl Key {
+    /// Signs a message, or makes its MAC.
+    pub fn sign<'a>(
+        &'a self,
+        how: impl Into<SignAlgorithm>,
+        message: impl Into<Cow<'a, [u8]>>,
+    ) -> Request<'a, Sign> {
+        self.request(Ask::sign(how), message, signature)
+    }
+
+    /// Signs a digest that the caller has computed.
+    pub fn sign_digest<'a>(
+        &'a self,
+        how: impl Into<SignAlgorithm>,
+        digest: impl Into<Cow<'a, [u8]>>,
+    ) -> Request<'a, Sign> {
+        self.request(Ask::sign_digest(how), digest, signature)
+    }
+
+    /// Verifies a signature on the host, or a MAC by making it again.
+    pub fn verify<'a>(
+        &'a self,
+        how: impl Into<SignAlgorithm>,
+        message: impl Into<Cow<'a, [u8]>>,
+        signature: &[u8],
+    ) -> Request<'a, Verify> {
+        self.request(Ask::verify(how, signature), message, verdict)
+    }
+
+    /// Encrypts.
+    pub fn encrypt<'a>(
+        &'a self,
+        how: impl Into<Cipher>,
+        plain: impl Into<Cow<'a, [u8]>>,
+    ) -> Request<'a, Encrypt> {
+        self.request(Ask::encrypt(how), plain, ciphertext)
+    }
+
+    /// Decrypts.
+    pub fn decrypt<'a>(
+        &'a self,
+        how: impl Into<Cipher>,
+        cipher: impl Into<Cow<'a, [u8]>>,
+    ) -> Request<'a, Decrypt> {
+        self.request(Ask::decrypt(how), cipher, plaintext)
+    }
+
+    /// The public key as SubjectPublicKeyInfo in DER (RFC 5280, 4.1.2.7).
+    ///
+    /// # Errors
+    /// `KeyMismatch` if the key has no public half, or the token does not show it.
+    pub fn public_key_der(&self) -> Result<Vec<u8>> {
+        match &self.version.facts.public {
+            Some(public) => spki_der(public),
+            None => Err(Error::refused(ErrorKind::KeyMismatch, "no public key is known")),
+        }
+    }
+
+    /// Signs many messages, or makes their MACs.
+    pub fn sign_many<'a, I: Into<Cow<'a, [u8]>>>(
+        &'a self,
+        how: impl Into<SignAlgorithm>,
+        messages: impl IntoIterator<Item = I>,
+    ) -> Many<'a, Sign> {
+        let how = how.into();
+        Many::new(messages.into_iter().map(|message| self.sign(how, message)))
+    }
+
+    /// Verifies many signatures or MACs, each with its message.
+    pub fn verify_many<'a, I: Into<Cow<'a, [u8]>>, S: AsRef<[u8]>>(
+        &'a self,
+        how: impl Into<SignAlgorithm>,
+        signed: impl IntoIterator<Item = (I, S)>,
+    ) -> Many<'a, Verify> {
+        let how = how.into();
+        let verify = |(message, signature): (I, S)| self.verify(how, message, signature.as_ref());
+        Many::new(signed.into_iter().map(verify))
+    }
+
+    /// Encrypts many messages: with the same additional data, and each under an IV that the engine draws.
+    ///
+    /// All fail with `InvalidInput` if `how` gives an IV and there are several: SP 800-38D, 8, demands that no
+    /// IV is used twice with one key.
+    pub fn encrypt_many<'a, I: Into<Cow<'a, [u8]>>>(
+        &'a self,
+        how: impl Into<Cipher>,
+        plains: impl IntoIterator<Item = I>,
+    ) -> Many<'a, Encrypt> {
+        let how = how.into();
+        let many = Many::new(plains.into_iter().map(|plain| self.encrypt(how.clone(), plain)));
+        if how.gives_iv() && many.len() > 1 {
+            let text = "one IV for several messages";
+            return many.refuse(Error::refused(ErrorKind::InvalidInput, text));
+        }
+        many
+    }
+
+    /// Decrypts many ciphertexts.
+    pub fn decrypt_many<'a, I: Into<Cow<'a, [u8]>>>(
+        &'a self,
+        how: impl Into<Cipher>,
+        ciphers: impl IntoIterator<Item = I>,
+    ) -> Many<'a, Decrypt> {
+        let how = how.into();
+        Many::new(ciphers.into_iter().map(|cipher| self.decrypt(how.clone(), cipher)))
+    }
+
+    fn request<'a, O: crate::Operation>(
+        &'a self,
+        ask: Ask,
+        input: impl Into<Cow<'a, [u8]>>,
+        build: fn(&Ask, Vec<u8>) -> Result<O::Output>,
+    ) -> Request<'a, O> {
+        Request::new(&self.shared, Some(&self.version), ask, input.into(), build)
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key").field("kind", &self.version.facts.kind).finish_non_exhaustive()
+    }
+}

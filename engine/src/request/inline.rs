@@ -1,0 +1,85 @@
+//! The inline way: a blocking caller without a deadline runs its request itself, on a session it leases.
+
+use std::cell::Cell;
+
+use zeroize::Zeroizing;
+
+use super::Request;
+use crate::clock::now;
+use crate::error::{Error, Result};
+use crate::operation::{Operation, Scratch};
+use crate::schedule::seat::Seat;
+use crate::token::session::{Failed, Fate};
+
+thread_local! {
+    /// The seat that this thread had last: it is asked for again first, because its lines are in this core's
+    /// cache and no other caller's.
+    static LAST: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+}
+
+impl<O: Operation> Request<'_, O> {
+    /// Runs the request on this thread; `None` if no session of the eligible set is idle or something is
+    /// queued for it.
+    pub(super) fn run_inline(&mut self, mask: u64) -> Option<Result<O::Output>> {
+        let seat = self.lease(mask)?;
+        let mut output = Zeroizing::new(vec![0; self.ask.output_len(self.facts(), self.input.len())]);
+        Some(self.run_on(seat, &mut output).and_then(|len| {
+            output.truncate(len);
+            (self.build)(&self.ask, std::mem::take(&mut *output))
+        }))
+    }
+
+    /// As [`Request::run_inline`], into the caller's memory if that has room for what the module may want.
+    pub(super) fn run_inline_into(&mut self, mask: u64, out: &mut [u8]) -> Option<Result<usize>> {
+        let output_len = self.ask.output_len(self.facts(), self.input.len());
+        let seat = self.lease(mask)?;
+        match out.get_mut(..output_len) {
+            Some(out) => Some(self.run_on(seat, out)),
+            None => {
+                let mut output = Zeroizing::new(vec![0; output_len]);
+                Some(
+                    self.run_on(seat, &mut output).inspect(|&len| out[..len].copy_from_slice(&output[..len])),
+                )
+            }
+        }
+    }
+
+    fn lease(&self, mask: u64) -> Option<Box<Seat>> {
+        let seat = self.shared.core.lease_inline(mask, LAST.get())?;
+        LAST.set((seat.place.token, seat.place.index));
+        Some(seat)
+    }
+
+    /// Runs the request on a leased seat and gives that back. `output` has the length that the ask wants.
+    fn run_on(&mut self, mut seat: Box<Seat>, output: &mut [u8]) -> Result<usize> {
+        self.ask.bind(&self.input);
+        let core = &self.shared.core;
+        let Some(call) = self.ask.call() else {
+            core.release(seat);
+            return Err(Error::internal("an operation without a call"));
+        };
+        let mut scratch = Scratch::new();
+        let input = self.ask.encode(&self.input, &mut scratch);
+        let handles = self.key.map(|version| &*version.handles);
+        let start = now();
+        seat.watch.enter(start, true);
+        let result = seat.session.run(call, handles, input, output);
+        let end = now();
+        seat.watch.leave();
+        match result {
+            Ok(written) => {
+                seat.recorder.served_inline(self.ask.kind(), end.ns_since(start));
+                core.release(seat);
+                self.ask.finish(self.facts(), output, written)
+            }
+            Err(Failed { error, fate }) => {
+                seat.recorder.failed(self.ask.kind(), error.kind());
+                match fate {
+                    Fate::Keep => core.release(seat),
+                    fate => core.retire(seat, fate, None),
+                }
+                Err(error)
+            }
+        }
+    }
+}
