@@ -19,12 +19,27 @@ examples() {
     done
 }
 
+# By default the packages turn on each other's features: a library is built here as one user has it.
+features() {
+    cargo clippy -q -p hsmux --lib -- -D warnings
+    local feature
+    for feature in baseline otel; do
+        cargo clippy -q -p hsmux --lib --features "$feature" -- -D warnings
+    done
+}
+
 loom() {
     RUSTFLAGS="--cfg hsmux_loom" CARGO_TARGET_DIR=target/loom cargo test -q -p hsmux --release --lib loom
 }
 
-step "format" cargo fmt --all --check
+# The fuzz targets are a workspace of their own, which is not built here: that takes a nightly compiler.
+format() {
+    cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check
+}
+
+step "format" format
 step "clippy" cargo clippy -q --workspace --all-targets -- -D warnings
+step "clippy, feature by feature" features
 step "tests" cargo test -q --workspace
 step "loom models" loom
 step "examples" examples

@@ -32,9 +32,15 @@ as_root() {
     fi
 }
 
-# Installs SoftHSM2 from the system's packages if it is missing.
+# Installs SoftHSM2 from the system's packages if it is missing, and says where it is in SOFTHSM2_MODULE.
 need_softhsm() {
-    [ -n "$(softhsm_module)" ] && return
+    [ -n "$(softhsm_module)" ] || install_softhsm
+    SOFTHSM2_MODULE=$(softhsm_module)
+    [ -n "$SOFTHSM2_MODULE" ] || stop "SoftHSM2 is missing: install the package softhsm2 (Debian, Ubuntu) or softhsm (others)"
+    export SOFTHSM2_MODULE
+}
+
+install_softhsm() {
     if command -v apt-get >/dev/null; then
         export DEBIAN_FRONTEND=noninteractive
         as_root apt-get install -qq -y softhsm2 >/dev/null 2>&1 ||
@@ -48,10 +54,17 @@ need_softhsm() {
     elif command -v brew >/dev/null; then
         brew install --quiet softhsm || true
     fi
-    [ -n "$(softhsm_module)" ] || stop "SoftHSM2 is missing: install the package softhsm2 (Debian, Ubuntu) or softhsm (others)"
 }
 
 need_toolchain() {
     command -v cargo >/dev/null || stop "cargo is missing: install Rust from https://rustup.rs"
     command -v cc >/dev/null || stop "a C compiler is missing: install the package gcc"
+}
+
+# The file name of a shared library on this system.
+library_name() {
+    case $(uname -s) in
+        Darwin) echo "lib$1.dylib" ;;
+        *) echo "lib$1.so" ;;
+    esac
 }

@@ -1,1 +1,67 @@
-//! Laid out, not written yet.
+//! The command line of hsmux. Thin: the work is done by the libraries.
+//!
+//! [`run`] is the program. What else is public is for those who test it from outside, fuzzers above all.
+
+pub mod bulk;
+mod config;
+mod connection;
+mod demo;
+mod exit;
+mod info;
+mod load;
+mod manual;
+mod pin;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::{EXIT_CODES, Failure};
+
+/// Many callers, few HSM sessions: shows, measures and lists what a PKCS#11 module does, and signs in bulk.
+#[derive(Debug, Parser)]
+#[command(name = "hsmux", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the engine at work on throw-away tokens
+    Demo(demo::Args),
+    /// Measure operations in a closed loop, beside a raw loop if wanted
+    #[command(after_help = EXIT_CODES)]
+    Load(load::Args),
+    /// List a module's tokens and mechanisms, and with a PIN source their keys
+    #[command(after_help = EXIT_CODES)]
+    Info(info::Args),
+    /// Sign, make MACs, encrypt or decrypt: one JSON record a line in, one out
+    Bulk(bulk::Args),
+    /// Check a configuration file, or print an example of one
+    #[command(after_help = EXIT_CODES)]
+    Config(config::Args),
+    /// Print the completion script of a shell
+    Completion(manual::CompletionArgs),
+    /// Write the manual pages into a directory
+    Man(manual::ManArgs),
+}
+
+/// Runs the program on the arguments and streams of this process; returns how it ended.
+///
+/// # Blocking
+/// Until the command is done. `bulk` takes over SIGINT and SIGTERM meanwhile.
+#[must_use]
+pub fn run() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(args) => demo::run(args),
+        Command::Load(args) => load::run(args),
+        Command::Info(args) => info::run(args),
+        Command::Bulk(args) => bulk::run(args),
+        Command::Config(args) => config::run(args),
+        Command::Completion(args) => manual::complete(&args),
+        Command::Man(args) => manual::write_pages(&args),
+    };
+    result.map_or_else(Failure::end, |()| ExitCode::SUCCESS)
+}

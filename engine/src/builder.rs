@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
-
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::keys::copies::Copies;
+use crate::operate::Tier;
+use crate::pin::{PinKeep, PinSource};
+use crate::sessions::Sessions;
 
 /// How an engine is built; made by [`Engine::builder`].
 ///
 /// Each required part is a type state, so that forgetting one does not compile.
-#[derive(Debug)]
 pub struct Builder<M, T, P> {
     module: M,
     tokens: T,
@@ -19,19 +20,40 @@ pub struct Builder<M, T, P> {
     pub(crate) settings: Settings,
 }
 
+/// Shows nothing of the parts: names may be URIs in which somebody wrote a PIN.
+impl<M, T, P> std::fmt::Debug for Builder<M, T, P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder").finish_non_exhaustive()
+    }
+}
+
 /// A required part that is not given yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Missing;
 
 /// Everything that has a default.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) init_args: Option<String>,
-    pub(crate) sessions: Option<usize>,
+    pub(crate) pin_despite_warning: bool,
+    pub(crate) pin_keep: PinKeep,
+    pub(crate) sessions: Sessions,
+    /// Tokens by name, each with the name of its scope.
+    pub(crate) scopes: Vec<(String, String)>,
+    pub(crate) instances: usize,
     pub(crate) deadline: Option<Duration>,
     pub(crate) requests_max: usize,
     pub(crate) bytes_max: usize,
     pub(crate) hang_limit: Option<Duration>,
+    pub(crate) rsa_pkcs1_decryption: bool,
+    pub(crate) coalescing: bool,
+    pub(crate) holding: bool,
+    pub(crate) copies: Copies,
+    pub(crate) host_modes: Vec<String>,
+    pub(crate) random_pool: bool,
+    pub(crate) message_api: bool,
+    pub(crate) tiers: Vec<(String, Tier)>,
+    pub(crate) drained: Vec<String>,
 }
 
 impl Engine {
@@ -40,11 +62,24 @@ impl Engine {
     pub fn builder() -> Builder<Missing, Missing, Missing> {
         let settings = Settings {
             init_args: None,
-            sessions: None,
+            pin_despite_warning: false,
+            pin_keep: PinKeep::Memory,
+            sessions: Sessions::AUTO,
+            scopes: Vec::new(),
+            instances: 1,
             deadline: Some(Duration::from_secs(10)),
             requests_max: 65_536,
             bytes_max: 256 << 20,
             hang_limit: None,
+            rsa_pkcs1_decryption: false,
+            coalescing: true,
+            holding: true,
+            copies: Copies::Auto,
+            host_modes: Vec::new(),
+            random_pool: true,
+            message_api: true,
+            tiers: Vec::new(),
+            drained: Vec::new(),
         };
         Builder { module: Missing, tokens: Missing, pin: Missing, settings }
     }
@@ -56,16 +91,41 @@ impl<M, T, P> Builder<M, T, P> {
         Builder { module: path.into(), tokens: self.tokens, pin: self.pin, settings: self.settings }
     }
 
-    /// The tokens, each by label or serial number. All must hold the same keys under the same names where
-    /// they hold them at all.
+    /// The tokens, each by label, by serial number, or by a PKCS#11 URI (a text that begins with `pkcs11:`), of which
+    /// only the attributes of token, slot and module matter here. All must hold the same keys under the same names
+    /// where they hold them at all.
+    ///
+    /// A URI's `pin-source` is not followed: [`PinSource`] reads it, for [`Builder::pin`].
     pub fn tokens<S: Into<String>>(self, tokens: impl IntoIterator<Item = S>) -> Builder<M, Vec<String>, P> {
         let tokens = tokens.into_iter().map(Into::into).collect();
         Builder { module: self.module, tokens, pin: self.pin, settings: self.settings }
     }
 
-    /// The user PIN of every token. It is sent once to each, and never to one whose lock-out flags warn.
-    pub fn pin(self, pin: impl Into<SecretString>) -> Builder<M, T, SecretString> {
+    /// Where the user PIN of every token comes from. A text is the PIN itself; `"file:..".parse::<PinSource>()` names
+    /// a source. The PIN is sent once to each token, and never to one whose lock-out flags warn.
+    pub fn pin(self, pin: impl Into<PinSource>) -> Builder<M, T, PinSource> {
         Builder { module: self.module, tokens: self.tokens, pin: pin.into(), settings: self.settings }
+    }
+
+    /// Sends the PIN although the token's flags say that it was tried wrongly before, or that one more wrong try
+    /// locks it. Default: not, because nobody is there to see it fail.
+    ///
+    /// For whoever has made sure that the PIN is right: the flags go with the next good login. A PIN that is
+    /// locked is never sent. At the cost of one of the tries that are left.
+    #[must_use]
+    pub fn pin_despite_warning(mut self) -> Self {
+        self.settings.pin_despite_warning = true;
+        self
+    }
+
+    /// Whether the PIN stays in memory for a later login, or is read again from its source.
+    ///
+    /// Default: [`PinKeep::Memory`]. [`PinKeep::Reread`] keeps no copy, and takes a PIN that was changed at its source;
+    /// in exchange the source must be readable for as long as the engine lives.
+    #[must_use]
+    pub fn pin_keep(mut self, keep: PinKeep) -> Self {
+        self.settings.pin_keep = keep;
+        self
     }
 
     /// A string for modules that read one from `C_Initialize` (NSS, p11-sim). Default: none.
@@ -75,14 +135,51 @@ impl<M, T, P> Builder<M, T, P> {
         self
     }
 
-    /// Sessions per token.
+    /// Sessions per token, and of each of its [instances](Builder::instances), that are in use: a number, a range (`4..=64`), or [`Sessions::AUTO`], the default.
     ///
-    /// Bounds how many operations a token runs at once. Default: the number of cores, at least 2 and at most
-    /// 8, which suits a software token; a network HSM needs about as many as its latency times its rate.
-    /// Each costs a thread. If the token gives fewer, those are used.
+    /// Bounds how many operations a token runs at once; each session costs a thread. With a range or `auto` the engine
+    /// tries how many pay while work waits: about as many as the module has cores or the network has round trips to
+    /// fill. A fixed number spares the trials, which cost a part in a few hundred of the throughput; a floor spares
+    /// the start of it, a second or so under load. At most 4 096; if the
+    /// token gives fewer, those are used.
     #[must_use]
-    pub fn sessions(mut self, sessions: usize) -> Self {
-        self.settings.sessions = Some(sessions);
+    pub fn sessions(mut self, sessions: impl Into<Sessions>) -> Self {
+        self.settings.sessions = sessions.into();
+        self
+    }
+
+    /// Puts a token, named as in [`Builder::tokens`], into a scope: tokens of one name share a bottleneck, as partitions
+    /// of one device do, so that their sessions are counted together.
+    ///
+    /// Default: each token has a scope of its own, but for tokens of SoftHSM2, which share one mutex. The bounds of
+    /// [`Builder::sessions`] hold per token, and count for a scope as often as it has tokens.
+    #[must_use]
+    pub fn scope(mut self, token: impl Into<String>, scope: impl Into<String>) -> Self {
+        self.settings.scopes.push((token.into(), scope.into()));
+        self
+    }
+
+    /// Instances of the module: how many times its library is loaded, each with globals, locks and logins of its own.
+    ///
+    /// Default 1; tokens times instances may be 64 at most, and 0 counts as 1. For software modules that one lock holds
+    /// up: SoftHSM2 2.6.1 serves small operations on two cores about twice as fast with 2. More than there are cores
+    /// gains nothing, and a network HSM, which waits for its device, is served by [`Builder::sessions`] instead.
+    ///
+    /// Further instances are private copies of the library's file, loaded from the directory for temporary files
+    /// (`TMPDIR`), which must allow its files to be executed, and never unloaded. Each logs in to every token by itself,
+    /// so the PIN is sent once to each token per instance, one after the other: a refused one is not sent again.
+    /// Keys of a token are proven and used in all of its instances; session keys ([`Key::agree`](crate::Key::agree),
+    /// [`Key::unwrap`](crate::Key::unwrap)) in the one that made them. Names of a token stand for all of its instances.
+    /// While a key is made or destroyed, the other instances of its token stand still: for milliseconds, or for the
+    /// seconds that a large RSA key takes.
+    ///
+    /// Not for modules of which their makers do not say that two copies may run in a process: they may share a
+    /// connection, a lock file or a licence, look for files beside the library, or crash. One that can be seen to be
+    /// unfit is refused with `Configuration`; not every one can. Other engines of the process on the same token, and
+    /// other processes, do not stand still while keys are made.
+    #[must_use]
+    pub fn instances(mut self, instances: usize) -> Self {
+        self.settings.instances = instances;
         self
     }
 
@@ -112,23 +209,116 @@ impl<M, T, P> Builder<M, T, P> {
     /// How long a call may stay in the module before its thread and session are written off.
     ///
     /// Default: the larger of 5 s and 20 times the token's p99.9. Shorter frees waiters earlier; a limit below
-    /// what a slow operation takes gives up healthy sessions.
+    /// what a slow operation takes gives up healthy sessions. Less than 10 ms counts as 10 ms.
     #[must_use]
     pub fn hang_limit(mut self, limit: Duration) -> Self {
         self.settings.hang_limit = Some(limit);
         self
     }
+
+    /// Puts a token, named as in [`Builder::tokens`], into a tier. Default: all in the first.
+    ///
+    /// A token of a lower tier serves only while no token of a higher one that holds the key can, or when requests
+    /// have waited longer than its extra latency. For a second site, or a spare that costs by use.
+    #[must_use]
+    pub fn tier(mut self, token: impl Into<String>, tier: Tier) -> Self {
+        self.settings.tiers.push((token.into(), tier));
+        self
+    }
+
+    /// Starts with a token, named as in [`Builder::tokens`], out of service, until
+    /// [`Engine::undrain_token`](crate::Engine::undrain_token). Default: none.
+    #[must_use]
+    pub fn drained(mut self, token: impl Into<String>) -> Self {
+        self.settings.drained.push(token.into());
+        self
+    }
+
+    /// Whether requests that wait for the same key share PKCS#11 calls where their mode allows it: ECB always, CTR and
+    /// CBC for keys with [`Key::with_host_modes`](crate::Key::with_host_modes). Default: yes.
+    ///
+    /// Answers are the same either way. Without it every request is a call of its own, as some audits demand of a
+    /// token's own log.
+    #[must_use]
+    pub const fn coalescing(mut self, on: bool) -> Self {
+        self.settings.coalescing = on;
+        self
+    }
+
+    /// Whether a session that runs ECB under one key again and again keeps the operation open, for a second at most,
+    /// so that requests need no `C_EncryptInit` of their own. Default: yes.
+    ///
+    /// A key that another process destroys may then be used for that second longer.
+    #[must_use]
+    pub const fn holding(mut self, on: bool) -> Self {
+        self.settings.holding = on;
+        self
+    }
+
+    /// Whether keys get warm copies in the token's memory. Default: where a measurement shows that it pays.
+    #[must_use]
+    pub const fn copies(mut self, copies: Copies) -> Self {
+        self.settings.copies = copies;
+        self
+    }
+
+    /// Keys that the host may do CTR and CBC for: each named as for [`Engine::key`](crate::Engine::key), and treated as
+    /// by [`Key::with_host_modes`](crate::Key::with_host_modes). Default: none.
+    #[must_use]
+    pub fn host_modes<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.settings.host_modes.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Whether AES-GCM goes through the functions for messages of PKCS#11 3.x, where the module has them and the token
+    /// lists the mechanism for them. Default: yes.
+    ///
+    /// A session then keeps one Init open while it serves one key, for a second at most, so that an operation takes one
+    /// call instead of two. IVs are drawn as ever. Turn it off where a module's functions for messages are not
+    /// trusted; [`Snapshot::calls`](crate::Snapshot::calls) shows whether they are used.
+    #[must_use]
+    pub fn message_api(mut self, messages: bool) -> Self {
+        self.settings.message_api = messages;
+        self
+    }
+
+    /// Whether [`Engine::random`] may answer from a pool. Default: yes.
+    ///
+    /// The engine then asks a token for up to 8 KiB at once and keeps at most 16 KiB in memory; requests for up to 256
+    /// bytes are answered from there, in a fraction of a microsecond instead of a call each. Each byte is given to one
+    /// caller and wiped where it was; IVs are never taken from it. Longer requests, and those of another priority than
+    /// the normal one that find too little, go to the token by themselves.
+    ///
+    /// Turn it off where random bytes may not lie in the host's memory before they are asked for, or where each
+    /// request must be seen to reach a token.
+    #[must_use]
+    pub fn random_pool(mut self, pool: bool) -> Self {
+        self.settings.random_pool = pool;
+        self
+    }
+
+    /// Lets keys decrypt RSA with the padding of PKCS#1 v1.5. Default: refused with `NotPermitted`.
+    ///
+    /// For protocols that know nothing better. Errors and timing of the engine tell nothing of the padding; a
+    /// service that answers differently to a refusal, in any way that its clients can see, gives the messages away
+    /// all the same (RFC 8017, 7.2.2, note; Bleichenbacher 1998).
+    #[must_use]
+    pub fn allow_rsa_pkcs1_decryption(mut self) -> Self {
+        self.settings.rsa_pkcs1_decryption = true;
+        self
+    }
 }
 
-impl Builder<PathBuf, Vec<String>, SecretString> {
+impl Builder<PathBuf, Vec<String>, PinSource> {
     /// Loads the module, logs in to every token, opens the sessions and lists the keys.
     ///
     /// # Errors
-    /// `Module`, `TokenNotFound` (naming the tokens present), `PinRefused`, `PinLocked`, `Configuration`.
+    /// `Module`, `TokenNotFound` (naming the tokens present), `PinUnavailable`, `PinRefused`, `PinLocked`,
+    /// `Configuration`.
     ///
     /// # Blocking
-    /// Until every token has answered, at most a minute each.
+    /// Until every token has answered, at most a minute each; and as long as a person or a pipe takes to give the PIN.
     pub fn build(self) -> Result<Engine> {
-        Engine::start(&self.module, &self.tokens, &self.pin, self.settings)
+        Engine::start(&self.module, &self.tokens, self.pin, self.settings)
     }
 }

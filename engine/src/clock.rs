@@ -1,6 +1,6 @@
 //! The only reader of time. Everything that decides gets `now` passed in.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use once_cell::sync::Lazy;
 use quanta::{Clock, Instant};
@@ -37,6 +37,11 @@ impl Time {
 pub(crate) fn now() -> Time {
     let (clock, start) = &*ANCHOR;
     Time(ns(clock.now().duration_since(*start)) + 1)
+}
+
+/// The time of day, for what people and other programs read. It may jump: nothing is measured with it.
+pub(crate) fn time_of_day() -> SystemTime {
+    SystemTime::now()
 }
 
 static ANCHOR: Lazy<(Clock, Instant)> = Lazy::new(|| {

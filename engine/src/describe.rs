@@ -1,6 +1,34 @@
-//! What the tokens of an engine are and offer, for people.
+//! What a module, its tokens and their keys say of themselves, for people.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cryptoki::mechanism::MechanismType;
 
 use crate::engine::Engine;
+use crate::error::Result;
+use crate::keys::catalogue::Listed;
+use crate::pkcs11::{Library, MechanismInfo, TokenInfo};
+use crate::request::check_not_forked;
+use crate::token::facts::{KeyFlags, KeyKind};
+use crate::token::name::TokenName;
+use crate::token::{Token, instances_of, named};
+
+/// A module as it describes itself (`C_GetInfo`), with the tokens in its slots.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ModuleDescription {
+    /// Who made it.
+    pub manufacturer: String,
+    /// What it is.
+    pub description: String,
+    /// Its own version, major and minor.
+    pub version: (u8, u8),
+    /// The version of PKCS#11 that it follows.
+    pub cryptoki: (u8, u8),
+    /// Initialised tokens; slots without one are left out.
+    pub tokens: Vec<TokenDescription>,
+}
 
 /// A token as it describes itself (`C_GetTokenInfo`, `C_GetMechanismInfo`).
 #[derive(Clone, Debug)]
@@ -18,6 +46,10 @@ pub struct TokenDescription {
     pub sessions_max: Option<u64>,
     /// What it offers.
     pub mechanisms: Vec<MechanismDescription>,
+    /// Instances of the module through which the engine uses it; 1 where no engine was asked.
+    pub instances: usize,
+    /// What names are compared with.
+    info: TokenInfo,
 }
 
 /// A mechanism that a token offers.
@@ -34,27 +66,160 @@ pub struct MechanismDescription {
     pub flags: u64,
 }
 
-impl Engine {
-    /// Describes the tokens, as they were when the engine was built.
-    #[must_use]
-    pub fn tokens(&self) -> Vec<TokenDescription> {
-        self.shared.tokens.iter().map(|token| describe(token)).collect()
+/// A private or secret key on one token.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct KeyDescription {
+    /// Label of the token, which another may have too.
+    pub token: String,
+    /// Serial number of the token.
+    pub token_serial: String,
+    /// The key's label: its name in this crate.
+    pub label: String,
+    /// `CKA_ID`.
+    pub id: Vec<u8>,
+    /// Type and size, as in `RSA-2048`, `EC P-256`, `AES-256`, `HMAC-256`; sizes in bits.
+    pub kind: String,
+    /// What it may do: of sign, verify, encrypt, decrypt.
+    pub uses: Vec<&'static str>,
+    /// How well it is guarded.
+    pub flags: KeyFlags,
+    /// `CKA_ALLOWED_MECHANISMS` by name; empty if all are allowed.
+    pub allowed: Vec<String>,
+    /// Whether the token shows its public half.
+    pub has_public: bool,
+}
+
+impl TokenDescription {
+    /// Whether a name is this token's: its label, its serial number, or a PKCS#11 URI that selects it, as in
+    /// [`Builder::tokens`](crate::Builder::tokens). What a URI says of the module is not looked at.
+    ///
+    /// # Errors
+    /// `Configuration` if the name begins with `pkcs11:` and is no URI.
+    pub fn is_named(&self, name: &str) -> Result<bool> {
+        Ok(TokenName::parse(name)?.fits(&self.info))
     }
 }
 
-fn describe(token: &crate::token::Token) -> TokenDescription {
-    let mechanism = |info: &crate::pkcs11::MechanismInfo| MechanismDescription {
+impl MechanismDescription {
+    /// The name in the standard, or the number if this crate knows none.
+    #[must_use]
+    pub fn name(&self) -> String {
+        mechanism_name(self.number)
+    }
+}
+
+fn mechanism_name(number: u64) -> String {
+    MechanismType::try_from(number).map_or_else(|_| format!("{number:#010x}"), |m| m.to_string())
+}
+
+/// Loads a module and describes it and its tokens; nothing is logged in to.
+///
+/// # Errors
+/// `Module`, or what the module answers.
+///
+/// # Blocking
+/// As long as the module takes.
+pub fn inspect(module: &Path, init_args: Option<&str>) -> Result<ModuleDescription> {
+    let library = Library::load(module, init_args)?;
+    let info = library.info()?;
+    let mut tokens = Vec::new();
+    for slot in library.slots()? {
+        // A slot that cannot say what it holds says nothing of the others.
+        let Ok(token) = library.token_info(slot) else { continue };
+        if token.flags & cryptoki_sys::CKF_TOKEN_INITIALIZED != 0 {
+            tokens.push(token_description(&token, &library.mechanisms(slot)?, 1));
+        }
+    }
+    let (manufacturer, description) = (info.manufacturer, info.description);
+    Ok(ModuleDescription {
+        manufacturer,
+        description,
+        version: info.version,
+        cryptoki: info.cryptoki,
+        tokens,
+    })
+}
+
+impl Engine {
+    /// Describes the tokens, as they were when the engine was built: each once, however many instances of the module
+    /// there are.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<TokenDescription> {
+        let all = &self.shared.tokens;
+        let describe = |token: &Arc<Token>| {
+            let instances = instances_of(all, token.index).count_ones() as usize;
+            token_description(&token.info, &token.mechanisms, instances)
+        };
+        named(all).map(describe).collect()
+    }
+
+    /// Describes every private and secret key of every token, by token and label, as they were listed last: when the
+    /// engine was built or has changed them, or since then for [`Engine::key`]; with several instances, as the first one
+    /// lists them. In a forked child there are none.
+    #[must_use]
+    pub fn keys(&self) -> Vec<KeyDescription> {
+        let mut keys = Vec::new();
+        if check_not_forked().is_err() {
+            return keys;
+        }
+        for (token, catalogue) in named(&self.shared.tokens).zip(&self.shared.catalogues) {
+            let catalogue = catalogue.read();
+            keys.extend(catalogue.keys().map(|(label, key)| key_description(token, label, key)));
+        }
+        keys.sort_by(|one, other| {
+            let of_tokens = (&one.token, &one.token_serial).cmp(&(&other.token, &other.token_serial));
+            of_tokens.then_with(|| (&one.label, &one.id).cmp(&(&other.label, &other.id)))
+        });
+        keys
+    }
+}
+
+fn token_description(info: &TokenInfo, mechanisms: &[MechanismInfo], instances: usize) -> TokenDescription {
+    let mechanism = |info: &MechanismInfo| MechanismDescription {
         number: info.mechanism,
         key_min: info.key_min,
         key_max: info.key_max,
         flags: info.flags,
     };
     TokenDescription {
-        label: token.info.label.clone(),
-        serial: token.info.serial.clone(),
-        manufacturer: token.info.manufacturer.clone(),
-        model: token.info.model.clone(),
-        sessions_max: token.info.sessions_max,
-        mechanisms: token.mechanisms.iter().map(mechanism).collect(),
+        label: info.label.clone(),
+        serial: info.serial.clone(),
+        manufacturer: info.manufacturer.clone(),
+        model: info.model.clone(),
+        sessions_max: info.sessions_max,
+        mechanisms: mechanisms.iter().map(mechanism).collect(),
+        instances,
+        info: info.clone(),
+    }
+}
+
+fn key_description(token: &Token, label: &[u8], key: &Listed) -> KeyDescription {
+    let facts = &key.facts;
+    let kind = match facts.kind {
+        KeyKind::Rsa { bits } => format!("RSA-{bits}"),
+        KeyKind::Ec(curve) => format!("EC P-{}", curve.bits()),
+        KeyKind::Ed25519 => "Ed25519".to_owned(),
+        KeyKind::TripleDes { len } => format!("3DES-{}", len / 8 * 56),
+        KeyKind::Aes { len } => format!("AES-{}", len * 8),
+        KeyKind::Generic { len } => format!("HMAC-{}", len * 8),
+        KeyKind::Other => "other".to_owned(),
+    };
+    let uses = [
+        ("sign", facts.sign),
+        ("verify", facts.verify),
+        ("encrypt", facts.encrypt),
+        ("decrypt", facts.decrypt),
+    ];
+    KeyDescription {
+        token: token.info.label.clone(),
+        token_serial: token.info.serial.clone(),
+        label: String::from_utf8_lossy(label).into_owned(),
+        id: key.id.clone(),
+        kind,
+        uses: uses.into_iter().filter_map(|(name, may)| may.then_some(name)).collect(),
+        flags: key.flags,
+        allowed: facts.allowed.iter().flatten().map(|&number| mechanism_name(number)).collect(),
+        has_public: facts.public.is_some(),
     }
 }

@@ -1,30 +1,42 @@
 //! The engine, as callers hold it: how it starts, and how it stops.
 
+mod instances;
+mod listing;
+
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
-
 use crate::builder::Settings;
 use crate::clock::now;
+use crate::engine::instances::Started;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
-use crate::keys::KeyVersion;
 use crate::keys::catalogue::Catalogue;
+use crate::keys::copies::Copies;
 use crate::keys::generate::{KeySpec, generate};
+use crate::keys::known::Known;
+use crate::keys::name::KeyName;
+use crate::keys::{Found, KeyVersion};
 use crate::metrics::Snapshot;
-use crate::operation::{Ask, Random, random};
-use crate::pkcs11::{Library, Slot, TokenInfo};
-use crate::request::Request;
-use crate::schedule::core::{Core, Limits};
+use crate::operate::{deadline_ns, hang_ns, mask_of};
+use crate::operation::{Ask, OperationKind, Random, random};
+use crate::pin::{Pin, PinSource};
+use crate::pkcs11::{self, Fault, Library, ObjectHandle};
+use crate::random_pool::RandomPool;
+use crate::request::{Request, check_not_forked, plan};
+use crate::schedule::core::{Core, Limits, Room};
+use crate::schedule::scope::Scope;
 use crate::schedule::seat::Place;
+use crate::schedule::waiters::Wants;
 use crate::schedule::watcher;
-use crate::sync::{Mutex, Parker};
+use crate::sessions::Bounds;
+use crate::sync::{AtomicU64, Ordering, Parker, RwLock};
 use crate::token::Token;
+use crate::token::name::{check_module, find_tokens};
 use crate::token::session::Session;
+use listing::Pace;
 
 /// Many callers on few sessions: made by [`Engine::builder`], shared by reference or in an `Arc`.
 ///
@@ -36,161 +48,269 @@ pub struct Engine {
 
 /// What keys and requests need of an engine.
 pub(crate) struct Shared {
+    /// Unique in this process, so that a key of another engine is noticed.
+    pub(crate) number: u64,
     pub(crate) core: Arc<Core>,
+    /// Of the first instance of the module in the order in which they were named, then of the second, and so on.
     pub(crate) tokens: Vec<Arc<Token>>,
-    pub(crate) deadline: Option<Duration>,
-    catalogues: Vec<Catalogue>,
-    /// Keys that were asked for, by name: a key has one version, and so one lane, however often it is asked for.
-    keys: Mutex<HashMap<String, Arc<KeyVersion>>>,
-    /// The last one to go finalises the module; sessions hold it too.
-    library: Library,
+    /// Of requests that name none, in nanoseconds; [`NO_DEADLINE`] for none. May change.
+    pub(crate) deadline_ns: AtomicU64,
+    pub(crate) rsa_pkcs1_decryption: bool,
+    pub(crate) coalescing: bool,
+    copies: Copies,
+    pub(crate) random_pool: Option<Arc<RandomPool>>,
+    pub(crate) catalogues: Vec<RwLock<Catalogue>>,
+    /// By token: when its keys may be listed again.
+    paces: Vec<Pace>,
+    keys: Known,
+    /// The instances of the module. The last one to go finalises its instance; sessions hold it too.
+    libraries: Vec<Library>,
 }
 
-/// Sessions per token where nobody says: one per core, at least 2 so that one slow call does not stop a token,
-/// at most 8 because software tokens gain nothing beyond.
-fn default_sessions() -> usize {
-    std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 8)
-}
+/// Time that a drain gives idle sessions, and then a token's own, to close when its limit has been used up: a call
+/// each that takes microseconds, or a few round trips.
+const CLOSE_MIN: Duration = Duration::from_millis(100);
 
 /// Threads that one token gives up to hung calls before its places are no longer filled.
 const WRITTEN_OFF_PER_TOKEN: usize = 4;
 
 impl Engine {
-    pub(crate) fn start(
-        module: &Path,
-        names: &[String],
-        pin: &SecretString,
-        settings: Settings,
-    ) -> Result<Self> {
+    pub(crate) fn start(module: &Path, names: &[String], pin: PinSource, settings: Settings) -> Result<Self> {
+        settings.pin_keep.check(&pin)?;
         let library = Library::load(module, settings.init_args.as_deref())?;
         let slots = find_tokens(&library, names)?;
-        let logged_in =
-            slots.iter().enumerate().map(|(i, &slot)| Token::log_in(&library, slot, i, pin).map(Arc::new));
-        let tokens = logged_in.collect::<Result<Vec<_>>>()?;
-        let catalogues = tokens.iter().map(|token| list(token)).collect::<Result<Vec<_>>>()?;
-        let wanted = settings.sessions.unwrap_or_else(default_sessions).max(1);
-        let mut sessions = Vec::new();
-        for token in &tokens {
-            sessions.push(open_sessions(token, wanted)?);
-        }
+        // After the tokens were found: nobody is asked for a PIN that is not needed.
+        let pin = Arc::new(Pin::new(pin, settings.pin_keep)?);
+        let Started { libraries, tokens, sessions, bounds } =
+            instances::start(library, &slots, &pin, &settings)?;
+        let catalogues =
+            tokens.iter().map(|token| Ok(RwLock::new(list(token)?))).collect::<Result<Vec<_>>>()?;
+        let scopes = scopes(&tokens, &bounds, &settings.scopes)?;
         let limits = Limits {
-            requests: settings.requests_max,
-            bytes: settings.bytes_max,
-            hang: settings.hang_limit,
+            requests: settings.requests_max.max(1),
+            bytes: settings.bytes_max.max(1),
+            hang_ns: AtomicU64::new(settings.hang_limit.map_or(0, hang_ns)),
             written_off_per_token: WRITTEN_OFF_PER_TOKEN,
         };
         let parker = Parker::new();
-        let seats = tokens
-            .iter()
-            .zip(&sessions)
-            .map(|(token, sessions)| (Arc::clone(token), sessions.len()))
-            .collect();
-        let core = Arc::new(Core::new(seats, limits, parker.unparker().clone()));
-        let watched = Arc::clone(&core);
-        std::thread::Builder::new()
-            .name("hsmux-watcher".into())
-            .spawn(move || watcher::run(&watched, &parker))
-            .map_err(|error| {
-                Error::operator(ErrorKind::Busy, format!("cannot start the watcher: {error}"))
-            })?;
+        let room = |(token, bounds): (&Arc<Token>, &Bounds)| Room {
+            token: Arc::clone(token),
+            places: bounds.start,
+            places_max: bounds.ceiling,
+        };
+        let rooms = tokens.iter().zip(&bounds).map(room).collect();
+        let core = Arc::new(Core::new(rooms, scopes, limits, parker.unparker().clone()));
+        arrange(&core, &tokens, &settings)?;
+        start_watcher(&core, parker)?;
         seat_all(&core, sessions).inspect_err(|_| core.stop())?;
-        let (deadline, keys) = (settings.deadline, Mutex::new(HashMap::new()));
-        Ok(Self { shared: Arc::new(Shared { core, tokens, deadline, catalogues, keys, library }) })
+        let random_pool = settings.random_pool.then(|| Arc::new(random_pool(&core, tokens.len())));
+        let shared = Shared {
+            number: next_number(),
+            core,
+            paces: tokens.iter().map(|_| Pace::default()).collect(),
+            tokens,
+            deadline_ns: AtomicU64::new(deadline_ns(settings.deadline)),
+            rsa_pkcs1_decryption: settings.rsa_pkcs1_decryption,
+            coalescing: settings.coalescing,
+            copies: settings.copies,
+            random_pool,
+            catalogues,
+            keys: Known::default(),
+            libraries,
+        };
+        let engine = Self { shared: Arc::new(shared) };
+        for name in &settings.host_modes {
+            engine.key(name.as_str())?.with_host_modes()?;
+        }
+        Ok(engine)
     }
 
-    /// The key with this label.
+    /// The key of this name: a label, or what [`KeyName`] offers. Names of the same key share its queues.
+    ///
+    /// A URI restricts the tokens too: the key is used only on those that it selects. Its `pin-source` means nothing
+    /// here, for the engine has logged in.
+    ///
+    /// What others have made or destroyed since the tokens' keys were listed is noticed when a name is not found, or after
+    /// a token has answered that it does not know a key: then they are listed again, each at most once a second.
     ///
     /// # Errors
-    /// `KeyNotFound`; `KeyAmbiguous` if a token holds two of this name, or tokens hold different ones.
+    /// `KeyNotFound`, to be tried again later ([`Retry::Later`](crate::Retry::Later)) if it was too soon to list a token
+    /// again; `KeyAmbiguous` if a token holds two of this name, or tokens hold different ones;
+    /// `Configuration` for a URI that asks for another module, or has attributes that nobody here understands.
     ///
     /// # Blocking
-    /// Asks the tokens once to prove that they hold the same key.
-    pub fn key(&self, name: &str) -> Result<Key> {
-        let known = self.shared.keys.lock().get(name).map(Arc::clone);
-        let version = match known {
+    /// Asks the tokens once to prove that they hold the same key; and for as long as they take to list their keys
+    /// again, at most a minute each.
+    pub fn key<'n>(&self, name: impl Into<KeyName<'n>>) -> Result<Key> {
+        check_not_forked()?;
+        let (name, shared) = (name.into(), &self.shared);
+        if let Some(uri) = name.known_uri() {
+            check_module(&shared.libraries[0], uri)?;
+        }
+        let objects = shared.objects(&name)?;
+        let version = match shared.keys.get(&objects) {
             Some(version) => version,
             None => {
-                let loaded = KeyVersion::load(name, &self.shared.tokens, &self.shared.catalogues)?;
-                self.remember(name, loaded)
+                let found = Found::find(&name, &shared.tokens, &shared.catalogues)?;
+                shared
+                    .keys
+                    .remember(found.objects(), KeyVersion::load(&found, &shared.tokens, shared.copies)?)
             }
         };
-        Ok(Key { shared: Arc::clone(&self.shared), version })
+        Ok(Key { shared: Arc::clone(shared), version })
     }
 
-    /// Generates a key under a new name, on the first token only.
+    /// Generates a key under a new name, on the first token only: a private, sensitive token key that cannot be
+    /// extracted.
+    ///
+    /// With several [instances](crate::Builder::instances) one of them makes it and the key is used in all.
     ///
     /// # Errors
-    /// `KeyAmbiguous` if the token has a key of this name; what the token answers.
+    /// `KeyAmbiguous` if the token has a key of this name; `Busy` if another instance does not come to a standstill;
+    /// what the token answers.
     ///
     /// # Blocking
     /// Until the token has made the key: seconds for large RSA keys.
     pub fn generate_key(&self, name: &str, spec: KeySpec) -> Result<Key> {
-        let token = &self.shared.tokens[0];
-        if self.shared.catalogues[0].find(name)?.is_some() {
+        check_not_forked()?;
+        let (shared, catalogue) = (&self.shared, &self.shared.catalogues[0]);
+        // Until it is known to be the only one of its name.
+        let pass = Arc::new(shared.tokens[0].pass_gate()?);
+        let holds = || catalogue.read().find(&name.into()).map(|found| found.is_some());
+        let is_taken = || !matches!(holds(), Ok(false));
+        if is_taken() {
+            // As far as is known here: it may have been destroyed elsewhere.
+            shared.list_now(0)?;
+        }
+        if is_taken() {
             return Err(Error::operator(ErrorKind::KeyAmbiguous, "the token has a key of this name"));
         }
-        let (label, wanted) = (token.info.label.clone(), name.to_owned());
-        let listed = token.with_service(move |session, epoch| {
-            let made = generate(session, &wanted, spec)?;
-            match Catalogue::list(label, session, epoch)?.find(&wanted) {
-                Ok(Some(_)) => Catalogue::list_objects(session, epoch, made.key, made.public),
-                found => {
-                    // Another process has made a key of this name at the same time: ours goes.
-                    session.destroy(made.key)?;
-                    made.public.map_or(Ok(()), |public| session.destroy(public))?;
-                    found?;
-                    Err(Error::internal("a generated key cannot be found"))
-                }
+        let wanted = name.to_owned();
+        let made = shared.write(0, &pass, move |session| generate(session, &wanted, spec))?;
+        let found = holds();
+        if !matches!(found, Ok(true)) {
+            // Another process has made a key of this name at the same time: ours goes.
+            shared.write(0, &pass, move |session| Ok(destroy(session, made.key, made.public)?))?;
+            found?;
+            return Err(Error::internal("a generated key cannot be found"));
+        }
+        let found = Found::find_on(&name.into(), 0, &shared.tokens, &shared.catalogues)?;
+        let version = KeyVersion::load(&found, &shared.tokens, shared.copies)?;
+        let version = shared.keys.replace(found.objects(), version);
+        Ok(Key { shared: Arc::clone(shared), version })
+    }
+
+    /// Destroys the key of this name on every token that holds it, for ever. Requests in flight on it fail. The keys
+    /// are listed before, so those that others have made are destroyed too.
+    ///
+    /// # Errors
+    /// `KeyNotFound`; `KeyAmbiguous` if a token holds several of this name, or if several tokens hold one and it is not
+    /// proven to be the same (an engine on one of them destroys its own): then none is destroyed; `Busy` as
+    /// [`Engine::generate_key`]; what a token answers, after which other tokens may have destroyed theirs.
+    ///
+    /// # Blocking
+    /// Until every token has answered.
+    pub fn destroy_key(&self, name: &str) -> Result<()> {
+        check_not_forked()?;
+        let shared = &self.shared;
+        let holds = |index: usize| !matches!(shared.catalogues[index].read().find(&name.into()), Ok(None));
+        for index in 0..shared.tokens.len() {
+            // So that nothing is destroyed by a handle that has become another key's.
+            shared.list_now(index).or_else(|error| if holds(index) { Err(error) } else { Ok(()) })?;
+        }
+        let found = Found::find(&name.into(), &shared.tokens, &shared.catalogues)?;
+        if found.objects().is_empty() {
+            return Err(Error::operator(ErrorKind::KeyNotFound, "nothing was destroyed"));
+        }
+        found.check_same(&shared.tokens)?;
+        for (index, listed) in found.held() {
+            shared.core.end_holds(index);
+            let (copies, original) = (Arc::clone(&shared.tokens[index].copies), listed.object);
+            shared.tokens[index].with_service(move |session, _| {
+                copies.drop_of(session, index, original);
+                Ok(())
+            })?;
+        }
+        for (index, listed) in found.held() {
+            let pass = Arc::new(shared.tokens[index].pass_gate()?);
+            // One instance destroys a token's key for all of them: those that had it listed do so no more.
+            if !shared.catalogues[index].read().lists(listed.handle()) {
+                continue;
             }
-        })?;
-        let version = KeyVersion::single(0, &self.shared.tokens, listed);
-        Ok(Key { shared: Arc::clone(&self.shared), version: self.remember(name, version) })
+            let (object, public) = (listed.object, listed.public);
+            // What is left after a failure is listed anew, too.
+            shared.write(index, &pass, move |session| Ok(destroy(session, object, public)))??;
+        }
+        Ok(())
     }
 
-    /// Keeps a key's version; one that another thread has loaded meanwhile wins.
-    fn remember(&self, name: &str, version: KeyVersion) -> Arc<KeyVersion> {
-        let mut keys = self.shared.keys.lock();
-        Arc::clone(keys.entry(name.to_owned()).or_insert_with(|| Arc::new(version)))
-    }
-
-    /// Random bytes of a token.
+    /// Random bytes of a token: up to 256 of them from a pool that is filled in bulk, unless
+    /// [`Builder::random_pool`](crate::Builder::random_pool) is off.
     pub fn random(&self, len: usize) -> Request<'_, Random> {
         Request::new(&self.shared, None, Ask::random(len), Cow::Borrowed(&[]), random)
     }
 
-    /// What the engine has done so far.
+    /// What the engine has done so far; nothing in a forked child.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::take(&self.shared.core, self.shared.library.counts())
+        if check_not_forked().is_err() {
+            return Snapshot::empty();
+        }
+        let pool = self.shared.random_pool.as_ref().map(|pool| pool.counts()).unwrap_or_default();
+        Snapshot::take(&self.shared.core, self.shared.libraries.iter().map(Library::counts), pool)
     }
 
-    /// Takes no new requests, lets those in flight finish until `limit`, fails the rest, and closes.
+    /// Takes no new requests, lets those in flight finish until `limit`, fails the rest, and closes every session.
+    /// The module itself is finalised when the engine and its keys are dropped.
     ///
-    /// Returns the number of sessions that were still inside a call at the limit.
+    /// Call it before the process exits: modules are known to crash when exit handlers run beside a thread that is
+    /// inside them (SoftHSM2 2.6.1 with OpenSSL 3). After a mere drop the end of the process waits up to 250 ms
+    /// for the engine's threads, and for no longer.
+    ///
+    /// Returns the number of sessions that were still inside a call at the limit, those whose call hangs and that were
+    /// written off too. In a forked child nothing is there to be stopped: it returns 0 at once.
     ///
     /// # Blocking
-    /// At most `limit`.
+    /// At most `limit`, and then a tenth of a second for what idles and as much per token for the sessions that
+    /// keep its login.
     pub fn drain(&self, limit: Duration) -> usize {
+        if check_not_forked().is_err() {
+            return 0;
+        }
         let core = &self.shared.core;
         let until = now().after(limit);
         core.begin_drain();
         loop {
-            let heard = core.admission.listen();
+            let mut heard = core.admission.listen(Wants::Anything);
             let left = now().until(until);
             if core.admission.requests() == 0 || left.is_zero() {
                 break;
             }
-            use event_listener::Listener;
             heard.wait_timeout(left);
         }
         core.stop();
-        core.wait_closed(until)
+        // Here and not by the watcher, so that what idles counts as closed although the time may be up.
+        core.carry_out_stop();
+        self.shared.random_pool.iter().for_each(|pool| pool.wipe());
+        let inside = core.wait_out(until.max(now().after(CLOSE_MIN)));
+        core.threads.join(now().after(CLOSE_MIN));
+        for token in &self.shared.tokens {
+            token.close_and_wait(now().until(until).max(CLOSE_MIN));
+        }
+        inside
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.shared.core.stop();
+        if check_not_forked().is_ok() {
+            self.shared.core.stop();
+            self.shared.core.threads.leave();
+            self.shared.tokens.iter().for_each(|token| token.close());
+        } else {
+            // Leaked: in a child, what a drop would close is the parent's, and its locks may be held for ever.
+            std::mem::forget(Arc::clone(&self.shared));
+        }
     }
 }
 
@@ -200,37 +320,79 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// The slots of the named tokens, each by label or serial number.
-fn find_tokens(library: &Library, names: &[String]) -> Result<Vec<Slot>> {
-    if names.is_empty() || names.len() > 64 {
-        return Err(Error::operator(ErrorKind::Configuration, "an engine needs between 1 and 64 tokens"));
-    }
-    let present = library.slots()?.into_iter().map(|slot| Ok((slot, library.token_info(slot)?)));
-    // A slot whose token cannot be read is not one of those asked for, as far as anyone can tell.
-    let present: Vec<(Slot, TokenInfo)> = present.filter_map(|found: Result<_, Error>| found.ok()).collect();
-    names.iter().map(|name| find_token(&present, name)).collect()
-}
-
-fn find_token(present: &[(Slot, TokenInfo)], name: &str) -> Result<Slot> {
-    let mut matching = present.iter().filter(|(_, info)| info.label == name || info.serial == name);
-    match (matching.next(), matching.next()) {
-        (Some((slot, _)), None) => Ok(*slot),
-        (None, _) => {
-            let labels: Vec<_> =
-                present.iter().map(|(_, info)| info.label.as_str()).filter(|l| !l.is_empty()).collect();
-            let text = format!("{name}; present are: {}", labels.join(", "));
-            Err(Error::operator(ErrorKind::TokenNotFound, text))
-        }
-        (Some(_), Some(_)) => {
-            let text = format!("{name} is the label of several tokens: use a serial number");
-            Err(Error::operator(ErrorKind::TokenNotFound, text))
-        }
-    }
-}
-
 fn list(token: &Token) -> Result<Catalogue> {
     let label = token.info.label.clone();
     token.with_service(move |session, epoch| Catalogue::list(label, session, epoch))
+}
+
+fn destroy(
+    session: &mut pkcs11::Session,
+    key: ObjectHandle,
+    public: Option<ObjectHandle>,
+) -> std::result::Result<(), Fault> {
+    session.destroy(key)?;
+    public.map_or(Ok(()), |public| session.destroy(public))
+}
+
+fn next_number() -> u64 {
+    static NUMBERS: AtomicU64 = AtomicU64::new(1);
+    NUMBERS.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The pool of random bytes of all tokens. Its fetches are long and have a cost of their own, beside that of single
+/// requests.
+fn random_pool(core: &Arc<Core>, tokens: usize) -> RandomPool {
+    let plan = plan(OperationKind::Random.index(), None) + 1;
+    RandomPool::new(Arc::clone(core), u64::MAX >> (64 - tokens), plan)
+}
+
+/// Puts the tokens into their tiers, and those out of service that are to begin so.
+fn arrange(core: &Core, tokens: &[Arc<Token>], settings: &Settings) -> Result<()> {
+    for (name, tier) in &settings.tiers {
+        core.set_tiers(mask_of(tokens, name)?, *tier);
+    }
+    for name in &settings.drained {
+        core.set_drained(mask_of(tokens, name)?, 0);
+    }
+    Ok(())
+}
+
+/// Tokens whose sessions are counted together: those that the operator has put into one scope, and those of SoftHSM2
+/// 2.6.1, where one mutex guards all tokens of the module.
+fn scopes(tokens: &[Arc<Token>], bounds: &[Bounds], named: &[(String, String)]) -> Result<Vec<Scope>> {
+    // Each instance of a module has a mutex of its own.
+    let of_module = |token: &Arc<Token>| match token.instance {
+        0 => "module".to_owned(),
+        number => format!("module instance {number}"),
+    };
+    let mut names: Vec<_> = tokens.iter().map(|token| token.is_softhsm().then(|| of_module(token))).collect();
+    for (token, scope) in named {
+        crate::schedule::dispatch::tokens(mask_of(tokens, token)?)
+            .for_each(|token| names[token] = Some(scope.clone()));
+    }
+    let mut scopes: Vec<(Option<String>, Vec<usize>)> = Vec::new();
+    for (token, name) in names.into_iter().enumerate() {
+        match scopes.iter_mut().find(|(other, _)| name.is_some() && *other == name) {
+            Some((_, members)) => members.push(token),
+            None => scopes.push((name, vec![token])),
+        }
+    }
+    let scope = |(name, members): (Option<String>, Vec<usize>)| {
+        let name = name.unwrap_or_else(|| tokens[members[0]].info.label.clone());
+        let bounds = members.iter().map(|&token| bounds[token]).collect::<Vec<_>>();
+        Scope::new(name, members, &bounds)
+    };
+    Ok(scopes.into_iter().map(scope).collect())
+}
+
+/// Starts the thread that keeps deadlines and finds calls that hang.
+fn start_watcher(core: &Arc<Core>, parker: Parker) -> Result<()> {
+    let watched = Arc::clone(core);
+    let run = move || watcher::run(&watched, &parker);
+    let started = std::thread::Builder::new().name("hsmux-watcher".into()).spawn(run);
+    let failed = |error| Error::operator(ErrorKind::Busy, format!("cannot start the watcher: {error}"));
+    core.threads.add(started.map_err(failed)?);
+    Ok(())
 }
 
 /// Gives every session its seat and worker.

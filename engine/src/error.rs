@@ -29,7 +29,10 @@ pub enum ErrorKind {
     PinRefused,
     /// The PIN is locked, or its lock-out flags say that a wrong try could lock it; nothing was sent.
     PinLocked,
-    /// No key has this name on any token of the engine.
+    /// The source of the PIN cannot be read, may be read by others, or holds no PIN; nothing was sent.
+    PinUnavailable,
+    /// No key has this name on any token of the engine; or a token does not know a key that a request was for, because
+    /// it was destroyed elsewhere: [`Engine::key`](crate::Engine::key) tells whether another has its name now.
     KeyNotFound,
     /// More than one key has this name on one token, or tokens hold different keys under it.
     KeyAmbiguous,
@@ -135,6 +138,11 @@ impl Error {
         self.retry
     }
 
+    /// What it says beyond its kind.
+    pub(crate) fn why(&self) -> &str {
+        self.detail.as_deref().unwrap_or_default()
+    }
+
     /// Whether a token executed the request.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
@@ -142,14 +150,27 @@ impl Error {
     }
 }
 
+impl Outcome {
+    /// The name of this outcome in spans: lower case, words joined by hyphens.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotDone => "not-done",
+            Self::Done => "done",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 impl ErrorKind {
     /// Every kind, in the order of their declaration.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Configuration,
         Self::Module,
         Self::TokenNotFound,
         Self::PinRefused,
         Self::PinLocked,
+        Self::PinUnavailable,
         Self::KeyNotFound,
         Self::KeyAmbiguous,
         Self::KeyMismatch,
@@ -170,6 +191,37 @@ impl ErrorKind {
         Self::Internal,
     ];
 
+    /// The name of this kind in metrics and spans: lower case, words joined by hyphens.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::Module => "module",
+            Self::TokenNotFound => "token-not-found",
+            Self::PinRefused => "pin-refused",
+            Self::PinLocked => "pin-locked",
+            Self::PinUnavailable => "pin-unavailable",
+            Self::KeyNotFound => "key-not-found",
+            Self::KeyAmbiguous => "key-ambiguous",
+            Self::KeyMismatch => "key-mismatch",
+            Self::NotPermitted => "not-permitted",
+            Self::MechanismUnavailable => "mechanism-unavailable",
+            Self::InvalidInput => "invalid-input",
+            Self::TooLarge => "too-large",
+            Self::Overloaded => "overloaded",
+            Self::DeadlineExceeded => "deadline-exceeded",
+            Self::Draining => "draining",
+            Self::DecryptFailed => "decrypt-failed",
+            Self::Hung => "hung",
+            Self::SessionLost => "session-lost",
+            Self::TokenLost => "token-lost",
+            Self::Busy => "busy",
+            Self::Device => "device",
+            Self::Forked => "forked",
+            Self::Internal => "internal",
+        }
+    }
+
     /// One line for people, lower case and without a full stop.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -179,6 +231,7 @@ impl ErrorKind {
             Self::TokenNotFound => "token not found",
             Self::PinRefused => "the token refused the PIN",
             Self::PinLocked => "the PIN is locked or close to it, so it was not sent",
+            Self::PinUnavailable => "PIN source not usable",
             Self::KeyNotFound => "no such key",
             Self::KeyAmbiguous => "key is ambiguous",
             Self::KeyMismatch => "algorithm does not fit the key",
@@ -231,6 +284,12 @@ mod tests {
     #[test]
     fn every_kind_stands_at_its_own_place_in_the_list() {
         ErrorKind::ALL.iter().enumerate().for_each(|(i, &kind)| assert_eq!(kind as usize, i));
+    }
+
+    #[test]
+    fn every_kind_has_its_own_name() {
+        let names: std::collections::HashSet<_> = ErrorKind::ALL.iter().map(|kind| kind.name()).collect();
+        assert_eq!(names.len(), ErrorKind::ALL.len());
     }
 
     #[test]

@@ -1,19 +1,29 @@
 //! Keys: what the tokens hold, under which name, and whether it is the same key everywhere.
 
 pub(crate) mod catalogue;
+pub(crate) mod copies;
+pub(crate) mod derive;
 pub(crate) mod generate;
 mod identity;
+pub(crate) mod known;
+pub(crate) mod name;
+pub(crate) mod wrap;
 
 use std::sync::Arc;
 
-use cryptoki::mechanism::MechanismType;
-
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::catalogue::{Catalogue, Listed};
-use crate::sync::{AtomicU64, Ordering};
+use crate::keys::copies::Copies;
+use crate::keys::known::Objects;
+use crate::keys::name::KeyName;
+use crate::operation::allows;
+use crate::pkcs11::Direction;
+use crate::sync::{AtomicBool, AtomicU64, Ordering, RwLock};
 use crate::token::Token;
-use crate::token::facts::KeyFacts;
-use crate::token::task::{Handle, Handles, Mechanism};
+use crate::token::facts::{KeyFacts, KeyKind};
+use crate::token::merge::Merge;
+use crate::token::object::SessionObject;
+use crate::token::task::{Call, Handles, Mechanism, Usage};
 
 /// One generation of a key's material, and where it lives.
 #[derive(Debug)]
@@ -22,50 +32,183 @@ pub(crate) struct KeyVersion {
     pub(crate) number: u64,
     pub(crate) facts: KeyFacts,
     pub(crate) handles: Arc<Handles>,
+    /// The tokens on which the key was proven to be the same: bit i is token i.
+    pub(crate) proven: u64,
     /// The tokens on which the key was proven to be the same and that offer a mechanism, by
-    /// [`Mechanism::index`]: bit i is token i. Worked out once, because every request asks.
-    eligible: [u64; Mechanism::COUNT],
+    /// [`Usage`] and [`Mechanism::index`]: bit i is token i. Worked out once, because every request asks.
+    eligible: [[u64; Mechanism::COUNT]; Usage::ALL.len()],
+    /// Whether the host may do the modes of its ciphers around single blocks.
+    host_modes: AtomicBool,
 }
 
 impl KeyVersion {
-    /// Finds a key by its label on the tokens, and uses it on all that hold the same.
-    pub(crate) fn load(name: &str, tokens: &[Arc<Token>], catalogues: &[Catalogue]) -> Result<Self> {
-        let found = catalogues.iter().map(|catalogue| catalogue.find(name)).collect::<Result<Vec<_>>>()?;
-        let first = found.iter().flatten().next();
-        let Some(first) = first else {
-            let text = format!("asked of {} tokens", tokens.len());
-            return Err(Error::operator(ErrorKind::KeyNotFound, text));
+    /// Proves what was found of a key on the tokens, and uses it on all that hold the same; there it may get copies.
+    pub(crate) fn load(found: &Found, tokens: &[Arc<Token>], copies: Copies) -> Result<Self> {
+        let held: Vec<_> = found.held().collect();
+        let Some((_, first)) = held.first() else {
+            return Err(Error::operator(ErrorKind::KeyNotFound, "it has just gone"));
         };
-        let held: Vec<(usize, &Listed)> =
-            found.iter().enumerate().filter_map(|(i, f)| Some((i, f.as_ref()?))).collect();
         let proven = identity::prove(tokens, &held)?;
-        let handle = |listed: &Listed| Handle { epoch: listed.epoch, object: listed.object };
-        let handles = Handles::new(found.iter().map(|found| found.as_ref().map(handle)));
-        Ok(Self::new(first.facts.clone(), handles, proven, tokens))
+        let handles = Handles::new(found.0.iter().map(|found| found.as_ref().map(Listed::handle)));
+        let version = Self::new(first.facts.clone(), handles, proven, tokens);
+        let used: Vec<_> = held.iter().copied().filter(|(index, _)| proven & (1 << index) != 0).collect();
+        copies::make(copies, tokens, &used, &version.handles)?;
+        Ok(version)
     }
 
-    /// A key that lives on one token.
-    pub(crate) fn single(token: usize, tokens: &[Arc<Token>], listed: Listed) -> Self {
-        let handle = Handle { epoch: listed.epoch, object: listed.object };
-        let handles = Handles::new((0..tokens.len()).map(|index| (index == token).then_some(handle)));
-        Self::new(listed.facts, handles, 1 << token, tokens)
+    /// A key that lives on one token in a session, until nobody uses it any more.
+    pub(crate) fn of_session(
+        token: usize,
+        tokens: &[Arc<Token>],
+        listed: Listed,
+        owned: SessionObject,
+    ) -> Self {
+        let by_token = (0..tokens.len()).map(|index| (index == token).then(|| listed.handle()));
+        Self::new(listed.facts.clone(), Handles::owning(by_token, Some(owned)), 1 << token, tokens)
     }
 
     /// The tokens that can run a mechanism with this key.
-    pub(crate) const fn eligible(&self, mechanism: &Mechanism) -> u64 {
-        self.eligible[mechanism.index()]
+    pub(crate) fn eligible(&self, usage: Usage, mechanism: &Mechanism, tokens: &[Arc<Token>]) -> u64 {
+        let eligible = &self.eligible[usage as usize];
+        match (mechanism, mechanism.index()) {
+            (Mechanism::RetailMac { tokens, .. }, Some(index)) => eligible[index] & tokens,
+            (_, Some(index)) => eligible[index],
+            (_, None) => offering(self.proven, tokens, |token| token.offers_for(mechanism.number(), usage)),
+        }
+    }
+
+    /// Lets the host do modes around single blocks.
+    pub(crate) fn allow_host_modes(&self) -> Result<()> {
+        let ecb = match self.facts.kind {
+            KeyKind::Aes { .. } => Mechanism::AesEcb,
+            KeyKind::TripleDes { .. } => Mechanism::TripleDesEcb,
+            _ => return Err(Error::refused(ErrorKind::KeyMismatch, "it is no key of a block cipher")),
+        };
+        let usable = self.facts.encrypt || self.facts.decrypt;
+        if !usable || !allows(&self.facts, &ecb) {
+            let text = "the key may not be used by ECB, which modes on the host are made of";
+            return Err(Error::refused(ErrorKind::NotPermitted, text));
+        }
+        self.host_modes.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How a call under this key can be merged with its like on any of these tokens.
+    pub(crate) fn merge(&self, call: &Call, mask: u64) -> Option<Merge> {
+        let merge = Merge::of(call, self.host_modes.load(Ordering::Relaxed))?;
+        let (usage, permitted) = match merge.direction() {
+            Direction::Encrypt => (Usage::Encrypt, self.facts.encrypt),
+            Direction::Decrypt => (Usage::Decrypt, self.facts.decrypt),
+        };
+        let tokens = self.eligible[usage as usize][merge.ecb().index()?];
+        (permitted && mask & !tokens == 0).then_some(merge)
     }
 
     fn new(facts: KeyFacts, handles: Handles, proven: u64, tokens: &[Arc<Token>]) -> Self {
-        let offers = |index: usize, mechanism: MechanismType| {
-            tokens.get(index).is_some_and(|token| token.offers(mechanism.into()))
-        };
-        let eligible = Mechanism::TYPES.map(|mechanism| {
-            let held = crate::schedule::dispatch::tokens(proven);
-            held.filter(|&index| offers(index, mechanism)).fold(0, |mask, index| mask | 1 << index)
+        let eligible = Usage::ALL.map(|usage| {
+            std::array::from_fn(|index| offering(proven, tokens, |token| token.has(index, usage)))
         });
-        Self { number: next_number(), facts, handles: Arc::new(handles), eligible }
+        Self {
+            number: next_number(),
+            facts,
+            handles: Arc::new(handles),
+            proven,
+            eligible,
+            host_modes: AtomicBool::new(false),
+        }
     }
+}
+
+/// Those tokens of a mask that offer something.
+fn offering(mask: u64, tokens: &[Arc<Token>], offers: impl Fn(&Token) -> bool) -> u64 {
+    let held = crate::schedule::dispatch::tokens(mask);
+    held.filter(|&index| tokens.get(index).is_some_and(|token| offers(token)))
+        .fold(0, |mask, index| mask | 1 << index)
+}
+
+/// What the tokens hold under a name, by index of the token.
+pub(crate) struct Found(Vec<Option<Listed>>);
+
+impl Found {
+    /// Looks a key up on the tokens where its name may be looked for.
+    pub(crate) fn find(
+        name: &KeyName<'_>,
+        tokens: &[Arc<Token>],
+        catalogues: &[RwLock<Catalogue>],
+    ) -> Result<Self> {
+        let of = |catalogue: &Catalogue| Ok(catalogue.find(name)?.cloned());
+        look_up(name, tokens, catalogues, of).collect::<Result<_>>().map(Self)
+    }
+
+    /// As [`Found::find`], on one token only, in every instance of the module. `token` is its index in the first one.
+    pub(crate) fn find_on(
+        name: &KeyName<'_>,
+        token: usize,
+        tokens: &[Arc<Token>],
+        catalogues: &[RwLock<Catalogue>],
+    ) -> Result<Self> {
+        let of = |(held, catalogue): (&Arc<Token>, &RwLock<Catalogue>)| match held.first == token {
+            true => Ok(catalogue.read().find(name)?.cloned()),
+            false => Ok(None),
+        };
+        tokens.iter().zip(catalogues).map(of).collect::<Result<_>>().map(Self)
+    }
+
+    /// What was found, with the index of its token.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (usize, &Listed)> {
+        self.0.iter().enumerate().filter_map(|(index, found)| Some((index, found.as_ref()?)))
+    }
+
+    /// Whether what several tokens hold is one key.
+    ///
+    /// # Errors
+    /// `KeyAmbiguous` if two differ, or if nothing shows that they do not.
+    pub(crate) fn check_same(&self, tokens: &[Arc<Token>]) -> Result<()> {
+        let held: Vec<_> = self.held().collect();
+        let proven = identity::prove(tokens, &held)?;
+        match held.iter().find(|(index, _)| proven & (1 << index) == 0) {
+            None => Ok(()),
+            Some((index, _)) => {
+                let text = format!("nothing shows that the key of token {index} is that of the other tokens");
+                Err(Error::operator(ErrorKind::KeyAmbiguous, text))
+            }
+        }
+    }
+
+    pub(crate) fn objects(&self) -> Objects {
+        self.0.iter().map(|found| found.as_ref().map(Listed::handle)).collect()
+    }
+}
+
+impl Objects {
+    /// As [`Found::find`], for whoever has asked before and needs no more.
+    pub(crate) fn find(
+        name: &KeyName<'_>,
+        tokens: &[Arc<Token>],
+        catalogues: &[RwLock<Catalogue>],
+    ) -> Result<Self> {
+        let of = |catalogue: &Catalogue| Ok(catalogue.find(name)?.map(Listed::handle));
+        let objects = look_up(name, tokens, catalogues, of).collect::<Result<Self>>()?;
+        if !objects.is_empty() {
+            return Ok(objects);
+        }
+        let named: Vec<_> = crate::token::named(tokens).collect();
+        let asked = named.iter().filter(|token| name.fits_token(&token.info)).count();
+        let of_all = if asked < named.len() { format!("{asked} of ") } else { String::new() };
+        Err(Error::operator(ErrorKind::KeyNotFound, format!("asked of {of_all}{} tokens", named.len())))
+    }
+}
+
+fn look_up<T>(
+    name: &KeyName<'_>,
+    tokens: &[Arc<Token>],
+    catalogues: &[RwLock<Catalogue>],
+    of: impl Fn(&Catalogue) -> Result<Option<T>>,
+) -> impl Iterator<Item = Result<Option<T>>> {
+    tokens.iter().zip(catalogues).map(move |(token, catalogue)| match name.fits_token(&token.info) {
+        true => of(&catalogue.read()),
+        false => Ok(None),
+    })
 }
 
 /// Numbers of key versions begin at 1: 0 stands for no key.

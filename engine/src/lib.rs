@@ -7,10 +7,20 @@
 #[doc = include_str!("../../README.md")]
 mod readme {}
 
+#[doc = include_str!("../docs/embedding.md")]
+pub mod embedding {}
+
+#[doc = include_str!("../docs/recipes.md")]
+pub mod recipes {}
+
 #[cfg(not(hsmux_loom))]
 mod builder;
 #[cfg(not(hsmux_loom))]
 mod clock;
+#[cfg(not(hsmux_loom))]
+mod coalesce;
+#[cfg(not(hsmux_loom))]
+mod config;
 #[cfg(not(hsmux_loom))]
 mod describe;
 #[cfg(not(hsmux_loom))]
@@ -26,43 +36,84 @@ mod metrics;
 #[cfg(not(hsmux_loom))]
 mod offload;
 #[cfg(not(hsmux_loom))]
+mod operate;
+#[cfg(not(hsmux_loom))]
 mod operation;
+#[cfg(all(feature = "otel", not(hsmux_loom)))]
+pub mod otel;
 #[cfg(not(hsmux_loom))]
 mod pending;
 #[cfg(not(hsmux_loom))]
+mod pin;
+#[cfg(not(hsmux_loom))]
 mod pkcs11;
+#[cfg(not(hsmux_loom))]
+mod random_pool;
 #[cfg(not(hsmux_loom))]
 mod request;
 mod schedule;
+#[cfg(not(hsmux_loom))]
+mod sessions;
 mod sync;
 #[cfg(not(hsmux_loom))]
+mod threads;
+#[cfg(not(hsmux_loom))]
 mod token;
+#[cfg(not(hsmux_loom))]
+mod uri;
 
 #[cfg(not(hsmux_loom))]
 pub use builder::{Builder, Missing};
 #[cfg(not(hsmux_loom))]
-pub use describe::{MechanismDescription, TokenDescription};
+pub use config::Config;
+#[cfg(not(hsmux_loom))]
+pub use describe::{KeyDescription, MechanismDescription, ModuleDescription, TokenDescription, inspect};
 #[cfg(not(hsmux_loom))]
 pub use engine::Engine;
 #[cfg(not(hsmux_loom))]
 pub use error::{Error, ErrorKind, Outcome, Result, Retry};
 #[cfg(not(hsmux_loom))]
-pub use key::Key;
+pub use key::{Key, SignStream, WrappedKey};
+#[cfg(not(hsmux_loom))]
+pub use keys::copies::Copies;
+#[cfg(not(hsmux_loom))]
+pub use keys::derive::AgreementKdf;
 #[cfg(not(hsmux_loom))]
 pub use keys::generate::KeySpec;
 #[cfg(not(hsmux_loom))]
-pub use metrics::{OperationSnapshot, Snapshot, Stage, TokenSnapshot};
+pub use keys::name::KeyName;
+#[cfg(not(hsmux_loom))]
+pub use keys::wrap::KeyWrap;
+#[cfg(not(hsmux_loom))]
+pub use metrics::{
+    IntervalLog, MergeSnapshot, OperationSnapshot, RandomPoolSnapshot, ScopeSnapshot, Snapshot, Stage,
+    TokenSnapshot,
+};
+#[cfg(not(hsmux_loom))]
+pub use operate::Tier;
 #[cfg(not(hsmux_loom))]
 pub use operation::{
-    AesEcb, AesGcm, Cipher, Ciphertext, Decrypt, Ecdsa, Encrypt, Hmac, Operation, OperationKind, Plaintext,
-    Random, RandomBytes, RsaPkcs1, RsaPss, Sign, SignAlgorithm, Signature, Verdict, Verify,
+    AesCbc, AesCtr, AesEcb, AesGcm, Cipher, Ciphertext, Cmac, Decrypt, Ecdsa, Ed25519, Encrypt, Hmac,
+    MacPadding, Operation, OperationKind, Plaintext, Random, RandomBytes, RawMechanism, RetailMac, RsaOaep,
+    RsaPkcs1, RsaPkcs1Encryption, RsaPss, Sign, SignAlgorithm, Signature, TripleDesCbc, TripleDesEcb,
+    Verdict, Verify,
 };
 #[cfg(not(hsmux_loom))]
 pub use pending::Pending;
 #[cfg(not(hsmux_loom))]
-pub use request::{Many, Pipeline, Refused, Request, RequestFuture, pipeline};
+pub use pin::{PinKeep, PinSource};
+#[cfg(all(feature = "baseline", not(hsmux_loom)))]
+pub use pkcs11::baseline::{BaselineCall, BaselineKey, BaselineSession, BaselineToken};
+#[cfg(not(hsmux_loom))]
+pub use request::{Many, Pipeline, Refused, Request, RequestFuture, RequestId, pipeline};
+#[cfg(not(hsmux_loom))]
+pub use schedule::controller::Adjustment;
 pub use schedule::fairness::Priority;
 #[cfg(not(hsmux_loom))]
-pub use token::facts::Curve;
+pub use sessions::Sessions;
 #[cfg(not(hsmux_loom))]
-pub use token::task::Hash;
+pub use token::facts::{Curve, KeyFlags};
+#[cfg(not(hsmux_loom))]
+pub use token::mechanism::Hash;
+#[cfg(not(hsmux_loom))]
+pub use uri::{ObjectType, Pkcs11Uri, UriError, UriErrorKind};

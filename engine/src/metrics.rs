@@ -1,15 +1,21 @@
-//! Measuring: recorders that sessions carry, and what a snapshot makes of them.
+//! Measuring: recorders that sessions carry, what a snapshot makes of them, and how exporters write it down.
 
+pub(crate) mod bounds;
 pub(crate) mod buckets;
+mod hlog;
+pub(crate) mod prometheus;
 pub(crate) mod recorder;
 mod snapshot;
 
 use hdrhistogram::Histogram;
 
 use crate::operation::OperationKind;
+pub use hlog::IntervalLog;
 use recorder::Recorder;
 pub use recorder::Stage;
-pub use snapshot::{OperationSnapshot, Snapshot, TokenSnapshot};
+pub use snapshot::{
+    MergeSnapshot, OperationSnapshot, RandomPoolSnapshot, ScopeSnapshot, Snapshot, TokenSnapshot,
+};
 
 /// What the recorders have of a stage, of one kind of operation or of all.
 pub(crate) fn histogram<'a>(

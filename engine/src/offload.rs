@@ -11,11 +11,13 @@ use crate::sync::Mutex;
 /// Inputs above this are hashed elsewhere by async requests (design: "above 16 KiB off the polling thread").
 pub(crate) const POLL_BYTES_MAX: usize = 16 << 10;
 
-/// Runs `work` on rayon's threads and waits for it without blocking.
+/// Runs `work` on rayon's threads, from now on, and waits for it without blocking.
 ///
 /// # Cancel safety
 /// If the future is dropped the work still runs to its end, and its result is dropped.
-pub(crate) async fn offload<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R> {
+pub(crate) fn offload<R: Send + 'static>(
+    work: impl FnOnce() -> R + Send + 'static,
+) -> impl Future<Output = Result<R>> + Send {
     let done = Arc::new((Mutex::new(None), Event::new()));
     let report = Arc::clone(&done);
     rayon::spawn(move || {
@@ -23,12 +25,14 @@ pub(crate) async fn offload<R: Send + 'static>(work: impl FnOnce() -> R + Send +
         *report.0.lock() = Some(value);
         report.1.notify(1);
     });
-    loop {
-        let heard = done.1.listen();
-        if let Some(value) = done.0.lock().take() {
-            return value.map_err(|_| Error::internal("a panic while the host prepared a request"));
+    async move {
+        loop {
+            let heard = done.1.listen();
+            if let Some(value) = done.0.lock().take() {
+                return value.map_err(|_| Error::internal("a panic while the host prepared a request"));
+            }
+            heard.await;
         }
-        heard.await;
     }
 }
 
@@ -36,6 +40,14 @@ pub(crate) async fn offload<R: Send + 'static>(work: impl FnOnce() -> R + Send +
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
+
+    #[test]
+    fn work_begins_before_anyone_polls_for_it() {
+        let (send, heard) = std::sync::mpsc::sync_channel(1);
+        let work = offload(move || send.send(()).is_ok());
+        heard.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+        assert!(futures::executor::block_on(work).unwrap());
+    }
 
     #[test]
     fn work_runs_elsewhere_and_a_panic_in_it_is_an_error() {

@@ -6,18 +6,27 @@
 //! session: an [`Ask`] is plain data and its methods are functions of their arguments.
 
 mod algorithm;
+mod alternatives;
 mod ask;
 mod asn1;
 mod check;
 mod encode;
+mod host;
 mod kind;
+mod lengths;
+mod name;
 mod output;
+mod padding;
 mod public;
-mod verify;
 
-pub use algorithm::{AesEcb, AesGcm, Cipher, Ecdsa, Hmac, RsaPkcs1, RsaPss, SignAlgorithm};
+pub(crate) use algorithm::FirstKey;
+pub use algorithm::{
+    AesCbc, AesCtr, AesEcb, AesGcm, Cipher, Cmac, Ecdsa, Ed25519, Hmac, MacPadding, RawMechanism, RetailMac,
+    RsaOaep, RsaPkcs1, RsaPkcs1Encryption, RsaPss, SignAlgorithm, TripleDesCbc, TripleDesEcb,
+};
 pub(crate) use ask::Ask;
-pub(crate) use encode::Scratch;
+pub(crate) use check::allows;
+pub(crate) use encode::{Scratch, digest_algorithm};
 pub use kind::OperationKind;
 pub use output::{Ciphertext, Plaintext, RandomBytes, Signature, Verdict};
 pub(crate) use output::{ciphertext, plaintext, random, signature, verdict};

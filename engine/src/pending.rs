@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use crate::clock::{Time, now};
-use crate::error::{Outcome, Result};
+use crate::error::{Error, Outcome, Result};
 use crate::operation::Operation;
-use crate::request::Finish;
+use crate::request::{Finish, Trace, check_not_forked};
 use crate::schedule::core::Core;
 use crate::schedule::deadlines::Registration;
-use crate::schedule::node::{Node, expired};
+use crate::schedule::node::{Node, Payload, expired};
 use crate::sync::{Parker, Unparker};
 
 /// A request in flight: a future, or something to [`Pending::wait`] for.
@@ -21,16 +21,32 @@ use crate::sync::{Parker, Unparker};
 #[must_use = "dropping a pending request withdraws it"]
 pub struct Pending<O: Operation> {
     core: Arc<Core>,
-    node: Arc<Node>,
+    /// None once the answer is collected.
+    node: Option<Arc<Node>>,
     deadline: Option<Time>,
     registration: Option<Registration>,
+    /// Its span, if somebody listens: closed here, on the caller's side.
+    trace: Option<Box<Trace>>,
+    /// The answer of a request that the host has carried out by itself: it never had a node.
+    answered: Option<Box<Result<O::Output>>>,
     finish: Finish<O>,
-    collected: bool,
 }
 
 impl<O: Operation> Pending<O> {
-    pub(crate) fn new(core: Arc<Core>, node: Arc<Node>, deadline: Option<Time>, finish: Finish<O>) -> Self {
-        Self { core, node, deadline, registration: None, finish, collected: false }
+    pub(crate) fn new(
+        core: Arc<Core>,
+        node: Arc<Node>,
+        deadline: Option<Time>,
+        trace: Option<Box<Trace>>,
+        finish: Finish<O>,
+    ) -> Self {
+        Self { core, node: Some(node), deadline, registration: None, trace, answered: None, finish }
+    }
+
+    /// For a request that is answered already.
+    pub(crate) fn answered(core: Arc<Core>, answer: Result<O::Output>, finish: Finish<O>) -> Self {
+        let answered = Some(Box::new(answer));
+        Self { core, node: None, deadline: None, registration: None, trace: None, answered, finish }
     }
 
     /// Waits for the output.
@@ -41,10 +57,13 @@ impl<O: Operation> Pending<O> {
     /// # Blocking
     /// Until the answer or the deadline.
     pub fn wait(mut self) -> Result<O::Output> {
-        parked(|parker, context| {
+        check_not_forked()?;
+        if let Some(answer) = self.answered.take() {
+            return *answer;
+        }
+        let answer = parked(|parker, context| {
             loop {
-                if let Poll::Ready(answer) = self.node.poll(context) {
-                    self.collected = true;
+                if let Poll::Ready(answer) = self.collect(context) {
                     return self.finish.finish(answer?);
                 }
                 match self.deadline.map(|deadline| now().until(deadline)) {
@@ -53,7 +72,8 @@ impl<O: Operation> Pending<O> {
                     None => parker.park(),
                 }
             }
-        })
+        });
+        Trace::end(&mut self.trace, answer)
     }
 
     pub(crate) const fn core(&self) -> &Arc<Core> {
@@ -62,16 +82,48 @@ impl<O: Operation> Pending<O> {
 
     /// The deadline has passed: the answer if it came just now, else the error.
     fn give_up(&mut self) -> Result<O::Output> {
-        self.collected = true;
-        if let Some(answer) = self.node.try_collect() {
+        let Some(node) = self.node.take() else { return Err(polled_again()) };
+        if let Some(answer) = node.try_collect() {
+            self.note_run(&node);
             return self.finish.finish(answer?);
         }
         self.core.counters.expired();
-        let in_lane = self.node.withdraw();
+        let in_lane = node.withdraw();
         if in_lane {
             self.core.count_withdrawn();
         }
         Err(expired(if in_lane { Outcome::NotDone } else { Outcome::Unknown }))
+    }
+
+    /// Has the watcher keep the deadline, which a future cannot do by itself.
+    pub(crate) fn register(&mut self) {
+        if let (Some(deadline), Some(node), None) = (self.deadline, &self.node, self.registration) {
+            let (registration, earliest) = self.core.deadlines.register(deadline, node);
+            self.registration = Some(registration);
+            if earliest {
+                self.core.deadline_before_look(deadline);
+            }
+        }
+    }
+
+    /// The answer, if it is there; else the waker is kept.
+    fn collect(&mut self, context: &Context<'_>) -> Poll<Result<Payload>> {
+        let Some(node) = &self.node else { return Poll::Ready(Err(polled_again())) };
+        let answer = node.poll(context);
+        if answer.is_ready() {
+            self.unregister();
+            if let Some(node) = self.node.take() {
+                self.note_run(&node);
+                Node::recycle(node);
+            }
+        }
+        answer
+    }
+
+    fn note_run(&mut self, node: &Node) {
+        if let Some(trace) = &mut self.trace {
+            trace.ran(node.ran());
+        }
     }
 
     fn unregister(&mut self) {
@@ -86,18 +138,15 @@ impl<O: Operation> Future for Pending<O> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if let Poll::Ready(answer) = this.node.poll(context) {
-            this.collected = true;
-            this.unregister();
-            return Poll::Ready(answer.and_then(|output| this.finish.finish(output)));
+        check_not_forked()?;
+        if let Some(answer) = this.answered.take() {
+            return Poll::Ready(*answer);
         }
-        if let (Some(deadline), None) = (this.deadline, this.registration) {
-            let (registration, earliest) = this.core.deadlines.register(deadline, &this.node);
-            this.registration = Some(registration);
-            if earliest {
-                this.core.deadline_before_look(deadline);
-            }
+        if let Poll::Ready(answer) = this.collect(context) {
+            let answer = answer.and_then(|output| this.finish.finish(output));
+            return Poll::Ready(Trace::end(&mut this.trace, answer));
         }
+        this.register();
         Poll::Pending
     }
 }
@@ -106,9 +155,17 @@ impl<O: Operation> Unpin for Pending<O> {}
 
 impl<O: Operation> Drop for Pending<O> {
     fn drop(&mut self) {
+        if check_not_forked().is_err() {
+            // Leaked: in a forked child, locks may be held by threads that are not there.
+            std::mem::forget((self.node.take(), self.trace.take()));
+            return;
+        }
         self.unregister();
-        if !self.collected && self.node.withdraw() {
+        let Some(node) = self.node.take() else { return };
+        if node.withdraw() {
             self.core.count_withdrawn();
+        } else if let Some(trace) = &mut self.trace {
+            trace.abandon();
         }
     }
 }
@@ -117,6 +174,10 @@ impl<O: Operation> std::fmt::Debug for Pending<O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pending").field("node", &self.node).finish_non_exhaustive()
     }
+}
+
+fn polled_again() -> Error {
+    Error::internal("a future polled after its end")
 }
 
 /// Runs a future on this thread, which sleeps meanwhile.

@@ -5,14 +5,22 @@
 
 #![expect(unsafe_code, reason = "calls through the module's function list")]
 
+#[cfg(feature = "baseline")]
+pub(crate) mod baseline;
 mod codes;
+mod copy;
 mod function;
 mod library;
 mod mechanism;
+mod message;
+mod parts;
 mod session;
 
 pub(crate) use codes::{Fault, SessionFate};
+pub(crate) use copy::refused as refused_copy;
 pub(crate) use function::{CallCounts, Function};
 pub(crate) use library::{Library, MechanismInfo, Slot, TokenInfo, forked};
 pub(crate) use mechanism::Mechanism;
+pub(crate) use message::{MESSAGE_IV_LEN, Message};
+pub(crate) use parts::Direction;
 pub(crate) use session::{ObjectHandle, Session};

@@ -1,12 +1,16 @@
 //! Requests: what is asked, before it is in flight.
 
 mod future;
+mod host;
 mod inline;
 mod many;
 mod pipeline;
 mod queue;
+mod random;
+mod trace;
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,17 +21,20 @@ use crate::clock::{Time, now};
 use crate::engine::Shared;
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::keys::KeyVersion;
-use crate::operation::{Ask, Operation};
+use crate::operation::{Ask, Operation, OperationKind};
 use crate::pending::Pending;
 use crate::schedule::fairness::Priority;
 use crate::schedule::node::expired;
-use crate::schedule::worker::may_repeat;
-use crate::token::facts::KeyFacts;
+use crate::schedule::turn::may_repeat;
+use crate::token::facts::{KeyFacts, KeyKind};
+use crate::token::task::Mechanism;
 
 pub use future::RequestFuture;
 pub use many::Many;
 pub use pipeline::{Pipeline, pipeline};
-pub(crate) use queue::Finish;
+pub(crate) use queue::{Finish, plan};
+pub use trace::RequestId;
+pub(crate) use trace::{Ran, Trace};
 
 /// A request that nothing has happened to yet: it starts with [`Request::wait`], [`Request::wait_into`],
 /// [`Request::submit`] or `.await`.
@@ -53,6 +60,8 @@ pub struct Request<'a, O: Operation> {
     priority: Priority,
     tenant: u64,
     waits_for_room: bool,
+    /// Its id and, from when it starts until it is in flight, its span; then its [`Pending`] has them.
+    trace: Option<Box<Trace>>,
 }
 
 /// Makes the output of the finished bytes.
@@ -81,7 +90,18 @@ impl<'a, O: Operation> Request<'a, O> {
         build: Build<O>,
     ) -> Self {
         let (deadline, priority) = (Deadline::Engine, Priority::Normal);
-        Self { shared, key, ask, input, build, deadline, priority, tenant: 0, waits_for_room: false }
+        Self {
+            shared,
+            key,
+            ask,
+            input,
+            build,
+            deadline,
+            priority,
+            tenant: 0,
+            waits_for_room: false,
+            trace: None,
+        }
     }
 
     /// Answers the waiter after this time at the latest, counted from when the request starts.
@@ -112,8 +132,26 @@ impl<'a, O: Operation> Request<'a, O> {
 
     /// Waits for room instead of being refused when the engine's limit on requests or bytes in flight is
     /// reached, until the deadline.
+    ///
+    /// Those who wait hear of room in the order of coming, each if it is enough for it: a large request that does not
+    /// fit holds up no small one, and may be passed by small ones for as long as they leave too little for it.
     pub fn wait_for_room(mut self) -> Self {
         self.waits_for_room = true;
+        self
+    }
+
+    /// The caller's own name for the request, in its span. Default: none.
+    ///
+    /// Every request has a `tracing` span, `request` of target `hsmux::request` at level `DEBUG`, with the caller's
+    /// current span as its parent: opened when the request starts, closed when its answer is collected, on the
+    /// caller's own threads. Its fields are `request_id`, `operation`, `size` (of the input, in bytes), `queued_us`,
+    /// `token_us` and `total_us` as [`Stage`](crate::Stage) has them, `outcome` (`done`, `not-done` or `unknown`: did
+    /// a token execute it?) and `error` ([`ErrorKind::name`], or `withdrawn` if the caller gave it up). What did not
+    /// run on a token has neither `queued_us` nor `token_us`. Payloads, keys and PINs are in no field.
+    ///
+    /// Where no subscriber wants the span it costs a load and a branch, and the id, if that is set then, is not kept.
+    pub fn request_id(mut self, id: impl Into<RequestId>) -> Self {
+        Trace::name(&mut self.trace, id.into());
         self
     }
 
@@ -126,18 +164,15 @@ impl<'a, O: Operation> Request<'a, O> {
     /// Until the answer or the deadline. Without a deadline and with an idle session, the calling thread runs
     /// the request itself.
     pub fn wait(mut self) -> Result<O::Output> {
-        let mask = self.check()?;
+        let mask = self.start()?;
         if self.ask.call().is_none() {
-            return self.run_on_host();
+            let answer = self.run_on_host();
+            return self.end(answer);
         }
-        if self.limit().is_none() {
-            match self.run_inline(mask) {
-                Some(Err(error)) if may_repeat(&error) => {}
-                Some(result) => return result,
-                None => {}
-            }
+        match self.pool() {
+            Some(pool) => self.wait_on_pool(pool, mask),
+            None => self.wait_on_token(mask),
         }
-        self.queue_for_room(mask).map_err(|refused| refused.error)?.wait()
     }
 
     /// Runs the request, waits, and leaves the output's bytes in `out`; returns how many they are.
@@ -157,25 +192,20 @@ impl<'a, O: Operation> Request<'a, O> {
     where
         O::Output: AsRef<[u8]>,
     {
-        let mask = self.check()?;
-        let needed = self.ask.final_len_max(self.facts(), self.input.len());
+        let mask = self.start()?;
+        let needed = self.ask.final_len_max(self.key_kind(), self.input.len());
         if out.len() < needed {
             let text = format!("the output takes {needed} bytes, the buffer {}", out.len());
-            return Err(Error::refused(ErrorKind::InvalidInput, text));
+            return Err(self.fail(Error::refused(ErrorKind::InvalidInput, text)));
         }
-        if self.limit().is_none()
-            && let Some(result) = self.run_inline_into(mask, out)
-        {
-            match result {
-                Err(error) if may_repeat(&error) => {}
-                result => return result.inspect_err(|_| out.zeroize()),
-            }
+        if self.ask.call().is_none() {
+            let answer = self.run_on_host();
+            return self.end(answer.and_then(|output| copy(output.as_ref(), out)));
         }
-        let output = self.queue_for_room(mask).map_err(|refused| refused.error)?.wait()?;
-        let bytes = output.as_ref();
-        // As long as the plan said at most: `needed` bounds it.
-        out[..bytes.len()].copy_from_slice(bytes);
-        Ok(bytes.len())
+        match self.pool() {
+            Some(pool) => self.wait_on_pool_into(pool, mask, out),
+            None => self.wait_on_token_into(mask, out),
+        }
     }
 
     /// Puts the request in flight.
@@ -185,27 +215,83 @@ impl<'a, O: Operation> Request<'a, O> {
     ///
     /// # Blocking
     /// Not at all, unless [`Request::wait_for_room`] was asked for: then until there is room or the deadline
-    /// has passed, so not on a thread that polls futures. A long message is hashed here.
+    /// has passed, so not on a thread that polls futures. A long message is hashed here, and what the host does by
+    /// itself (verification of signatures, encryption with RSA) is done here.
     ///
     /// # Cancel safety
     /// Dropping the [`Pending`] withdraws the request if no session has begun it; else its result is dropped.
-    pub fn submit(self) -> std::result::Result<Pending<O>, Box<Refused<'a, O>>> {
-        match self.check() {
-            Ok(mask) => self.queue_for_room(mask),
+    pub fn submit(mut self) -> std::result::Result<Pending<O>, Box<Refused<'a, O>>> {
+        match self.start() {
+            Ok(_) if self.ask.call().is_none() => {
+                let answer = self.run_on_host();
+                let answer = self.end(answer);
+                Ok(self.answered(answer))
+            }
+            Ok(mask) => match self.pool() {
+                Some(pool) => self.submit_to_pool(pool, mask),
+                None => self.queue_for_room(mask),
+            },
             Err(error) => Err(Box::new(Refused { request: self, error })),
         }
     }
 
+    /// Runs the request on this thread if it may and a session is idle, else in a lane.
+    #[inline]
+    fn wait_on_token(mut self, mask: u64) -> Result<O::Output> {
+        if self.limit().is_none() {
+            match self.run_inline(mask) {
+                Some(Err(error)) if may_repeat(&error) => {}
+                Some(result) => return self.end(result),
+                None => {}
+            }
+        }
+        self.queue_for_room(mask).map_err(|refused| refused.error)?.wait()
+    }
+
+    /// As [`Request::wait_on_token`], into the caller's memory, which has room.
+    #[inline]
+    fn wait_on_token_into(mut self, mask: u64, out: &mut [u8]) -> Result<usize>
+    where
+        O::Output: AsRef<[u8]>,
+    {
+        if self.limit().is_none()
+            && let Some(result) = self.run_inline_into(mask, out)
+        {
+            match result {
+                Err(error) if may_repeat(&error) => out.zeroize(),
+                result => return self.end(result).inspect_err(|_| out.zeroize()),
+            }
+        }
+        let output = self.queue_for_room(mask).map_err(|refused| refused.error)?.wait()?;
+        copy(output.as_ref(), out)
+    }
+
+    /// Opens the request's span, if that is not open yet, and checks the request.
+    fn start(&mut self) -> Result<u64> {
+        Trace::start(&mut self.trace, self.ask.kind(), self.input.len());
+        self.check().map_err(|error| self.fail(error))
+    }
+
+    /// Closes the request's span with its answer.
+    fn end<T>(&mut self, answer: Result<T>) -> Result<T> {
+        Trace::end(&mut self.trace, answer)
+    }
+
+    /// Closes the request's span with an error.
+    fn fail(&mut self, error: Error) -> Error {
+        // Of a `Result` without a value only the error is left.
+        self.end::<Infallible>(Err(error)).map_or_else(|error| error, |never| match never {})
+    }
+
     /// Everything that can be said without a session. Returns the tokens that can run the request.
     fn check(&self) -> Result<u64> {
-        if crate::pkcs11::forked() {
-            return Err(Error::refused(ErrorKind::Forked, "build the engine after the fork"));
-        }
+        check_not_forked()?;
         self.shared.core.check_open()?;
         if self.limit().is_some_and(|limit| limit.is_zero()) {
             return Err(expired(Outcome::NotDone));
         }
-        self.ask.check(self.facts(), self.input.len())?;
+        self.ask.check(self.facts(), &self.input)?;
+        self.check_engine()?;
         let mask = self.mask();
         if mask == 0 && self.ask.call().is_some() {
             let text = "asked of every token that holds the key";
@@ -214,37 +300,91 @@ impl<'a, O: Operation> Request<'a, O> {
         Ok(mask)
     }
 
+    /// What only this engine can say.
+    fn check_engine(&self) -> Result<()> {
+        let opens_padding =
+            self.ask.kind() == OperationKind::DecryptRsaPkcs1 || self.ask.is_raw_rsa_decryption();
+        if opens_padding && !self.shared.rsa_pkcs1_decryption {
+            let text = "the engine does not decrypt RSA PKCS#1 v1.5 unless it is told to";
+            return Err(Error::refused(ErrorKind::NotPermitted, text));
+        }
+        match self.ask.mechanism() {
+            Some(Mechanism::RetailMac { engine, .. }) if *engine != self.shared.number => {
+                let text = "the first key of the retail MAC is one of another engine";
+                Err(Error::refused(ErrorKind::InvalidInput, text))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn facts(&self) -> Option<&KeyFacts> {
         self.key.map(|version| &version.facts)
     }
 
+    fn key_kind(&self) -> Option<KeyKind> {
+        self.facts().map(|facts| facts.kind)
+    }
+
     fn limit(&self) -> Option<Duration> {
         match self.deadline {
-            Deadline::Engine => self.shared.deadline,
+            Deadline::Engine => self.shared.deadline(),
             Deadline::In(limit) => limit,
         }
     }
 
     /// When the request started, which is now, and when it is to be answered.
     fn times(&self) -> (Time, Option<Time>) {
-        let started = now();
+        self.times_from(None)
+    }
+
+    /// As [`Self::times`], for a request that may have started before.
+    fn times_from(&self, started: Option<Time>) -> (Time, Option<Time>) {
+        let started = started.unwrap_or_else(now);
         (started, self.limit().map(|limit| started.after(limit)))
+    }
+
+    /// Refuses what is to be answered before now.
+    fn check_time(&self, deadline: Option<Time>) -> Result<()> {
+        if deadline.is_some_and(|deadline| now().until(deadline).is_zero()) {
+            self.shared.core.counters.expired();
+            return Err(expired(Outcome::NotDone));
+        }
+        Ok(())
     }
 
     /// The tokens that can run it.
     fn mask(&self) -> u64 {
-        match (self.ask.mechanism(), self.key) {
-            (Some(mechanism), Some(version)) => version.eligible(mechanism),
+        match (self.ask.used(), self.key) {
+            (Some((usage, mechanism)), Some(version)) => {
+                version.eligible(usage, mechanism, &self.shared.tokens)
+            }
             // Without a mechanism: random bytes, which every token gives.
             _ => u64::MAX >> (64 - self.shared.tokens.len()),
         }
     }
+}
 
-    fn run_on_host(&self) -> Result<O::Output> {
-        let facts = self.facts().ok_or_else(|| Error::internal("a host operation without a key"))?;
-        let verdict = self.ask.verify_on_host(facts, &self.input)?;
-        (self.build)(&self.ask, vec![u8::from(verdict.is_valid())])
+/// As long as the plan said at most, which bounds it.
+fn copy(bytes: &[u8], out: &mut [u8]) -> Result<usize> {
+    let room = out.get_mut(..bytes.len()).ok_or_else(|| Error::internal("an output longer than planned"))?;
+    room.copy_from_slice(bytes);
+    Ok(bytes.len())
+}
+
+impl<O: Operation> Refused<'_, O> {
+    /// Closes the span of a request that is refused for good.
+    fn ended(mut self: Box<Self>) -> Box<Self> {
+        self.error = self.request.fail(self.error);
+        self
     }
+}
+
+/// In a forked child nothing may be called, and locks may be held by threads that are not there.
+pub(crate) fn check_not_forked() -> Result<()> {
+    if crate::pkcs11::forked() {
+        return Err(Error::refused(ErrorKind::Forked, "build the engine after the fork"));
+    }
+    Ok(())
 }
 
 impl<'a, O: Operation> IntoFuture for Request<'a, O> {

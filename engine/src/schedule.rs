@@ -2,14 +2,18 @@
 //!
 //! Nothing here knows a PKCS#11 name: a session runs a task, that is all.
 
+pub(crate) mod demotion;
 pub(crate) mod dispatch;
 pub(crate) mod fairness;
 mod idle;
 pub(crate) mod lane;
 mod run_queue;
+mod tiers;
 
 #[cfg(not(hsmux_loom))]
 pub(crate) mod admission;
+#[cfg(not(hsmux_loom))]
+pub(crate) mod controller;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod core;
 #[cfg(not(hsmux_loom))]
@@ -17,9 +21,21 @@ pub(crate) mod cost;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod deadlines;
 #[cfg(not(hsmux_loom))]
+mod gather;
+#[cfg(not(hsmux_loom))]
+pub(crate) mod meter;
+#[cfg(not(hsmux_loom))]
 pub(crate) mod node;
 #[cfg(not(hsmux_loom))]
+pub(crate) mod quiet;
+#[cfg(not(hsmux_loom))]
+pub(crate) mod scope;
+#[cfg(not(hsmux_loom))]
 pub(crate) mod seat;
+#[cfg(not(hsmux_loom))]
+pub(crate) mod turn;
+#[cfg(not(hsmux_loom))]
+pub(crate) mod waiters;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod wake;
 #[cfg(not(hsmux_loom))]

@@ -5,6 +5,12 @@
 
 pub(crate) use crossbeam::utils::CachePadded;
 
+/// Atomics for settings, which order nothing and belong to no protocol: real ones in models too, which would only
+/// grow by them.
+pub(crate) mod plain {
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+}
+
 #[cfg(not(hsmux_loom))]
 mod real {
     pub(crate) use std::sync::Arc;
@@ -12,7 +18,7 @@ mod real {
 
     pub(crate) use crossbeam::queue::SegQueue as Queue;
     pub(crate) use crossbeam::sync::{Parker, Unparker};
-    pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
+    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
     use crossbeam::atomic::AtomicCell;
 

@@ -1,6 +1,14 @@
 //! One token: found by label or serial, logged in to once, and the sessions it gives.
 
+pub(crate) mod copies;
 pub(crate) mod facts;
+pub(crate) mod gate;
+pub(crate) mod hold;
+pub(crate) mod mechanism;
+pub(crate) mod merge;
+pub(crate) mod message;
+pub(crate) mod name;
+pub(crate) mod object;
 pub(crate) mod service;
 pub(crate) mod session;
 pub(crate) mod task;
@@ -8,24 +16,67 @@ pub(crate) mod task;
 use std::time::Duration;
 
 use cryptoki_sys as sys;
-use secrecy::SecretString;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::pkcs11::{self, CallCounts, Library, MechanismInfo, Slot, TokenInfo};
+use crate::pin::Pin;
+use crate::pkcs11::{
+    self, CallCounts, Direction, Library, MechanismInfo, ObjectHandle, Slot, TokenInfo, refused_copy,
+};
 use crate::sync::{Arc, CachePadded, Mutex};
-use crate::token::service::Service;
+use crate::token::copies::Copies;
+use crate::token::gate::{Gate, Pass};
+use crate::token::hold::Holds;
+use crate::token::mechanism::{Mechanism, Usage};
+use crate::token::message::Messages;
+use crate::token::service::{Held, Service};
 use crate::token::session::Session;
 
-/// Longest time that the engine waits for a token's service thread while it starts.
-const SERVICE_LIMIT: Duration = Duration::from_secs(60);
+/// Longest time that the engine waits for a token's service thread, or for another login or write on the token.
+pub(crate) const SERVICE_LIMIT: Duration = Duration::from_secs(60);
 
-/// A token that the engine is logged in to.
+/// A token that the engine is logged in to, through one instance of its module. What further instances show of it are
+/// tokens of their own here, with sessions and handles of their own.
 pub(crate) struct Token {
     pub(crate) index: usize,
+    /// The number of the instance, from 0.
+    pub(crate) instance: usize,
+    /// The index of the same token in the first instance: its own there, and in further ones what names all of them.
+    pub(crate) first: usize,
+    /// What the first instance says of it, which names are compared with.
     pub(crate) info: TokenInfo,
     pub(crate) mechanisms: Vec<MechanismInfo>,
     service: Service<Login>,
-    counts: Arc<Mutex<Vec<Arc<CachePadded<CallCounts>>>>>,
+    counts: Arc<Mutex<Counts>>,
+    pub(crate) holds: Arc<Holds>,
+    pub(crate) copies: Arc<Copies>,
+    gate: Arc<Gate>,
+}
+
+/// Where a token stands among those of its engine.
+#[derive(Clone, Copy)]
+pub(crate) struct Standing<'a> {
+    pub(crate) index: usize,
+    pub(crate) instance: usize,
+    /// The same token in the first instance; none if this is that one.
+    pub(crate) first: Option<&'a Token>,
+}
+
+/// What an engine settles about its tokens.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms {
+    /// To send a PIN although a wrong one could lock the token.
+    pub(crate) consent: bool,
+    /// Whether sessions hold operations open.
+    pub(crate) holding: bool,
+    /// Whether they use messages of PKCS#11 3.x.
+    pub(crate) messages: bool,
+}
+
+/// PKCS#11 calls of the token's sessions.
+struct Counts {
+    live: Vec<Arc<CachePadded<CallCounts>>>,
+    /// Of sessions that are closed.
+    past: CallCounts,
 }
 
 /// What the service thread owns.
@@ -34,42 +85,87 @@ struct Login {
     slot: Slot,
     index: usize,
     epoch: u64,
+    #[expect(dead_code, reason = "bringing a lost token back will log in again")]
+    pin: Arc<Pin>,
     /// For finding keys and writing objects.
     session: pkcs11::Session,
-    counts: Arc<Mutex<Vec<Arc<CachePadded<CallCounts>>>>>,
+    counts: Arc<Mutex<Counts>>,
+    holds: Arc<Holds>,
+    /// Whether sessions may keep messages open, by direction.
+    messages: [bool; 2],
     /// Keeps the login alive: a token logs out when its last session closes (PKCS#11 2.40, 5.6). The last
     /// field, so that it closes last.
     _anchor: pkcs11::Session,
 }
 
 impl Token {
-    /// Logs in, once, and starts the service thread.
+    /// Logs in, once, and starts the service thread. The pass of the token's gate is to be kept until its first
+    /// sessions are open.
     ///
-    /// The lock-out flags are read first: where a wrong PIN could lock the token, none is sent.
-    pub(crate) fn log_in(library: &Library, slot: Slot, index: usize, pin: &SecretString) -> Result<Self> {
+    /// The lock-out flags are read first: where a wrong PIN could lock the token, none is sent without consent.
+    pub(crate) fn log_in(
+        library: &Library,
+        slot: Slot,
+        standing: Standing<'_>,
+        pin: &Arc<Pin>,
+        terms: Terms,
+    ) -> Result<(Self, Pass)> {
+        let Standing { index, instance, first } = standing;
+        let gate = Gate::of_token(library.path(), &library.token_info(slot)?);
+        let pass = gate.pass(SERVICE_LIMIT)?;
         let info = library.token_info(slot)?;
-        check_lock_out(&info)?;
+        check_lock_out(&info, terms.consent)?;
         let mechanisms = library.mechanisms(slot)?;
         let mut anchor = library.open(slot)?;
-        match anchor.login(pin) {
-            Ok(()) => {}
+        match pin.show(info.flags & sys::CKF_PROTECTED_AUTHENTICATION_PATH != 0, |pin| anchor.login(pin))? {
+            Ok(()) => library.note_login(slot),
             // Another engine of this process has logged in: a login holds for all of its sessions.
-            Err(fault) if fault.is(sys::CKR_USER_ALREADY_LOGGED_IN) => {}
+            Err(fault) if fault.is(sys::CKR_USER_ALREADY_LOGGED_IN) && library.may_be_logged_in(slot) => {}
+            Err(fault) if fault.is(sys::CKR_USER_ALREADY_LOGGED_IN) => {
+                return Err(refused_copy("a login to one holds for the other"));
+            }
             Err(fault) => return Err(fault.into()),
         }
         let session = library.open(slot)?;
-        let counts = Arc::new(Mutex::new(vec![Arc::clone(anchor.counts()), Arc::clone(session.counts())]));
+        let live = vec![Arc::clone(anchor.counts()), Arc::clone(session.counts())];
+        let holds = Holds::new(terms.holding);
+        let counts = Arc::new(Mutex::new(Counts { live, past: CallCounts::new() }));
+        let takes = |direction: Direction| {
+            let mut listed = mechanisms.iter().filter(|info| info.mechanism == sys::CKM_AES_GCM);
+            listed.any(|info| info.flags & direction.message_flag() != 0)
+        };
+        let messages = [Direction::Encrypt, Direction::Decrypt]
+            .map(|direction| terms.messages && library.has_interface_3() && takes(direction));
         let login = Login {
             library: library.clone(),
             slot,
             index,
             epoch: 1,
+            pin: Arc::clone(pin),
             session,
             counts: Arc::clone(&counts),
+            holds: Arc::clone(&holds),
+            messages,
             _anchor: anchor,
         };
         let service = Service::start(format!("hsmux-{index}-service"), login)?;
-        Ok(Self { index, info, mechanisms, service, counts })
+        let info = first.map_or(info, |first| first.info.clone());
+        let first = first.map_or(index, |first| first.index);
+        Ok((
+            Self {
+                index,
+                instance,
+                first,
+                info,
+                mechanisms,
+                service,
+                counts,
+                holds,
+                copies: Arc::default(),
+                gate,
+            },
+            pass,
+        ))
     }
 
     /// Opens a session for requests.
@@ -77,11 +173,19 @@ impl Token {
         self.service.call(SERVICE_LIMIT, Login::open)
     }
 
-    /// Has a session opened and tried (a few random bytes) on the service thread, then passed to `done` there.
-    pub(crate) fn reopen(&self, done: impl FnOnce(Result<Session>) + Send + 'static) {
+    /// Has a session opened and tried (a few random bytes) on the service thread, then passed to `done` there; none if
+    /// it is not wanted any more when its turn comes.
+    pub(crate) fn reopen(
+        &self,
+        is_wanted: impl FnOnce() -> bool + Send + 'static,
+        done: impl FnOnce(Option<Result<Session>>) + Send + 'static,
+    ) {
         self.service.post(|login| {
+            if !is_wanted() {
+                return done(None);
+            }
             let tried = login.session.random(&mut [0; 8]).map_err(Error::from);
-            done(tried.and_then(|()| login.open()));
+            done(Some(tried.and_then(|()| login.open())));
         });
     }
 
@@ -90,36 +194,144 @@ impl Token {
         &self,
         job: impl FnOnce(&mut pkcs11::Session, u64) -> Result<R> + Send + 'static,
     ) -> Result<R> {
-        self.service.call(SERVICE_LIMIT, |login| job(&mut login.session, login.epoch))
+        self.service.call(SERVICE_LIMIT, |login| {
+            let done = job(&mut login.session, login.epoch);
+            login.holds.key_changes();
+            done
+        })
+    }
+
+    /// Waits until no login and no write of this process is under way on the token, and keeps others from beginning
+    /// while the pass is kept.
+    pub(crate) fn pass_gate(&self) -> Result<Pass> {
+        self.gate.pass(SERVICE_LIMIT)
+    }
+
+    /// Waits until the service thread is outside the module, and keeps it there.
+    pub(crate) fn hold_service(&self, limit: Duration) -> Result<Held> {
+        self.service.hold(limit)
+    }
+
+    /// Closes the token's own sessions, the one that keeps the login last, as soon as its service thread is free.
+    pub(crate) fn close(&self) {
+        self.service.close();
+    }
+
+    /// As [`Token::close`], and waits for it, at most for `limit`.
+    pub(crate) fn close_and_wait(&self, limit: Duration) {
+        self.service.close_and_wait(limit);
     }
 
     /// PKCS#11 calls of all sessions that the token ever had, by function.
     pub(crate) fn add_counts(&self, sum: &CallCounts) {
-        self.counts.lock().iter().for_each(|counts| sum.add(counts));
+        let counts = self.counts.lock();
+        sum.add(&counts.past);
+        counts.live.iter().for_each(|counts| sum.add(counts));
+    }
+
+    /// Has the originals of the token's copies looked at, some time.
+    pub(crate) fn check_copies(&self) {
+        if !self.copies.begin_sweep() {
+            return;
+        }
+        let (copies, holds, index) = (Arc::clone(&self.copies), Arc::clone(&self.holds), self.index);
+        self.service.post(move |login| {
+            if copies.sweep(&mut login.session, index) {
+                holds.key_changes();
+            }
+        });
     }
 
     /// Whether the token lists a mechanism.
     pub(crate) fn offers(&self, mechanism: u64) -> bool {
         self.mechanisms.iter().any(|info| info.mechanism == mechanism)
     }
+
+    /// Whether the token lists a mechanism for this use. One that is listed without any use counts for all: some
+    /// modules leave the flags empty.
+    pub(crate) fn offers_for(&self, mechanism: u64, usage: Usage) -> bool {
+        let all = Usage::ALL.into_iter().fold(0, |flags, usage| flags | usage.flag());
+        let mut listed = self.mechanisms.iter().filter(|info| info.mechanism == mechanism);
+        listed.any(|info| info.flags & all == 0 || info.flags & usage.flag() != 0)
+    }
+
+    /// Whether the token has the mechanism at this [`Mechanism::index`] for this use, as far as its list and what is
+    /// known of its kind say.
+    pub(crate) fn has(&self, index: usize, usage: Usage) -> bool {
+        // SoftHSM2 2.6.1 lists CKM_RSA_PKCS_OAEP and refuses any hash but SHA-1, and every label.
+        let offers = self.offers_for(Mechanism::NUMBERS[index], usage);
+        match index {
+            Mechanism::OAEP_MORE => offers && !self.is_softhsm(),
+            // Made by encryption.
+            Mechanism::RETAIL_MAC => [sys::CKM_DES3_CBC, sys::CKM_DES3_ECB]
+                .into_iter()
+                .all(|number| self.offers_for(number, Usage::Encrypt)),
+            _ => offers,
+        }
+    }
+
+    /// Whether what is known of SoftHSM2 2.6.1 and not of the standard holds.
+    pub(crate) fn is_softhsm(&self) -> bool {
+        self.info.model.starts_with("SoftHSM v2")
+    }
+
+    /// Has an object destroyed some time; nobody waits for it.
+    pub(crate) fn destroy_later(&self, object: ObjectHandle) {
+        self.service.post(move |login| {
+            // It goes with the session in any case.
+            let _destroyed = login.session.destroy(object);
+            login.holds.key_changes();
+        });
+    }
+}
+
+/// Each token once, as the first instance of the module has it, in the order in which they were named.
+pub(crate) fn named(tokens: &[Arc<Token>]) -> impl Iterator<Item = &Arc<Token>> {
+    tokens.iter().filter(|token| token.first == token.index)
+}
+
+/// The same token in all instances: bit i is token i.
+pub(crate) fn instances_of(tokens: &[Arc<Token>], first: usize) -> u64 {
+    tokens.iter().filter(|token| token.first == first).fold(0, |mask, token| mask | 1 << token.index)
 }
 
 impl Login {
     fn open(&mut self) -> Result<Session> {
         let raw = self.library.open(self.slot)?;
-        self.counts.lock().push(Arc::clone(raw.counts()));
-        Ok(Session::new(raw, self.index, self.epoch))
+        self.counts.lock().add(Arc::clone(raw.counts()));
+        let messages = Messages::new(|direction| self.messages[direction as usize]);
+        Ok(Session::new(raw, self.index, self.epoch, messages, Arc::clone(&self.holds)))
+    }
+}
+
+impl Counts {
+    /// Counts a new session from now on. Those that are closed are summed up, so that sessions may come and go.
+    fn add(&mut self, new: Arc<CachePadded<CallCounts>>) {
+        let past = &self.past;
+        self.live.retain(|counts| {
+            // Nobody else holds it: its session is closed and counts no more.
+            let live = Arc::strong_count(counts) > 1;
+            if !live {
+                past.add(counts);
+            }
+            live
+        });
+        self.live.push(new);
     }
 }
 
 /// PKCS#11 2.40, `CK_TOKEN_INFO`: the flags say that the next wrong PIN locks, or that it is locked.
-fn check_lock_out(info: &TokenInfo) -> Result<()> {
+fn check_lock_out(info: &TokenInfo, consent: bool) -> Result<()> {
     let why = [
         (sys::CKF_USER_PIN_LOCKED, "is locked"),
-        (sys::CKF_USER_PIN_FINAL_TRY, "would be locked by one more wrong try"),
-        (sys::CKF_USER_PIN_COUNT_LOW, "has been tried wrongly since the last login"),
+        (sys::CKF_USER_PIN_FINAL_TRY, "would be locked by one more wrong try; it is sent with consent only"),
+        (
+            sys::CKF_USER_PIN_COUNT_LOW,
+            "has been tried wrongly since the last login; it is sent with consent only",
+        ),
     ];
-    match why.iter().find(|(flag, _)| info.flags & flag != 0) {
+    let flags = if consent { info.flags & sys::CKF_USER_PIN_LOCKED } else { info.flags };
+    match why.iter().find(|(flag, _)| flags & flag != 0) {
         Some((_, why)) => {
             Err(Error::operator(ErrorKind::PinLocked, format!("token {}: the user PIN {why}", info.label)))
         }
@@ -134,6 +346,9 @@ mod tests {
     fn info(flags: u64) -> TokenInfo {
         let text = || "pay-1".to_owned();
         TokenInfo {
+            slot: Slot::numbered(1),
+            slot_description: text(),
+            slot_manufacturer: text(),
             label: text(),
             serial: text(),
             model: text(),
@@ -145,9 +360,17 @@ mod tests {
 
     #[test]
     fn no_pin_is_sent_to_a_token_whose_flags_say_that_a_wrong_one_could_lock_it() {
-        assert!(check_lock_out(&info(0)).is_ok());
+        assert!(check_lock_out(&info(0), false).is_ok());
         for flag in [sys::CKF_USER_PIN_LOCKED, sys::CKF_USER_PIN_FINAL_TRY, sys::CKF_USER_PIN_COUNT_LOW] {
-            assert_eq!(check_lock_out(&info(flag)).unwrap_err().kind(), ErrorKind::PinLocked);
+            assert_eq!(check_lock_out(&info(flag), false).unwrap_err().kind(), ErrorKind::PinLocked);
         }
+    }
+
+    #[test]
+    fn consent_sends_the_pin_despite_a_warning_but_never_to_a_locked_token() {
+        assert!(check_lock_out(&info(sys::CKF_USER_PIN_COUNT_LOW), true).is_ok());
+        assert!(check_lock_out(&info(sys::CKF_USER_PIN_FINAL_TRY), true).is_ok());
+        let locked = info(sys::CKF_USER_PIN_LOCKED | sys::CKF_USER_PIN_COUNT_LOW);
+        assert_eq!(check_lock_out(&locked, true).unwrap_err().kind(), ErrorKind::PinLocked);
     }
 }

@@ -18,7 +18,7 @@ fn engine(softhsm: &SoftHsm, token: &TestToken<'_>) -> (Engine, Key) {
 #[test]
 fn a_flood_of_tiny_deadlines_loses_no_session_and_leaves_no_request_behind() {
     let Some(softhsm) = SoftHsm::for_tests() else { return };
-    let token = softhsm.unique_token("flood");
+    let token = softhsm.unique_token();
     let (engine, key) = engine(softhsm, &token);
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -43,7 +43,7 @@ fn a_flood_of_tiny_deadlines_loses_no_session_and_leaves_no_request_behind() {
 #[test]
 fn async_deadlines_are_kept_by_the_engine_and_dropped_futures_free_their_room() {
     let Some(softhsm) = SoftHsm::for_tests() else { return };
-    let token = softhsm.unique_token("async");
+    let token = softhsm.unique_token();
     let (engine, key) = engine(softhsm, &token);
     futures::executor::block_on(async {
         let requests = (0..900).map(|_| {
@@ -63,7 +63,7 @@ fn async_deadlines_are_kept_by_the_engine_and_dropped_futures_free_their_room() 
 #[test]
 fn a_full_engine_hands_the_request_back_and_takes_it_later() {
     let Some(softhsm) = SoftHsm::for_tests() else { return };
-    let token = softhsm.unique_token("full");
+    let token = softhsm.unique_token();
     token.import_aes("aes", &[4; 32]);
     let builder = Engine::builder().module(softhsm.module()).tokens([token.label()]).pin(PIN);
     let engine = builder.requests_max(1).bytes_max(100_000).build().unwrap();

@@ -17,7 +17,7 @@ fn engine(softhsm: &SoftHsm, tokens: &[&str]) -> Engine {
 #[test]
 fn signatures_of_generated_keys_verify_with_other_code() {
     let Some(softhsm) = SoftHsm::for_tests() else { return };
-    let token = softhsm.unique_token("sign");
+    let token = softhsm.unique_token();
     let engine = engine(softhsm, &[token.label()]);
     let key = engine.generate_key("card", KeySpec::Ec(Curve::P256)).unwrap();
     let public = p256::ecdsa::VerifyingKey::from_public_key_der(&key.public_key_der().unwrap()).unwrap();
@@ -37,7 +37,7 @@ fn signatures_of_generated_keys_verify_with_other_code() {
 #[test]
 fn one_key_on_two_tokens_is_used_on_both_and_logged_in_to_once_each() {
     let Some(softhsm) = SoftHsm::for_tests() else { return };
-    let tokens = [softhsm.unique_token("pair"), softhsm.unique_token("pair")];
+    let tokens = [softhsm.unique_token(), softhsm.unique_token()];
     for token in &tokens {
         token.import_hmac("mac", &[3; 32]);
         token.import_aes("aes", &[4; 32]);
@@ -80,7 +80,7 @@ fn one_key_on_two_tokens_is_used_on_both_and_logged_in_to_once_each() {
 #[test]
 fn bad_input_is_refused_with_its_own_kind() {
     let Some(softhsm) = SoftHsm::for_tests() else { return };
-    let token = softhsm.unique_token("bad");
+    let token = softhsm.unique_token();
     token.import_aes("aes", &[4; 32]);
     token.import_aes("twin", &[5; 32]);
     token.import_aes("twin", &[6; 32]);
@@ -88,7 +88,11 @@ fn bad_input_is_refused_with_its_own_kind() {
     let aes = engine.key("aes").unwrap();
     let kind = |result: hsmux::Result<()>| result.unwrap_err().kind();
     assert_eq!(kind(engine.key("none").map(drop)), ErrorKind::KeyNotFound);
-    assert_eq!(kind(engine.key("twin").map(drop)), ErrorKind::KeyAmbiguous);
+    let twins = engine.key("twin").map(drop).unwrap_err();
+    assert_eq!((twins.kind(), twins.outcome()), (ErrorKind::KeyAmbiguous, Outcome::NotDone));
+    let named =
+        format!("token {} holds 2 keys of this name: Aes {{ len: 32 }}, Aes {{ len: 32 }}", token.label());
+    assert!(twins.to_string().ends_with(&named), "{twins}");
     assert_eq!(kind(aes.sign(Hmac::SHA256, b"x").wait().map(drop)), ErrorKind::KeyMismatch);
     assert_eq!(kind(aes.encrypt(AesEcb, b"not a block").wait().map(drop)), ErrorKind::InvalidInput);
     let mut sealed = aes.encrypt(AesGcm::new(), b"secret").wait().unwrap().into_vec();

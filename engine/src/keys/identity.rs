@@ -7,9 +7,11 @@ use ring::digest::{SHA256, digest};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::catalogue::Listed;
+use crate::operation::allows;
 use crate::pkcs11::Mechanism;
 use crate::token::Token;
 use crate::token::facts::KeyKind;
+use crate::token::task::{Hash, Mechanism as TaskMechanism};
 
 /// What is MACed to tell MAC keys apart: a text that no protocol uses.
 const MAC_PROBE: &[u8] = b"hsmux key identity 1: this text is MACed to compare keys";
@@ -51,23 +53,39 @@ fn proof(token: &Token, listed: &Listed) -> Result<Option<Vec<u8>>> {
         return Ok(Some(crate::operation::spki_der(public)?).map(|der| hash(b"public", &der)));
     }
     let object = listed.object;
-    match facts.kind {
-        KeyKind::Generic { .. } if facts.sign => token.with_service(move |session, _| {
-            let mut mac = [0; 32];
-            let how = Mechanism::Plain(sys::CKM_SHA256_HMAC);
-            let written = session.sign(object, &how, MAC_PROBE, &mut mac)?;
-            Ok(Some(hash(b"mac", &mac[..written])))
-        }),
-        KeyKind::Aes { .. } if facts.encrypt && token.offers(sys::CKM_AES_ECB) => {
-            token.with_service(move |session, _| {
-                let mut block = [0; 16];
-                let how = Mechanism::Plain(sys::CKM_AES_ECB);
-                let written = session.encrypt(object, &how, BLOCK_PROBE, &mut block)?;
-                Ok(Some(hash(b"block", &block[..written])))
-            })
+    let can = |mechanism: &TaskMechanism| token.offers(mechanism.number()) && allows(facts, mechanism);
+    let probe = match facts.kind {
+        KeyKind::Generic { .. } if facts.sign && can(&TaskMechanism::Hmac(Hash::Sha256)) => {
+            Probe::Mac(sys::CKM_SHA256_HMAC)
         }
-        _ => Ok(None),
-    }
+        KeyKind::Aes { .. } if facts.encrypt && can(&TaskMechanism::AesEcb) => Probe::Block(sys::CKM_AES_ECB),
+        KeyKind::Aes { .. } if facts.sign && can(&TaskMechanism::AesCmac) => Probe::Mac(sys::CKM_AES_CMAC),
+        KeyKind::TripleDes { .. } if facts.encrypt && can(&TaskMechanism::TripleDesEcb) => {
+            Probe::Block(sys::CKM_DES3_ECB)
+        }
+        KeyKind::TripleDes { .. } if facts.sign && can(&TaskMechanism::TripleDesCmac) => {
+            Probe::Mac(sys::CKM_DES3_CMAC)
+        }
+        _ => return Ok(None),
+    };
+    token.with_service(move |session, _| {
+        let mut answer = [0; 32];
+        let (label, written) = match probe {
+            Probe::Mac(number) => {
+                (b"mac", session.sign(object, &Mechanism::Plain(number), MAC_PROBE, &mut answer)?)
+            }
+            Probe::Block(number) => {
+                (b"blk", session.encrypt(object, &Mechanism::Plain(number), BLOCK_PROBE, &mut answer)?)
+            }
+        };
+        Ok(Some(hash(label, &answer[..written])))
+    })
+}
+
+/// How a secret key is told from another, with the mechanism's number.
+enum Probe {
+    Mac(u64),
+    Block(u64),
 }
 
 fn hash(label: &[u8], answer: &[u8]) -> Vec<u8> {

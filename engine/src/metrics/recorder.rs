@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use crate::error::ErrorKind;
 use crate::metrics::buckets::Buckets;
 use crate::operation::OperationKind;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// A stage of a request's life that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +41,10 @@ impl Stage {
 #[derive(Debug)]
 pub(crate) struct Recorder {
     operations: [OnceLock<Box<PerOperation>>; OperationKind::ALL.len()],
+    /// Turns that were merged, their requests, and those that failed and were run request by request.
+    pub(crate) merges: [AtomicU64; 3],
+    /// The token has answered that it does not know a key.
+    missed_key: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -54,7 +58,11 @@ pub(crate) struct PerOperation {
 
 impl Recorder {
     pub(crate) fn new() -> Self {
-        Self { operations: [const { OnceLock::new() }; OperationKind::ALL.len()] }
+        Self {
+            operations: [const { OnceLock::new() }; OperationKind::ALL.len()],
+            merges: [const { AtomicU64::new(0) }; 3],
+            missed_key: AtomicBool::new(false),
+        }
     }
 
     /// A request has been served from a queue. Only by the thread that holds the session.
@@ -73,6 +81,31 @@ impl Recorder {
     /// A request has failed on the token.
     pub(crate) fn failed(&self, kind: OperationKind, error: ErrorKind) {
         bump(&self.operation(kind).errors[error as usize]);
+        if error == ErrorKind::KeyNotFound {
+            // Relaxed: who has got the error has synchronised with this thread before it looks.
+            self.missed_key.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the token has answered that it does not know a key, since that was forgotten.
+    pub(crate) fn has_missed_key(&self) -> bool {
+        self.missed_key.load(Ordering::Relaxed)
+    }
+
+    /// The token's keys are about to be listed.
+    pub(crate) fn forget_missed_key(&self) {
+        self.missed_key.store(false, Ordering::Relaxed);
+    }
+
+    /// So many requests were served together. Only by the thread that holds the session.
+    pub(crate) fn merged(&self, requests: usize) {
+        bump(&self.merges[0]);
+        add(&self.merges[1], requests as u64);
+    }
+
+    /// Requests that were to be served together had to be run one by one. Only by the thread that holds the session.
+    pub(crate) fn merge_failed(&self) {
+        bump(&self.merges[2]);
     }
 
     /// What was recorded of an operation, if any.
@@ -109,5 +142,10 @@ impl Default for PerOperation {
 
 /// Adds one without a locked instruction: there is a single writer. Relaxed: counters order nothing.
 pub(super) fn bump(counter: &AtomicU64) {
-    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    add(counter, 1);
+}
+
+/// As [`bump`], for more than one.
+fn add(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }

@@ -1,14 +1,19 @@
 //! Snapshots: what the recorders, counters and gauges of an engine say at a moment.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use hdrhistogram::Histogram;
 
+use crate::clock::{Time, now, time_of_day};
 use crate::error::ErrorKind;
 use crate::metrics::recorder::{Recorder, Stage};
 use crate::operation::OperationKind;
 use crate::pkcs11::{CallCounts, Function};
+use crate::random_pool::Counts;
+use crate::schedule::controller::Adjustment;
 use crate::schedule::core::Core;
+use crate::schedule::scope::{Decided, Scope};
 use crate::sync::Ordering;
 
 /// What an engine has done since it was built. Taking one stops nobody: requests that finish meanwhile may
@@ -16,16 +21,29 @@ use crate::sync::Ordering;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// By token, in the order in which the engine was given them.
+    /// When it was taken, by the system's clock.
+    pub taken_at: SystemTime,
+    /// When it was taken, by a clock that does not jump.
+    pub(crate) taken: Time,
+    /// By token, in the order in which the engine was given them; with several
+    /// [instances](crate::Builder::instances) all tokens of the first, then all of the second, and so on.
     pub tokens: Vec<TokenSnapshot>,
-    /// PKCS#11 calls of requests and of the engine itself, by the function's name.
+    /// How many sessions are in use, and what was decided about it: by scope, which is a token or tokens that share a
+    /// bottleneck.
+    pub scopes: Vec<ScopeSnapshot>,
+    /// PKCS#11 calls of requests and of the engine itself, by the function's name. Those that need no session
+    /// (`C_OpenSession`, `C_GetTokenInfo` and the like) are counted by module: all engines of the process together.
     pub calls: BTreeMap<&'static str, u64>,
     /// Requests in flight: queued or running.
     pub in_flight: usize,
+    /// Of those, about how many are queued.
+    pub queued: usize,
     /// Bytes of requests in flight, with answers that were not collected yet.
     pub bytes_in_flight: usize,
     /// Lanes that exist.
     pub lanes: usize,
+    /// Most requests that may be in flight, and most bytes of them.
+    pub limits: (usize, usize),
     /// Requests refused for want of room.
     pub refused: u64,
     /// Requests whose deadline passed.
@@ -36,6 +54,25 @@ pub struct Snapshot {
     pub hung: u64,
     /// Panics in wakers.
     pub panics: u64,
+    /// The pool of random bytes; all zero where it is off.
+    pub random_pool: RandomPoolSnapshot,
+}
+
+/// The pool of random bytes of a [`Snapshot`]. Requests that it serves are counted here and not among the operations of
+/// a token, which counts its refills, each as one operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RandomPoolSnapshot {
+    /// Requests that it has served.
+    pub requests: u64,
+    /// Bytes that they were given.
+    pub given: u64,
+    /// Times that it was filled from a token.
+    pub refills: u64,
+    /// Bytes that this brought.
+    pub fetched: u64,
+    /// Bytes in it now.
+    pub held: usize,
 }
 
 /// One token of a [`Snapshot`].
@@ -44,14 +81,54 @@ pub struct Snapshot {
 pub struct TokenSnapshot {
     /// The token's label.
     pub label: String,
-    /// Sessions that work or idle.
+    /// Through which instance of the module, from 0.
+    pub instance: usize,
+    /// Sessions that are open: those that work, idle, or are parked.
     pub sessions: usize,
     /// Of those, about how many are idle.
     pub idle: usize,
+    /// Of those, how many are parked: taken out of use, and kept open for when more work comes.
+    pub parked: usize,
     /// Sessions inside a call that hangs.
     pub written_off: usize,
+    /// Whether the operator has taken the token out of service ([`Engine::drain_token`](crate::Engine::drain_token)).
+    pub drained: bool,
+    /// Keys that have a warm copy.
+    pub copies: usize,
+    /// Calls that served several requests.
+    pub merges: MergeSnapshot,
     /// By kind of operation; those never asked for are left out.
     pub operations: Vec<OperationSnapshot>,
+}
+
+/// Coalescing on one token.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct MergeSnapshot {
+    /// Turns whose requests were served together.
+    pub turns: u64,
+    /// Their requests.
+    pub requests: u64,
+    /// Turns that failed together, after which each request was run by itself.
+    pub failures: u64,
+}
+
+/// The sessions of tokens that are counted together, in a [`Snapshot`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ScopeSnapshot {
+    /// The token's label, the name that [`Builder::scope`](crate::Builder::scope) gave, or `module`.
+    pub name: String,
+    /// Labels of its tokens.
+    pub tokens: Vec<String>,
+    /// Sessions in use: as many operations run at once.
+    pub in_use: usize,
+    /// Fewest that may be.
+    pub floor: usize,
+    /// Most that may be.
+    pub ceiling: usize,
+    /// How often the controller did what; all zeros where floor and ceiling are the same.
+    pub adjustments: Vec<(Adjustment, u64)>,
 }
 
 /// One kind of operation on one token.
@@ -76,27 +153,66 @@ impl OperationSnapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn take(core: &Core, library: &CallCounts) -> Self {
+    /// Of a forked child, where nothing happens and locks may be held for ever.
+    pub(crate) fn empty() -> Self {
+        Self {
+            taken_at: time_of_day(),
+            taken: now(),
+            tokens: Vec::new(),
+            scopes: Vec::new(),
+            calls: BTreeMap::new(),
+            in_flight: 0,
+            queued: 0,
+            bytes_in_flight: 0,
+            lanes: 0,
+            limits: (0, 0),
+            refused: 0,
+            expired: 0,
+            withdrawn: 0,
+            hung: 0,
+            panics: 0,
+            random_pool: RandomPoolSnapshot::default(),
+        }
+    }
+
+    pub(crate) fn take<'a>(
+        core: &Core,
+        libraries: impl Iterator<Item = &'a CallCounts>,
+        pool: Counts,
+    ) -> Self {
         let calls = CallCounts::new();
-        calls.add(library);
+        libraries.for_each(|library| calls.add(library));
         core.tokens.iter().for_each(|seats| seats.token.add_counts(&calls));
         let read = |counter: &crate::sync::AtomicU64| counter.load(Ordering::Relaxed);
         Self {
+            taken_at: time_of_day(),
+            taken: now(),
             tokens: (0..core.tokens.len()).map(|token| TokenSnapshot::take(core, token)).collect(),
+            scopes: core.scopes.iter().map(|scope| ScopeSnapshot::take(core, scope)).collect(),
             calls: Function::ALL
                 .into_iter()
                 .map(|f| (f.name(), calls.of(f)))
                 .filter(|(_, n)| *n > 0)
                 .collect(),
             in_flight: core.admission.requests(),
+            queued: core.queued(),
             bytes_in_flight: core.admission.bytes(),
             lanes: core.lane_count(),
+            limits: core.admission.limits(),
             refused: read(&core.counters.refused),
             expired: read(&core.counters.expired),
             withdrawn: read(&core.counters.withdrawn),
             hung: read(&core.counters.hung),
             panics: read(&core.counters.panics),
+            random_pool: pool.into(),
         }
+    }
+}
+
+impl From<Counts> for RandomPoolSnapshot {
+    fn from(counts: Counts) -> Self {
+        let Counts { requests, given, fetches, fetched, held } = counts;
+        Self { requests, given, refills: fetches, fetched, held }
     }
 }
 
@@ -104,13 +220,37 @@ impl TokenSnapshot {
     fn take(core: &Core, token: usize) -> Self {
         let seats = &core.tokens[token];
         let kinds = OperationKind::ALL.into_iter();
+        let (watches, limit) = (seats.watches.lock(), core.dispatch.limit(token));
+        let (sessions, parked) =
+            (watches.len(), watches.iter().filter(|watch| watch.place.index >= limit).count());
+        drop(watches);
         Self {
             label: seats.token.info.label.clone(),
-            sessions: seats.watches.lock().len(),
+            instance: seats.token.instance,
+            sessions,
+            parked,
             idle: core.dispatch.idle_about(token),
             written_off: seats.written_off.load(Ordering::Relaxed),
+            drained: core.dispatch.drained() & (1 << token) != 0,
+            copies: seats.token.copies.len(),
+            merges: MergeSnapshot::take(&seats.recorders),
             operations: kinds.filter_map(|kind| operation(&seats.recorders, kind)).collect(),
         }
+    }
+}
+
+impl MergeSnapshot {
+    fn take(recorders: &[std::sync::Arc<Recorder>]) -> Self {
+        let sum = |of: usize| recorders.iter().map(|one| one.merges[of].load(Ordering::Relaxed)).sum();
+        Self { turns: sum(0), requests: sum(1), failures: sum(2) }
+    }
+}
+
+impl ScopeSnapshot {
+    fn take(core: &Core, scope: &Scope) -> Self {
+        let Decided { in_use, floor, ceiling, adjustments } = scope.decided();
+        let tokens = scope.tokens.iter().map(|&token| core.tokens[token].token.info.label.clone());
+        Self { name: scope.name.clone(), tokens: tokens.collect(), in_use, floor, ceiling, adjustments }
     }
 }
 

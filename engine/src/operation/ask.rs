@@ -1,20 +1,27 @@
 //! What one request asks for, and what becomes of its bytes on the way to the token and back.
 
 use std::fmt;
+use std::sync::Arc;
 
-use super::algorithm::{AesGcm, Cipher, Ecdsa, Hmac, RsaPkcs1, RsaPss, SignAlgorithm};
-use super::encode::{self, Scratch, ecdsa_der_len_max};
+use cryptoki_sys as sys;
+
+use super::algorithm::{
+    AesCbc, AesCtr, AesGcm, Cipher, Cmac, Ecdsa, FirstKey, Hmac, MacPadding, RetailMac, RsaOaep, RsaPkcs1,
+    RsaPss, SignAlgorithm, TripleDesCbc,
+};
+use super::encode::{self, Scratch};
 use super::kind::OperationKind;
+use super::padding;
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
-use crate::token::facts::{KeyFacts, KeyKind};
-use crate::token::task::{Call, GCM_IV_LEN, GCM_TAG_LEN, Hash, Iv, Mechanism};
+use crate::token::facts::KeyKind;
+use crate::token::task::{AES_BLOCK_LEN, Call, DES_BLOCK_LEN, Hash, Iv, Mechanism, Usage};
 
 /// One request's "what", without its input.
 ///
-/// Built once and then used in this order: [`Ask::check`]; if [`Ask::call`] is `None`,
-/// [`Ask::verify_on_host`] and nothing else; otherwise [`Ask::bind`], [`Ask::encode`], the call into a buffer
-/// of exactly [`Ask::output_len`] bytes, [`Ask::finish`]. Nothing on that way allocates. Every method takes
-/// the caller's input, or its length, as the caller gave it.
+/// Built once and then used in this order: [`Ask::choose`]; [`Ask::check`]; if [`Ask::call`] is `None`,
+/// [`Ask::on_host`] and nothing else; otherwise [`Ask::bind`], [`Ask::encode`], the call into a buffer
+/// of exactly [`Ask::output_len`] bytes, [`Ask::finish`]. Every method takes the caller's input, or its length, as
+/// the caller gave it.
 #[derive(Clone)]
 pub(crate) struct Ask {
     pub(super) what: What,
@@ -25,49 +32,92 @@ pub(crate) struct Ask {
 /// The part of a request that the host acts on.
 #[derive(Clone)]
 pub(super) enum What {
-    /// Sign a message or, if `prehashed`, the digest of one.
-    Sign { algorithm: SignAlgorithm, prehashed: bool },
+    Sign {
+        scheme: Scheme,
+        form: Form,
+    },
     /// Verify: on the host with the public key, but a MAC by making it again on the token.
-    Verify { algorithm: SignAlgorithm, signature: Box<[u8]> },
-    /// Encrypt.
+    Verify {
+        scheme: Scheme,
+        form: Form,
+        signature: Box<[u8]>,
+    },
     Encrypt(Mode),
-    /// Decrypt.
     Decrypt(Mode),
     /// Draw so many random bytes.
-    Random { len: usize },
+    Random {
+        len: usize,
+    },
 }
 
-/// How a cipher frames its bytes.
-#[derive(Clone, Copy)]
+/// What is signed: a message, or the digest of one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Message,
+    Digest,
+}
+
+/// A [`SignAlgorithm`] without what only its mechanism needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Ecdsa(Ecdsa),
+    Ed25519,
+    RsaPkcs1(Hash),
+    RsaPss { hash: Hash, salt_len: u16 },
+    Mac(Mac),
+    Raw { output_max: Option<u32> },
+}
+
+/// The schemes that are verified by signing again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mac {
+    Hmac(Hash),
+    AesCmac,
+    TripleDesCmac,
+    Retail(MacPadding),
+}
+
+/// How a cipher frames its bytes. `front` bytes of IV stand before the body.
+#[derive(Clone)]
 pub(super) enum Mode {
-    /// `front` bytes of IV, the body, the tag.
-    AesGcm { front: usize },
+    /// The body, the tag.
+    Gcm { front: usize },
     /// Whole blocks and nothing else.
-    AesEcb,
+    Ecb { block: usize },
+    /// Whole blocks; if `padded`, of which the last ends in padding.
+    Cbc { block: usize, front: usize, padded: bool },
+    /// As long as the message.
+    Ctr { front: usize },
+    /// A block as long as the modulus.
+    Oaep { hash: Hash, label: Option<Arc<[u8]>> },
+    /// The same with the padding of PKCS#1 v1.5.
+    RsaPkcs1,
+    /// What the token makes of it.
+    Raw { output_max: Option<u32> },
 }
 
 impl Ask {
     pub(crate) fn sign(algorithm: impl Into<SignAlgorithm>) -> Self {
-        Self::signing(algorithm.into(), false)
+        Self::signing(algorithm.into(), Form::Message)
     }
 
     pub(crate) fn sign_digest(algorithm: impl Into<SignAlgorithm>) -> Self {
-        Self::signing(algorithm.into(), true)
+        Self::signing(algorithm.into(), Form::Digest)
     }
 
     pub(crate) fn verify(algorithm: impl Into<SignAlgorithm>, signature: &[u8]) -> Self {
-        let algorithm = algorithm.into();
-        let call = match algorithm {
-            SignAlgorithm::Hmac(_) => Some(Call::Sign(sign_mechanism(algorithm))),
-            SignAlgorithm::Ecdsa(_) | SignAlgorithm::RsaPkcs1(_) | SignAlgorithm::RsaPss(_) => None,
-        };
-        let kept = signature.get(..SIGNATURE_KEPT_MAX).unwrap_or(signature);
-        Self { what: What::Verify { algorithm, signature: kept.into() }, call }
+        Self::verifying(algorithm.into(), Form::Message, signature)
+    }
+
+    pub(crate) fn verify_digest(algorithm: impl Into<SignAlgorithm>, signature: &[u8]) -> Self {
+        Self::verifying(algorithm.into(), Form::Digest, signature)
     }
 
     pub(crate) fn encrypt(cipher: impl Into<Cipher>) -> Self {
         let (mode, mechanism) = cipher_parts(cipher.into());
-        Self { what: What::Encrypt(mode), call: Some(Call::Encrypt(mechanism)) }
+        // Public keys need no token.
+        let on_host = matches!(mode, Mode::Oaep { .. } | Mode::RsaPkcs1);
+        Self { what: What::Encrypt(mode), call: (!on_host).then_some(Call::Encrypt(mechanism)) }
     }
 
     pub(crate) fn decrypt(cipher: impl Into<Cipher>) -> Self {
@@ -84,67 +134,58 @@ impl Ask {
     /// To be called once the input is known and checked, before [`Ask::call`] is carried out. A second time
     /// with the same input changes nothing.
     pub(crate) fn bind(&mut self, input: &[u8]) {
-        if let (What::Decrypt(Mode::AesGcm { front: GCM_IV_LEN }), Some(Call::Decrypt(mechanism))) =
-            (&self.what, &mut self.call)
-            && let Mechanism::AesGcm { iv, .. } = mechanism
-            && let Some(front) = input.get(..GCM_IV_LEN)
+        if let (What::Decrypt(mode), Some(Call::Decrypt(mechanism))) = (&self.what, &mut self.call)
+            && let Some(front) = input.get(..mode.front()).filter(|front| !front.is_empty())
+            && let Some(iv) = mechanism.iv_mut()
         {
             *iv = Iv::Given(front.into());
         }
     }
 
-    /// What the token does, or `None` if the host answers by [`Ask::verify_on_host`].
+    /// How many random bytes it asks for, if that is what it does.
+    pub(crate) const fn random_len(&self) -> Option<usize> {
+        match self.what {
+            What::Random { len } => Some(len),
+            _ => None,
+        }
+    }
+
+    /// What the token does, or `None` if the host answers by [`Ask::on_host`].
     pub(crate) const fn call(&self) -> Option<&Call> {
         self.call.as_ref()
     }
 
-    /// Whether the host reads the whole input to hash it, in [`Ask::encode`] or [`Ask::verify_on_host`], so
+    /// Whether the host reads the whole input to hash it, in [`Ask::encode`] or [`Ask::on_host`], so
     /// that a long input should be prepared away from a thread that must not be held up.
     pub(crate) const fn hashes(&self) -> bool {
-        match &self.what {
-            What::Sign { algorithm, prehashed } => {
-                !*prehashed && !matches!(algorithm, SignAlgorithm::Hmac(_))
-            }
-            What::Verify { algorithm, .. } => !matches!(algorithm, SignAlgorithm::Hmac(_)),
-            What::Encrypt(_) | What::Decrypt(_) | What::Random { .. } => false,
+        match (&self.what, self.mechanism()) {
+            (What::Sign { form: Form::Message, .. }, Some(mechanism)) => takes_digest(mechanism),
+            (What::Verify { form: Form::Message, .. }, None) => true,
+            _ => false,
         }
     }
 
     /// What the token is given, for an input that [`Ask::check`] has accepted.
     pub(crate) fn encode<'b>(&self, input: &'b [u8], scratch: &'b mut Scratch) -> &'b [u8] {
-        match &self.what {
-            What::Sign { algorithm, prehashed: false } => encode::message(*algorithm, input, scratch),
-            What::Sign { algorithm, prehashed: true } => encode::digest(*algorithm, input, scratch),
-            What::Decrypt(Mode::AesGcm { front }) => input.get(*front..).unwrap_or_default(),
-            What::Verify { .. } | What::Encrypt(_) | What::Decrypt(Mode::AesEcb) => input,
-            What::Random { .. } => &[],
-        }
-    }
-
-    /// The length of the output buffer: room for what the module writes and for what [`Ask::finish`] makes
-    /// of it.
-    pub(crate) fn output_len(&self, facts: Option<&KeyFacts>, input_len: usize) -> usize {
-        match &self.what {
-            What::Sign { algorithm: SignAlgorithm::Ecdsa(Ecdsa { curve, der: true, .. }), .. } => {
-                ecdsa_der_len_max(*curve)
+        match (&self.what, self.mechanism()) {
+            (What::Sign { scheme, .. } | What::Verify { scheme, .. }, Some(mechanism))
+                if !takes_digest(mechanism) =>
+            {
+                match scheme {
+                    Scheme::Mac(Mac::Retail(method)) => padding::for_mac(*method, input, scratch),
+                    _ => input,
+                }
             }
-            What::Sign { algorithm, .. } => signature_len(*algorithm, facts),
-            What::Verify { .. } if self.call.is_none() => 0,
-            What::Verify { algorithm, .. } => signature_len(*algorithm, facts),
-            What::Encrypt(Mode::AesGcm { front }) => front + input_len + GCM_TAG_LEN,
-            // The body alone would be shorter by the tag, but some modules want room for all they are given.
-            What::Decrypt(Mode::AesGcm { front }) => input_len.saturating_sub(*front),
-            What::Encrypt(Mode::AesEcb) | What::Decrypt(Mode::AesEcb) => input_len,
-            What::Random { len } => *len,
-        }
-    }
-
-    /// The longest that the final form can be.
-    pub(crate) fn final_len_max(&self, facts: Option<&KeyFacts>, input_len: usize) -> usize {
-        let output_len = self.output_len(facts, input_len);
-        match &self.what {
-            What::Decrypt(Mode::AesGcm { .. }) => output_len.saturating_sub(GCM_TAG_LEN),
-            _ => output_len,
+            (What::Sign { scheme, form: Form::Message }, _) => encode::message(*scheme, input, scratch),
+            (What::Sign { scheme, form: Form::Digest }, _) => encode::digest(*scheme, input, scratch),
+            (What::Encrypt(Mode::Cbc { block, padded: true, .. }), Some(mechanism))
+                if host_pads(mechanism) =>
+            {
+                padding::pkcs7(*block, input, scratch)
+            }
+            (What::Decrypt(mode), _) => input.get(mode.front()..).unwrap_or_default(),
+            (What::Verify { .. } | What::Encrypt(_), _) => input,
+            (What::Random { .. }, _) => &[],
         }
     }
 
@@ -153,58 +194,140 @@ impl Ask {
     /// written.
     ///
     /// # Errors
-    /// [`ErrorKind::Device`] if the module claims a length that the algorithm cannot have.
-    pub(crate) fn finish(
-        &self,
-        facts: Option<&KeyFacts>,
-        output: &mut [u8],
-        written: usize,
-    ) -> Result<usize> {
-        let expected = match &self.what {
-            // PKCS#11 2.40, 2.3.1: "For signatures created by a token, the resulting signature is always of
-            // length 2nLen", so a shorter one is no signature with its zeros cut off, but a fault.
-            What::Sign { algorithm, .. } | What::Verify { algorithm, .. } => signature_len(*algorithm, facts),
-            What::Decrypt(Mode::AesGcm { .. }) => output.len().saturating_sub(GCM_TAG_LEN),
-            What::Encrypt(_) | What::Decrypt(Mode::AesEcb) | What::Random { .. } => output.len(),
-        };
-        if written != expected || written > output.len() {
-            return Err(implausible(written, expected));
+    /// [`ErrorKind::Device`] if the module claims a length that the algorithm cannot have;
+    /// [`ErrorKind::DecryptFailed`] if the padding is wrong.
+    pub(crate) fn finish(&self, key: Option<KeyKind>, output: &mut [u8], written: usize) -> Result<usize> {
+        let expected = self.written_len(key, output.len());
+        if !expected.contains(&written) || written > output.len() {
+            return Err(implausible(written, *expected.end()));
         }
-        match &self.what {
-            What::Sign { algorithm: SignAlgorithm::Ecdsa(Ecdsa { curve, der: true, .. }), .. } => {
-                encode::ecdsa_to_der(*curve, output)
+        let len = match (&self.what, self.mechanism()) {
+            (What::Sign { scheme: Scheme::Ecdsa(ecdsa), .. }, _) if ecdsa.der => {
+                return encode::ecdsa_to_der(ecdsa.curve, output);
             }
-            _ => Ok(written),
-        }
+            (What::Decrypt(Mode::Cbc { block, padded: true, .. }), Some(mechanism))
+                if host_pads(mechanism) =>
+            {
+                padding::pkcs7_len(*block, &output[..written])?
+            }
+            (What::Decrypt(Mode::Oaep { hash, label }), Some(Mechanism::RsaRaw)) => {
+                padding::take_oaep(*hash, label.as_deref().unwrap_or_default(), &mut output[..written])?
+            }
+            (What::Decrypt(Mode::RsaPkcs1), Some(Mechanism::RsaRaw)) => {
+                padding::take_pkcs1(&mut output[..written])?
+            }
+            _ => return Ok(written),
+        };
+        // Padding, and what padding was taken off by: nothing of it is the caller's.
+        output[len..].fill(0);
+        Ok(len)
     }
 
     pub(crate) const fn kind(&self) -> OperationKind {
         match &self.what {
-            What::Sign { algorithm: SignAlgorithm::RsaPkcs1(_), .. } => OperationKind::SignRsaPkcs1,
-            What::Sign { algorithm: SignAlgorithm::RsaPss(_), .. } => OperationKind::SignRsaPss,
-            What::Sign { algorithm: SignAlgorithm::Ecdsa(_), .. } => OperationKind::SignEcdsa,
-            What::Sign { algorithm: SignAlgorithm::Hmac(_), .. } => OperationKind::SignHmac,
+            What::Sign { scheme, .. } => scheme.kind(),
             What::Verify { .. } => OperationKind::Verify,
-            What::Encrypt(Mode::AesGcm { .. }) => OperationKind::EncryptAesGcm,
-            What::Encrypt(Mode::AesEcb) => OperationKind::EncryptAesEcb,
-            What::Decrypt(Mode::AesGcm { .. }) => OperationKind::DecryptAesGcm,
-            What::Decrypt(Mode::AesEcb) => OperationKind::DecryptAesEcb,
+            What::Encrypt(mode) => mode.kinds().0,
+            What::Decrypt(mode) => mode.kinds().1,
             What::Random { .. } => OperationKind::Random,
         }
     }
 
     /// The mechanism that the token runs; none for random bytes and for what the host answers.
     pub(crate) const fn mechanism(&self) -> Option<&Mechanism> {
+        match self.used() {
+            Some((_, mechanism)) => Some(mechanism),
+            None => None,
+        }
+    }
+
+    /// Whether it decrypts by a raw mechanism that takes the padding of PKCS#1 v1.5 off, or leaves it to the caller.
+    pub(crate) const fn is_raw_rsa_decryption(&self) -> bool {
+        matches!(
+            &self.call,
+            Some(Call::Decrypt(Mechanism::Raw { number: sys::CKM_RSA_PKCS | sys::CKM_RSA_X_509, .. }))
+        )
+    }
+
+    /// The hash of a request that signs or verifies a digest.
+    pub(crate) const fn hash(&self) -> Option<Hash> {
+        match &self.what {
+            What::Sign { scheme, .. } | What::Verify { scheme, .. } => scheme.hash(),
+            _ => None,
+        }
+    }
+
+    /// The mechanism that the token runs, and what for.
+    pub(crate) const fn used(&self) -> Option<(Usage, &Mechanism)> {
         match &self.call {
-            Some(Call::Sign(mechanism) | Call::Encrypt(mechanism) | Call::Decrypt(mechanism)) => {
-                Some(mechanism)
-            }
+            Some(Call::Sign(mechanism)) => Some((Usage::Sign, mechanism)),
+            Some(Call::Encrypt(mechanism)) => Some((Usage::Encrypt, mechanism)),
+            Some(Call::Decrypt(mechanism)) => Some((Usage::Decrypt, mechanism)),
             Some(Call::Random) | None => None,
         }
     }
 
-    fn signing(algorithm: SignAlgorithm, prehashed: bool) -> Self {
-        Self { what: What::Sign { algorithm, prehashed }, call: Some(Call::Sign(sign_mechanism(algorithm))) }
+    fn signing(algorithm: SignAlgorithm, form: Form) -> Self {
+        let (scheme, mechanism) = scheme_parts(algorithm);
+        Self { what: What::Sign { scheme, form }, call: Some(Call::Sign(mechanism)) }
+    }
+
+    fn verifying(algorithm: SignAlgorithm, form: Form, signature: &[u8]) -> Self {
+        let (scheme, mechanism) = scheme_parts(algorithm);
+        let on_token = matches!(scheme, Scheme::Mac(_) | Scheme::Raw { .. });
+        let kept = signature.get(..SIGNATURE_KEPT_MAX).unwrap_or(signature);
+        let what = What::Verify { scheme, form, signature: kept.into() };
+        Self { what, call: on_token.then_some(Call::Sign(mechanism)) }
+    }
+}
+
+impl Scheme {
+    const fn kind(self) -> OperationKind {
+        match self {
+            Self::RsaPkcs1(_) => OperationKind::SignRsaPkcs1,
+            Self::RsaPss { .. } => OperationKind::SignRsaPss,
+            Self::Ecdsa(_) => OperationKind::SignEcdsa,
+            Self::Ed25519 => OperationKind::SignEd25519,
+            Self::Mac(Mac::Hmac(_)) => OperationKind::SignHmac,
+            Self::Mac(Mac::AesCmac) => OperationKind::SignAesCmac,
+            Self::Mac(Mac::TripleDesCmac) => OperationKind::SignTripleDesCmac,
+            Self::Mac(Mac::Retail(_)) => OperationKind::SignRetailMac,
+            Self::Raw { .. } => OperationKind::SignRaw,
+        }
+    }
+
+    /// The hash of a scheme that signs digests.
+    pub(super) const fn hash(self) -> Option<Hash> {
+        match self {
+            Self::Ecdsa(Ecdsa { hash, .. }) | Self::RsaPkcs1(hash) | Self::RsaPss { hash, .. } => Some(hash),
+            Self::Ed25519 | Self::Mac(_) | Self::Raw { .. } => None,
+        }
+    }
+}
+
+impl Mode {
+    /// Bytes of IV in front of a ciphertext.
+    pub(super) const fn front(&self) -> usize {
+        match self {
+            Self::Gcm { front } | Self::Cbc { front, .. } | Self::Ctr { front } => *front,
+            Self::Ecb { .. } | Self::Oaep { .. } | Self::RsaPkcs1 | Self::Raw { .. } => 0,
+        }
+    }
+
+    /// Of encryption and of decryption.
+    const fn kinds(&self) -> (OperationKind, OperationKind) {
+        use OperationKind as K;
+        match self {
+            Self::Gcm { .. } => (K::EncryptAesGcm, K::DecryptAesGcm),
+            Self::Ecb { block: DES_BLOCK_LEN } => (K::EncryptTripleDesEcb, K::DecryptTripleDesEcb),
+            Self::Ecb { .. } => (K::EncryptAesEcb, K::DecryptAesEcb),
+            Self::Cbc { block: DES_BLOCK_LEN, .. } => (K::EncryptTripleDesCbc, K::DecryptTripleDesCbc),
+            Self::Cbc { .. } => (K::EncryptAesCbc, K::DecryptAesCbc),
+            Self::Ctr { .. } => (K::EncryptAesCtr, K::DecryptAesCtr),
+            Self::Oaep { .. } => (K::EncryptRsaOaep, K::DecryptRsaOaep),
+            Self::RsaPkcs1 => (K::EncryptRsaPkcs1, K::DecryptRsaPkcs1),
+            Self::Raw { .. } => (K::EncryptRaw, K::DecryptRaw),
+        }
     }
 }
 
@@ -219,20 +342,36 @@ impl fmt::Debug for Ask {
 /// 8192 bits), so that a longer one stays too long without being copied whole.
 const SIGNATURE_KEPT_MAX: usize = 8192 / 8 + 1;
 
-const fn sign_mechanism(algorithm: SignAlgorithm) -> Mechanism {
-    match algorithm {
-        SignAlgorithm::Ecdsa(_) => Mechanism::Ecdsa,
-        SignAlgorithm::RsaPkcs1(RsaPkcs1 { .. }) => Mechanism::RsaPkcs1,
-        SignAlgorithm::RsaPss(RsaPss { hash }) => Mechanism::RsaPss { hash, salt_len: salt_len(hash) },
-        SignAlgorithm::Hmac(Hmac { .. }) => Mechanism::HmacSha256,
-    }
+/// Whether the token is given what the host has hashed.
+const fn takes_digest(mechanism: &Mechanism) -> bool {
+    matches!(mechanism, Mechanism::Ecdsa | Mechanism::RsaPkcs1 | Mechanism::RsaPss { .. })
 }
 
-/// RFC 8017, 9.1, note 4: "Typical salt lengths in octets are hLen (the length of the output of the hash
-/// function Hash) and 0."
-#[expect(clippy::cast_possible_truncation, reason = "a digest has at most 64 bytes")]
-const fn salt_len(hash: Hash) -> u32 {
-    hash.len() as u32
+/// Whether the padding of a padded message is the host's work.
+pub(super) const fn host_pads(mechanism: &Mechanism) -> bool {
+    matches!(mechanism, Mechanism::AesCbc(_) | Mechanism::TripleDesCbc(_))
+}
+
+fn scheme_parts(algorithm: SignAlgorithm) -> (Scheme, Mechanism) {
+    match algorithm {
+        SignAlgorithm::Ecdsa(ecdsa) => (Scheme::Ecdsa(ecdsa), Mechanism::Ecdsa),
+        SignAlgorithm::Ed25519 => (Scheme::Ed25519, Mechanism::Ed25519),
+        SignAlgorithm::RsaPkcs1(RsaPkcs1 { hash }) => (Scheme::RsaPkcs1(hash), Mechanism::RsaPkcs1),
+        SignAlgorithm::RsaPss(RsaPss { hash, salt_len }) => {
+            (Scheme::RsaPss { hash, salt_len }, Mechanism::RsaPss { hash, salt_len: salt_len.into() })
+        }
+        SignAlgorithm::Hmac(Hmac { hash }) => (Scheme::Mac(Mac::Hmac(hash)), Mechanism::Hmac(hash)),
+        SignAlgorithm::Cmac(Cmac::Aes) => (Scheme::Mac(Mac::AesCmac), Mechanism::AesCmac),
+        SignAlgorithm::Cmac(Cmac::TripleDes) => (Scheme::Mac(Mac::TripleDesCmac), Mechanism::TripleDesCmac),
+        SignAlgorithm::RetailMac(RetailMac { first, padding }) => {
+            let FirstKey { handles, tokens, engine } = first;
+            (Scheme::Mac(Mac::Retail(padding)), Mechanism::RetailMac { first: handles, tokens, engine })
+        }
+        SignAlgorithm::Raw(raw) => (
+            Scheme::Raw { output_max: raw.output_max },
+            Mechanism::Raw { number: raw.number, parameter: raw.parameter },
+        ),
+    }
 }
 
 fn cipher_parts(cipher: Cipher) -> (Mode, Mechanism) {
@@ -240,27 +379,34 @@ fn cipher_parts(cipher: Cipher) -> (Mode, Mechanism) {
         Cipher::AesGcm(gcm) => {
             let front = gcm.front_len();
             let AesGcm { iv, aad } = gcm;
-            (Mode::AesGcm { front }, Mechanism::AesGcm { iv, aad })
+            (Mode::Gcm { front }, Mechanism::AesGcm { iv, aad })
         }
-        Cipher::AesEcb => (Mode::AesEcb, Mechanism::AesEcb),
+        Cipher::AesEcb => (Mode::Ecb { block: AES_BLOCK_LEN }, Mechanism::AesEcb),
+        Cipher::TripleDesEcb => (Mode::Ecb { block: DES_BLOCK_LEN }, Mechanism::TripleDesEcb),
+        Cipher::AesCbc(cbc) => {
+            let front = cbc.front_len();
+            let AesCbc { iv, padded } = cbc;
+            (Mode::Cbc { block: AES_BLOCK_LEN, front, padded }, Mechanism::AesCbc(iv))
+        }
+        Cipher::TripleDesCbc(cbc) => {
+            let front = cbc.front_len();
+            let TripleDesCbc { iv, padded } = cbc;
+            (Mode::Cbc { block: DES_BLOCK_LEN, front, padded }, Mechanism::TripleDesCbc(iv))
+        }
+        Cipher::AesCtr(ctr) => {
+            let front = ctr.front_len();
+            let AesCtr { iv, counter_bits } = ctr;
+            (Mode::Ctr { front }, Mechanism::AesCtr { iv, counter_bits: counter_bits.into() })
+        }
+        Cipher::RsaOaep(RsaOaep { hash, label }) => {
+            (Mode::Oaep { hash, label: label.clone() }, Mechanism::RsaOaep { hash, label })
+        }
+        Cipher::RsaPkcs1 => (Mode::RsaPkcs1, Mechanism::RsaRaw),
+        Cipher::Raw(raw) => (
+            Mode::Raw { output_max: raw.output_max },
+            Mechanism::Raw { number: raw.number, parameter: raw.parameter },
+        ),
     }
-}
-
-/// Length of the signature that the token writes.
-fn signature_len(algorithm: SignAlgorithm, facts: Option<&KeyFacts>) -> usize {
-    match algorithm {
-        SignAlgorithm::Ecdsa(Ecdsa { curve, .. }) => 2 * curve.field_len(),
-        SignAlgorithm::Hmac(Hmac { hash }) => hash.len(),
-        SignAlgorithm::RsaPkcs1(_) | SignAlgorithm::RsaPss(_) => match facts.map(|facts| facts.kind) {
-            Some(KeyKind::Rsa { bits }) => modulus_len(bits),
-            _ => 0,
-        },
-    }
-}
-
-/// Length in bytes of a modulus of so many bits.
-pub(super) const fn modulus_len(bits: u32) -> usize {
-    bits.div_ceil(8) as usize
 }
 
 #[cold]

@@ -4,24 +4,26 @@ use std::fmt;
 
 use der::Encode;
 use ring::digest;
+use zeroize::Zeroizing;
 
-use super::algorithm::SignAlgorithm;
+use super::ask::Scheme;
 use super::asn1::IntegerPair;
 use crate::error::{Error, Result};
 use crate::token::facts::Curve;
 use crate::token::task::Hash;
 
-/// Room on the stack for what the host makes of a message: a digest, or a DigestInfo with its digest.
+/// Room for what the host makes of an input: a digest or a DigestInfo on the stack, a padded message on the heap.
 pub(crate) struct Scratch {
     bytes: [u8; SCRATCH_LEN],
+    padded: Zeroizing<Vec<u8>>,
 }
 
 /// The longest DigestInfo: 19 bytes in front of a SHA-512 digest.
 const SCRATCH_LEN: usize = DIGEST_INFO_PREFIX_LEN + Hash::Sha512.len();
 
 impl Scratch {
-    pub(crate) const fn new() -> Self {
-        Self { bytes: [0; SCRATCH_LEN] }
+    pub(crate) fn new() -> Self {
+        Self { bytes: [0; SCRATCH_LEN], padded: Zeroizing::new(Vec::new()) }
     }
 
     fn hold(&mut self, prefix: &[u8], digest: &[u8]) -> &[u8] {
@@ -30,43 +32,64 @@ impl Scratch {
         self.bytes[prefix.len()..len].copy_from_slice(digest);
         &self.bytes[..len]
     }
+
+    /// A message with so many more bytes, which are zero, and where they begin.
+    pub(super) fn pad(&mut self, message: &[u8], more: usize) -> &mut [u8] {
+        self.padded.clear();
+        // At once: growing would leave copies of the message behind.
+        self.padded.reserve_exact(message.len() + more);
+        self.padded.extend_from_slice(message);
+        self.padded.resize(message.len() + more, 0);
+        &mut self.padded
+    }
+
+    /// The padded message as memory of its own, if there is one.
+    pub(crate) fn take_padded(&mut self) -> Option<Zeroizing<Vec<u8>>> {
+        (!self.padded.is_empty()).then(|| Zeroizing::new(std::mem::take(&mut *self.padded)))
+    }
 }
 
-/// Shows nothing of the digest it may hold.
+/// Shows nothing of what it may hold.
 impl fmt::Debug for Scratch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scratch").finish_non_exhaustive()
     }
 }
 
-/// The bytes that the token signs for a message.
-pub(super) fn message<'b>(algorithm: SignAlgorithm, message: &'b [u8], scratch: &'b mut Scratch) -> &'b [u8] {
-    let hash = algorithm.hash();
-    match algorithm {
-        SignAlgorithm::Hmac(_) => message,
-        SignAlgorithm::RsaPkcs1(_) => scratch.hold(digest_info_prefix(hash), hashed(hash, message).as_ref()),
-        SignAlgorithm::Ecdsa(_) | SignAlgorithm::RsaPss(_) => {
-            scratch.hold(&[], hashed(hash, message).as_ref())
-        }
+/// The bytes that the token signs for a message that the host hashes.
+pub(super) fn message<'b>(scheme: Scheme, message: &'b [u8], scratch: &'b mut Scratch) -> &'b [u8] {
+    match scheme.hash() {
+        Some(hash) => of_digest(scheme, hashed(hash, message).as_ref(), scratch),
+        None => message,
     }
 }
 
 /// The bytes that the token signs for a digest, whose length has been checked.
-pub(super) fn digest<'b>(algorithm: SignAlgorithm, digest: &'b [u8], scratch: &'b mut Scratch) -> &'b [u8] {
-    debug_assert_eq!(digest.len(), algorithm.hash().len(), "the digest of another hash");
-    match algorithm {
-        SignAlgorithm::RsaPkcs1(_) => scratch.hold(digest_info_prefix(algorithm.hash()), digest),
-        SignAlgorithm::Ecdsa(_) | SignAlgorithm::RsaPss(_) | SignAlgorithm::Hmac(_) => digest,
+pub(super) fn digest<'b>(scheme: Scheme, digest: &'b [u8], scratch: &'b mut Scratch) -> &'b [u8] {
+    debug_assert!(scheme.hash().is_none_or(|hash| hash.len() == digest.len()), "the digest of another hash");
+    of_digest(scheme, digest, scratch)
+}
+
+fn of_digest<'b>(scheme: Scheme, digest: &[u8], scratch: &'b mut Scratch) -> &'b [u8] {
+    match scheme {
+        Scheme::RsaPkcs1(hash) => scratch.hold(digest_info_prefix(hash), digest),
+        // FIPS 186-5, 6.4.1, step 2: the leftmost bits, as many as the order has. Tokens do so too, or refuse.
+        Scheme::Ecdsa(ecdsa) => scratch.hold(&[], &digest[..digest.len().min(ecdsa.digest_len())]),
+        _ => scratch.hold(&[], digest),
     }
 }
 
-fn hashed(hash: Hash, message: &[u8]) -> digest::Digest {
-    let algorithm = match hash {
+pub(super) fn hashed(hash: Hash, message: &[u8]) -> digest::Digest {
+    digest::digest(digest_algorithm(hash), message)
+}
+
+pub(crate) fn digest_algorithm(hash: Hash) -> &'static digest::Algorithm {
+    match hash {
+        Hash::Sha1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
         Hash::Sha256 => &digest::SHA256,
         Hash::Sha384 => &digest::SHA384,
         Hash::Sha512 => &digest::SHA512,
-    };
-    digest::digest(algorithm, message)
+    }
 }
 
 /// What stands in front of a digest in its DigestInfo.
@@ -75,7 +98,10 @@ fn hashed(hash: Hash, message: &[u8]) -> digest::Digest {
 /// line per hash: a constant, then the digest.
 const fn digest_info_prefix(hash: Hash) -> &'static [u8; DIGEST_INFO_PREFIX_LEN] {
     match hash {
-        Hash::Sha256 => b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20",
+        // No algorithm here signs with SHA-1.
+        Hash::Sha1 | Hash::Sha256 => {
+            b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"
+        }
         Hash::Sha384 => b"\x30\x41\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02\x05\x00\x04\x30",
         Hash::Sha512 => b"\x30\x51\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03\x05\x00\x04\x40",
     }
@@ -87,7 +113,8 @@ pub(super) const DIGEST_INFO_PREFIX_LEN: usize = 19;
 /// Longest DER form of an ECDSA signature on this curve.
 ///
 /// Each half is a tag, a length and up to one zero byte in front of the field element, and the sequence has
-/// a tag and a length; all lengths are below 128, hence one byte.
+/// a tag and a length. Lengths below 128 take one byte; the sequence of P-521 takes two, but then its halves have a
+/// first byte of at most 1 and need no zero.
 pub(super) const fn ecdsa_der_len_max(curve: Curve) -> usize {
     2 + 2 * (3 + curve.field_len())
 }
@@ -97,7 +124,7 @@ pub(super) const fn ecdsa_der_len_max(curve: Curve) -> usize {
 /// # Errors
 /// Internal, if `output` has less room than [`ecdsa_der_len_max`].
 pub(super) fn ecdsa_to_der(curve: Curve, output: &mut [u8]) -> Result<usize> {
-    let mut halves = [0; 2 * Curve::P384.field_len()];
+    let mut halves = [0; 2 * Curve::P521.field_len()];
     let halves = &mut halves[..2 * curve.field_len()];
     let fixed = output.get(..halves.len()).ok_or_else(no_room)?;
     halves.copy_from_slice(fixed);
@@ -119,11 +146,12 @@ mod tests {
     use sha2::{Digest, Sha256, Sha384, Sha512};
     use spki::AlgorithmIdentifierRef;
 
-    use super::super::algorithm::{Ecdsa, Hmac, RsaPkcs1, RsaPss};
+    use super::super::algorithm::{Ecdsa, Hmac, RsaPkcs1, RsaPss, SignAlgorithm};
+    use super::super::ask::Ask;
     use super::*;
 
     fn encoded(algorithm: impl Into<SignAlgorithm>, bytes: &[u8]) -> Vec<u8> {
-        message(algorithm.into(), bytes, &mut Scratch::new()).to_vec()
+        Ask::sign(algorithm).encode(bytes, &mut Scratch::new()).to_vec()
     }
 
     fn der_of(curve: Curve, fixed: &[u8]) -> Vec<u8> {
@@ -174,6 +202,13 @@ mod tests {
         assert_eq!(encoded(RsaPss::SHA512, b"abc"), Sha512::digest(b"abc").as_slice());
         assert_eq!(encoded(RsaPss::SHA384, b"abc"), Sha384::digest(b"abc").as_slice());
         assert_eq!(encoded(Ecdsa::P384_SHA256, b"abc"), Sha256::digest(b"abc").as_slice());
+        assert_eq!(encoded(Ecdsa::P521_SHA512, b"abc"), Sha512::digest(b"abc").as_slice());
+    }
+
+    #[test]
+    fn of_a_digest_longer_than_the_field_the_leftmost_bytes_count() {
+        assert_eq!(encoded(Ecdsa::P256_SHA512, b"abc"), Sha512::digest(b"abc")[..32]);
+        assert_eq!(encoded(Ecdsa::P384_SHA512, b"abc"), Sha512::digest(b"abc")[..48]);
     }
 
     #[test]
@@ -184,9 +219,16 @@ mod tests {
     #[test]
     fn a_digest_is_encoded_like_the_message_it_came_from() {
         let hash = Sha384::digest(b"abc");
-        for algorithm in [RsaPkcs1::SHA384.into(), RsaPss::SHA384.into(), Ecdsa::P384_SHA384.into()] {
+        let algorithms: [SignAlgorithm; 4] = [
+            RsaPkcs1::SHA384.into(),
+            RsaPss::SHA384.into(),
+            Ecdsa::P384_SHA384.into(),
+            Ecdsa::P256_SHA384.into(),
+        ];
+        for algorithm in algorithms {
+            let ask = Ask::sign_digest(algorithm.clone());
             let mut scratch = Scratch::new();
-            assert_eq!(digest(algorithm, &hash, &mut scratch), encoded(algorithm, b"abc"), "{algorithm:?}");
+            assert_eq!(ask.encode(&hash, &mut scratch), encoded(algorithm, b"abc"), "{ask:?}");
         }
     }
 
@@ -201,6 +243,11 @@ mod tests {
             let der = der_of(curve, &vec![0xFF; 2 * curve.field_len()]);
             assert_eq!(der.len(), ecdsa_der_len_max(curve));
         }
+        // 521 bits all ones in 66 bytes.
+        let half = [&[1][..], &[0xFF; 65]].concat();
+        let der = der_of(Curve::P521, &[&half[..], &half].concat());
+        assert_eq!((der.len(), &der[..3]), (139, &[0x30, 0x81, 136][..]));
+        assert!(der.len() <= ecdsa_der_len_max(Curve::P521));
     }
 
     #[test]

@@ -9,7 +9,18 @@ use crate::token::facts::{Curve, KeyFacts, KeyKind, PublicKey};
 
 /// Facts of a key that may do everything and shows no public half.
 pub(super) fn facts(kind: KeyKind) -> KeyFacts {
-    KeyFacts { kind, sign: true, verify: true, encrypt: true, decrypt: true, allowed: None, public: None }
+    KeyFacts {
+        kind,
+        sign: true,
+        verify: true,
+        encrypt: true,
+        decrypt: true,
+        derive: true,
+        wrap: true,
+        unwrap: true,
+        allowed: None,
+        public: None,
+    }
 }
 
 pub(super) fn aes() -> KeyFacts {
@@ -24,8 +35,22 @@ pub(super) fn ec(curve: Curve) -> KeyFacts {
     let public = match curve {
         Curve::P256 => p256_public(),
         Curve::P384 => p384_public(),
+        Curve::P521 => p521_public(),
     };
     KeyFacts { public: Some(public), ..facts(KeyKind::Ec(curve)) }
+}
+
+pub(super) fn triple_des() -> KeyFacts {
+    facts(KeyKind::TripleDes { len: 24 })
+}
+
+pub(super) fn ed25519() -> KeyFacts {
+    let public = PublicKey::Ed25519(ed25519_key().verifying_key().to_bytes());
+    KeyFacts { public: Some(public), ..facts(KeyKind::Ed25519) }
+}
+
+pub(super) fn ed25519_key() -> ed25519_dalek::SigningKey {
+    ed25519_dalek::SigningKey::from_bytes(&[0x5A; 32])
 }
 
 pub(super) fn rsa_2048() -> KeyFacts {
@@ -38,6 +63,13 @@ pub(super) fn p256() -> p256::ecdsa::SigningKey {
 
 pub(super) fn p384() -> p384::ecdsa::SigningKey {
     p384::ecdsa::SigningKey::from_slice(&[0x5A; 48]).unwrap()
+}
+
+pub(super) fn p521() -> p521::ecdsa::SigningKey {
+    let mut scalar = [0x5A; 66];
+    // Below the order, which has 521 bits.
+    scalar[..2].copy_from_slice(&[0, 0x5A]);
+    p521::ecdsa::SigningKey::from_slice(&scalar).unwrap()
 }
 
 /// A key of 2048 bits from two fixed primes: to find new ones for each run would take longer than all tests.
@@ -57,6 +89,11 @@ pub(super) fn p256_public() -> PublicKey {
 pub(super) fn p384_public() -> PublicKey {
     let point = p384().verifying_key().to_sec1_point(false).as_bytes().to_vec();
     PublicKey::Ec { curve: Curve::P384, point }
+}
+
+pub(super) fn p521_public() -> PublicKey {
+    let point = p521().verifying_key().to_sec1_point(false).as_bytes().to_vec();
+    PublicKey::Ec { curve: Curve::P521, point }
 }
 
 pub(super) fn rsa_public() -> PublicKey {

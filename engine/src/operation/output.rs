@@ -6,10 +6,9 @@ use std::ops::Deref;
 use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
-use super::algorithm::SignAlgorithm;
-use super::ask::{Ask, Mode, What};
+use super::ask::{Ask, Mode, Scheme, What};
 use crate::error::{Error, Result};
-use crate::token::task::{GCM_TAG_LEN, Iv, Mechanism};
+use crate::token::task::{GCM_TAG_LEN, Iv};
 
 /// A signature or a MAC.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -29,8 +28,8 @@ pub enum Verdict {
 
 /// The result of an encryption.
 ///
-/// [`Ciphertext::as_bytes`] is what decryption takes: `iv || body || tag` for AES-GCM with an IV drawn by the
-/// engine, `body || tag` with an IV from the caller, the blocks alone for AES-ECB.
+/// [`Ciphertext::as_bytes`] is what decryption takes: an IV or counter block that the engine drew, then the body,
+/// then the tag of AES-GCM.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ciphertext {
     bytes: Vec<u8>,
@@ -82,19 +81,19 @@ impl Ciphertext {
         &self.bytes
     }
 
-    /// The IV, whoever chose it; empty for AES-ECB.
+    /// The IV or counter block, whoever chose it; empty where there is none.
     #[must_use]
     pub fn iv(&self) -> &[u8] {
         if self.front_len == 0 { &self.given_iv } else { &self.bytes[..self.front_len] }
     }
 
-    /// The encrypted message, as long as the message itself.
+    /// The encrypted message: as long as the message itself, but for padding.
     #[must_use]
     pub fn body(&self) -> &[u8] {
         &self.bytes[self.front_len..self.bytes.len() - self.tag_len]
     }
 
-    /// The authentication tag; empty for AES-ECB.
+    /// The authentication tag; empty but for AES-GCM.
     #[must_use]
     pub fn tag(&self) -> &[u8] {
         &self.bytes[self.bytes.len() - self.tag_len..]
@@ -148,7 +147,7 @@ pub(crate) fn signature(_ask: &Ask, bytes: Vec<u8>) -> Result<Signature> {
 pub(crate) fn verdict(ask: &Ask, bytes: Vec<u8>) -> Result<Verdict> {
     let made = Zeroizing::new(bytes);
     match &ask.what {
-        What::Verify { algorithm: SignAlgorithm::Hmac(_), signature } => {
+        What::Verify { scheme: Scheme::Mac(_), signature, .. } => {
             Ok(Verdict::from_valid(same(&made, signature)))
         }
         // The host has verified a signature: one byte says how it came out.
@@ -172,15 +171,15 @@ fn same(made: &[u8], given: &[u8]) -> bool {
 /// Internal, if the request is no encryption or the bytes are too few.
 pub(crate) fn ciphertext(ask: &Ask, bytes: Vec<u8>) -> Result<Ciphertext> {
     let (front_len, tag_len) = match &ask.what {
-        What::Encrypt(Mode::AesGcm { front }) => (*front, GCM_TAG_LEN),
-        What::Encrypt(Mode::AesEcb) => (0, 0),
+        What::Encrypt(mode @ Mode::Gcm { .. }) => (mode.front(), GCM_TAG_LEN),
+        What::Encrypt(mode) => (mode.front(), 0),
         _ => return Err(Error::internal("a ciphertext was asked of a request that does not encrypt")),
     };
     if bytes.len() < front_len + tag_len {
         return Err(Error::internal("a ciphertext shorter than its IV and tag"));
     }
-    let given_iv = match ask.mechanism() {
-        Some(Mechanism::AesGcm { iv: Iv::Given(iv), .. }) => iv.clone(),
+    let given_iv = match ask.mechanism().and_then(|mechanism| mechanism.iv()) {
+        Some(Iv::Given(iv)) => iv.clone(),
         _ => SmallVec::new(),
     };
     Ok(Ciphertext { bytes, given_iv, front_len, tag_len })

@@ -16,6 +16,8 @@ pub(crate) fn spki_der(public: &PublicKey) -> Result<Vec<u8>> {
     match public {
         PublicKey::Rsa { modulus, exponent } => rsa(modulus, exponent),
         PublicKey::Ec { curve, point } => ec(*curve, point),
+        // RFC 8410, 3: "the parameters MUST be absent".
+        PublicKey::Ed25519(point) => info(ED25519, None, point),
     }
 }
 
@@ -25,7 +27,7 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Vec<u8>> {
     }
     let key = IntegerPair::new(modulus, exponent).and_then(|pair| pair.to_der()).map_err(|_| malformed())?;
     // RFC 3279, 2.3.1: "The parameters field MUST have ASN.1 type NULL for this algorithm identifier."
-    info(RSA_ENCRYPTION, AnyRef::NULL, &key)
+    info(RSA_ENCRYPTION, Some(AnyRef::NULL), &key)
 }
 
 fn ec(curve: Curve, point: &[u8]) -> Result<Vec<u8>> {
@@ -36,14 +38,15 @@ fn ec(curve: Curve, point: &[u8]) -> Result<Vec<u8>> {
     let name = match curve {
         Curve::P256 => &SECP256R1,
         Curve::P384 => &SECP384R1,
+        Curve::P521 => &SECP521R1,
     };
-    info(EC_PUBLIC_KEY, AnyRef::from(name), point)
+    info(EC_PUBLIC_KEY, Some(AnyRef::from(name)), point)
 }
 
-fn info(oid: ObjectIdentifier, parameters: AnyRef<'_>, key: &[u8]) -> Result<Vec<u8>> {
+fn info(oid: ObjectIdentifier, parameters: Option<AnyRef<'_>>, key: &[u8]) -> Result<Vec<u8>> {
     let encode = || {
         SubjectPublicKeyInfoRef {
-            algorithm: AlgorithmIdentifierRef { oid, parameters: Some(parameters) },
+            algorithm: AlgorithmIdentifierRef { oid, parameters },
             subject_public_key: BitStringRef::from_bytes(key)?,
         }
         .to_der()
@@ -67,6 +70,12 @@ const SECP256R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.
 
 /// RFC 5480, 2.1.1.1.
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+
+/// RFC 5480, 2.1.1.1.
+const SECP521R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
+
+/// RFC 8410, 3.
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
 #[cfg(test)]
 mod tests {

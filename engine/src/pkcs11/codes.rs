@@ -2,6 +2,8 @@
 //!
 //! Written from PKCS#11 2.40 and 3.x, section 5.1, and from what modules really do with them.
 
+use cryptoki_sys as sys;
+
 use crate::error::{Error, ErrorKind, Outcome, Retry};
 use crate::pkcs11::function::Function;
 
@@ -26,6 +28,8 @@ pub(crate) enum Code {
     Forked,
     /// The function list has no such function.
     Missing,
+    /// The module answered `CKR_OK`, but had put another IV in the place of the one it was given.
+    IvReplaced,
 }
 
 /// What becomes of the session after a fault.
@@ -63,18 +67,33 @@ impl Fault {
         self.code == Code::Returned(code)
     }
 
+    /// Whether the module does not have what was called, or not with this mechanism. Nothing ran.
+    pub(crate) fn is_unsupported(self) -> bool {
+        let codes =
+            [sys::CKR_FUNCTION_NOT_SUPPORTED, sys::CKR_MECHANISM_INVALID, sys::CKR_MECHANISM_PARAM_INVALID];
+        self.code == Code::Missing || codes.into_iter().any(|code| self.is(code))
+    }
+
     /// Reads the table, and the few rules that depend on the function.
     pub(crate) fn class(self) -> Class {
         let code = match self.code {
             Code::Returned(code) => code,
             Code::Forked => return class(K::Forked, R::Never, O::NotDone, F::Keep),
             Code::Missing => return class(K::Module, R::Operator, O::NotDone, F::Keep),
+            Code::IvReplaced => return class(K::Device, R::Operator, O::Done, F::Keep),
         };
         let mut class = find(code).map_or(UNLISTED, |row| row.class);
-        if self.function == Function::Decrypt && is_bad_ciphertext(code) {
-            // All verdicts on a ciphertext look alike; modules differ in which code they use.
-            class =
-                Class { kind: K::DecryptFailed, retry: R::Never, outcome: O::Done, session: class.session };
+        let verdicts = [Function::Decrypt, Function::DecryptUpdate, Function::DecryptMessage];
+        if verdicts.contains(&self.function) && is_bad_ciphertext(code) {
+            // All verdicts on a ciphertext look alike; modules differ in which code they use. The session is
+            // kept: `C_Decrypt` "always terminates the active decryption operation" unless it answers
+            // CKR_BUFFER_TOO_SMALL (PKCS#11 2.40, 5.9), and if each bad ciphertext cost a session, whoever
+            // sends them could take all sessions from the others. Should a module not keep to that, the next
+            // Init answers CKR_OPERATION_ACTIVE, which closes the session and repeats the request elsewhere.
+            class = Class { kind: K::DecryptFailed, retry: R::Never, outcome: O::Done, session: F::Keep };
+        }
+        if self.function == Function::UnwrapKey && is_bad_wrapped_key(code) {
+            class = Class { kind: K::DecryptFailed, retry: R::Never, outcome: O::Done, session: F::Keep };
         }
         if self.function.is_init() && class.outcome == O::Unknown {
             // Init only prepares: nothing was executed.
@@ -90,6 +109,9 @@ impl Fault {
             }
             Code::Forked => "nothing: the process was forked".to_owned(),
             Code::Missing => "nothing: the module has no such function".to_owned(),
+            Code::IvReplaced => {
+                "under an IV of its own choice, which this engine does not support".to_owned()
+            }
         }
     }
 }
@@ -112,7 +134,12 @@ impl From<Fault> for Error {
 /// `CKR_GENERAL_ERROR` or `CKR_ENCRYPTED_DATA_INVALID` to a wrong GCM tag, others `CKR_FUNCTION_FAILED` or
 /// `CKR_SIGNATURE_INVALID`.
 fn is_bad_ciphertext(code: u64) -> bool {
-    matches!(code, 0x05 | 0x06 | 0x20 | 0x21 | 0x35 | 0x40 | 0x41 | 0xc0 | 0xc1)
+    matches!(code, 0x05 | 0x06 | 0x20 | 0x21 | 0x35 | 0x40 | 0x41 | 0x42 | 0xc0 | 0xc1)
+}
+
+/// The same for a wrapped key, whose padding must show no more than that of a ciphertext. Its length was right.
+fn is_bad_wrapped_key(code: u64) -> bool {
+    is_bad_ciphertext(code) || matches!(code, 0x110 | 0x112)
 }
 
 fn find(code: u64) -> Option<&'static Row> {
@@ -196,7 +223,7 @@ const TABLE: &[Row] = &[
     row(0x000000f1, "CKR_UNWRAPPING_KEY_SIZE_RANGE", K::KeyMismatch, R::Never, O::NotDone, F::Keep),
     row(0x000000f2, "CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT", K::KeyMismatch, R::Never, O::NotDone, F::Keep),
     row(0x00000100, "CKR_USER_ALREADY_LOGGED_IN", K::InvalidInput, R::Never, O::Done, F::Keep),
-    row(0x00000101, "CKR_USER_NOT_LOGGED_IN", K::SessionLost, R::Later, O::NotDone, F::Keep),
+    row(0x00000101, "CKR_USER_NOT_LOGGED_IN", K::TokenLost, R::Now, O::NotDone, F::TokenDown),
     row(0x00000102, "CKR_USER_PIN_NOT_INITIALIZED", K::PinRefused, R::Operator, O::NotDone, F::Keep),
     row(0x00000103, "CKR_USER_TYPE_INVALID", K::Internal, R::Operator, O::NotDone, F::Keep),
     row(0x00000104, "CKR_USER_ANOTHER_ALREADY_LOGGED_IN", K::SessionLost, R::Operator, O::NotDone, F::Keep),
@@ -273,10 +300,16 @@ mod tests {
 
     #[test]
     fn every_refused_ciphertext_gives_the_same_error() {
-        for code in [0x05, 0x06, 0x20, 0x21, 0x40, 0x41, 0xc0] {
+        for code in [0x05, 0x06, 0x20, 0x21, 0x40, 0x41, 0x42, 0xc0] {
             let error = Error::from(Fault::new(Function::Decrypt, code));
             assert_eq!(error.to_string(), Error::decrypt_failed().to_string());
             assert_eq!((error.retry(), error.outcome()), (R::Never, O::Done));
+            assert_eq!(of(Function::Decrypt, code).session, F::Keep, "0x{code:x}");
+            assert_eq!(of(Function::DecryptMessage, code), of(Function::Decrypt, code), "0x{code:x}");
+        }
+        for code in [0x05, 0x06, 0x20, 0x21, 0x40, 0x41, 0x110, 0x112] {
+            let error = Error::from(Fault::new(Function::UnwrapKey, code));
+            assert_eq!(error.to_string(), Error::decrypt_failed().to_string(), "0x{code:x}");
         }
         assert_ne!(of(Function::Encrypt, 0x40).kind, of(Function::Encrypt, 0x30).kind);
     }

@@ -24,6 +24,7 @@ functions!(
     Finalize,
     GetInfo,
     GetSlotList,
+    GetSlotInfo,
     GetTokenInfo,
     GetMechanismList,
     GetMechanismInfo,
@@ -39,14 +40,27 @@ functions!(
     DestroyObject,
     GenerateKey,
     GenerateKeyPair,
+    DeriveKey,
+    WrapKey,
+    UnwrapKey,
     SignInit,
     Sign,
     VerifyInit,
     Verify,
     EncryptInit,
     Encrypt,
+    EncryptUpdate,
+    EncryptFinal,
     DecryptInit,
     Decrypt,
+    DecryptUpdate,
+    DecryptFinal,
+    MessageEncryptInit,
+    EncryptMessage,
+    MessageEncryptFinal,
+    MessageDecryptInit,
+    DecryptMessage,
+    MessageDecryptFinal,
     GenerateRandom,
 );
 
@@ -55,7 +69,13 @@ impl Function {
     pub(crate) const fn is_init(self) -> bool {
         matches!(
             self,
-            Self::SignInit | Self::VerifyInit | Self::EncryptInit | Self::DecryptInit | Self::FindObjectsInit
+            Self::SignInit
+                | Self::VerifyInit
+                | Self::EncryptInit
+                | Self::DecryptInit
+                | Self::MessageEncryptInit
+                | Self::MessageDecryptInit
+                | Self::FindObjectsInit
         )
     }
 }

@@ -1,27 +1,33 @@
-//! Modules: loaded once, initialised once, never unloaded.
+//! Modules: each instance loaded once, initialised once, never unloaded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use cryptoki_sys as sys;
 use once_cell::sync::Lazy;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::pkcs11::codes::{Code, Fault};
+use crate::pkcs11::copy::{map_copy, refused};
 use crate::pkcs11::function::{CallCounts, Function};
 use crate::pkcs11::session::Session;
 use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::threads;
 
 /// A slot's number, good for one instance only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Slot(pub(super) sys::CK_SLOT_ID);
 
-/// What `C_GetTokenInfo` says, with the padding taken off.
+/// What `C_GetTokenInfo` and `C_GetSlotInfo` say, with the padding taken off.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenInfo {
+    pub(crate) slot: Slot,
+    /// Empty where the module does not tell, as is the manufacturer then.
+    pub(crate) slot_description: String,
+    pub(crate) slot_manufacturer: String,
     pub(crate) label: String,
     pub(crate) serial: String,
     pub(crate) model: String,
@@ -29,6 +35,15 @@ pub(crate) struct TokenInfo {
     pub(crate) flags: u64,
     /// Most sessions; `None` if unlimited or not told.
     pub(crate) sessions_max: Option<u64>,
+}
+
+/// What `C_GetInfo` says.
+#[derive(Clone, Debug)]
+pub(crate) struct ModuleInfo {
+    pub(crate) manufacturer: String,
+    pub(crate) description: String,
+    pub(crate) version: (u8, u8),
+    pub(crate) cryptoki: (u8, u8),
 }
 
 /// What `C_GetMechanismInfo` says.
@@ -45,22 +60,48 @@ pub(crate) struct MechanismInfo {
 pub(crate) struct Library(Arc<Instance>);
 
 pub(super) struct Instance {
-    list: &'static sys::CK_FUNCTION_LIST,
-    path: PathBuf,
+    lists: Lists,
+    id: InstanceId,
     /// Whether this process's `C_Initialize` was ours: else it is not ours to finalise.
     ours: bool,
     counts: CallCounts,
+    /// Slots whose tokens were logged in to through this instance.
+    logins: Mutex<HashSet<Slot>>,
 }
 
-/// Modules of this process by canonical path. The lock is held over `C_Initialize` and `C_Finalize`, which
-/// PKCS#11 2.40 (5.4) forbids to run at the same time.
-static MODULES: Lazy<Mutex<HashMap<PathBuf, Module>>> = Lazy::new(|| Mutex::new(HashMap::new()));
+/// The functions of a module: one list for all, because some modules make a new instance for whoever asks for a second
+/// (p11-kit 0.24).
+#[derive(Clone, Copy)]
+pub(super) struct Lists {
+    pub(super) list: &'static sys::CK_FUNCTION_LIST,
+    /// The same list, if it is one of PKCS#11 3.x.
+    list_3: Option<&'static sys::CK_FUNCTION_LIST_3_0>,
+}
+
+/// Which instance of which module: its canonical path and its number, 0 for the library itself, from 1 on for private
+/// copies of it. Engines share the copies of a number, as they share the library, so that they do not pile up.
+type InstanceId = (PathBuf, usize);
+
+/// Instances of modules in this process. The lock is held over `C_Initialize` and `C_Finalize`, which PKCS#11 2.40
+/// (5.4) forbids to run at the same time.
+static MODULES: Lazy<Mutex<HashMap<InstanceId, Module>>> = Lazy::new(|| Mutex::new(HashMap::new()));
 
 /// A module that is mapped for ever, and its instance while there is one.
 struct Module {
-    list: &'static sys::CK_FUNCTION_LIST,
+    lists: Lists,
     init_args: Option<String>,
     instance: std::sync::Weak<Instance>,
+    /// Initialised by this registry and not finalised yet.
+    ours: bool,
+    /// Done once the module has been initialised, and has set its exit handlers.
+    joins_at_exit: Once,
+}
+
+impl Module {
+    fn new(lists: Lists) -> Self {
+        let (instance, joins_at_exit) = (std::sync::Weak::new(), Once::new());
+        Self { lists, init_args: None, instance, ours: false, joins_at_exit }
+    }
 }
 
 /// Set in a child that was forked after a module was loaded.
@@ -72,6 +113,17 @@ pub(crate) fn forked() -> bool {
     FORKED.load(Ordering::Relaxed)
 }
 
+impl Slot {
+    pub(crate) const fn number(self) -> u64 {
+        self.0
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn numbered(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 impl Library {
     /// Loads and initialises a module, or joins the instance that this process has of it.
     ///
@@ -81,13 +133,39 @@ impl Library {
             return Err(Fault { function: Function::Initialize, code: Code::Forked }.into());
         }
         let path = path.canonicalize().map_err(|error| cannot_load(path, &error.to_string()))?;
-        let mut modules = MODULES.lock();
-        if !modules.contains_key(&path) {
-            let list = map(&path)?;
-            watch_for_forks();
-            modules.insert(path.clone(), Module { list, init_args: None, instance: std::sync::Weak::new() });
+        Self::instance((path, 0), init_args)
+    }
+
+    /// The private copy of this number, from 1 on, of the same library: loaded and initialised by itself, and shared
+    /// as the library is.
+    ///
+    /// # Errors
+    /// `Configuration`, if the module cannot be copied, or the copy is none: it shares globals with another instance.
+    pub(crate) fn copy(&self, number: usize, init_args: Option<&str>) -> Result<Self> {
+        if forked() {
+            return Err(Fault { function: Function::Initialize, code: Code::Forked }.into());
         }
-        let Some(module) = modules.get_mut(&path) else {
+        let copy = Self::instance((self.path().to_owned(), number), init_args).map_err(|error| {
+            // What is wrong may be that it is the second: the library itself could be initialised.
+            if error.kind() == ErrorKind::Configuration { error } else { refused(&error.to_string()) }
+        })?;
+        if copy.0.ours { Ok(copy) } else { Err(refused("a copy of it was initialised already")) }
+    }
+
+    fn instance(id: InstanceId, init_args: Option<&str>) -> Result<Self> {
+        let mut modules = MODULES.lock();
+        if !modules.contains_key(&id) {
+            let lists = match &id {
+                (path, 0) => map(path)?,
+                (path, number) => {
+                    let others = modules.iter().filter(|((of, _), _)| of == path);
+                    map_copy(path, *number, &others.map(|(_, module)| module.lists.list).collect::<Vec<_>>())?
+                }
+            };
+            watch_for_forks();
+            modules.insert(id.clone(), Module::new(lists));
+        }
+        let Some(module) = modules.get_mut(&id) else {
             return Err(Error::internal("a module vanished from the registry"));
         };
         if let Some(instance) = module.instance.upgrade() {
@@ -97,12 +175,52 @@ impl Library {
             }
             return Ok(Self(instance));
         }
-        let ours = initialise(module.list, init_args)?;
-        let instance = Arc::new(Instance { list: module.list, path, ours, counts: CallCounts::new() });
+        if module.ours && module.init_args.as_deref() != init_args {
+            // Its last user has gone, but has not come to finalise it yet.
+            let text = "the module is still in use with other init-args in this process";
+            return Err(Error::operator(ErrorKind::Configuration, text));
+        }
+        // Still initialised by us: this instance takes the duty to finalise over.
+        let ours = module.ours || initialise(module.lists.list, init_args)?;
+        module.ours = ours;
+        module.joins_at_exit.call_once(join_threads_at_exit);
+        let (counts, logins) = (CallCounts::new(), Mutex::default());
+        let instance = Arc::new(Instance { lists: module.lists, id, ours, counts, logins });
         instance.counts.count_shared(Function::Initialize);
         module.instance = Arc::downgrade(&instance);
         module.init_args = init_args.map(str::to_owned);
         Ok(Self(instance))
+    }
+
+    /// Whether a token may well be logged in to, although who asks has not done it: others use this instance too.
+    /// That is known of private copies, which nobody but this registry has; if such a token is logged in to and was
+    /// not through the copy, the copy shares globals with another instance.
+    pub(crate) fn may_be_logged_in(&self, slot: Slot) -> bool {
+        self.0.id.1 == 0 || self.0.logins.lock().contains(&slot)
+    }
+
+    /// Keeps in mind that a token was logged in to.
+    pub(crate) fn note_login(&self, slot: Slot) {
+        self.0.logins.lock().insert(slot);
+    }
+
+    /// Where the module's library is: a canonical path. That of the original, for a copy.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0.id.0
+    }
+
+    pub(crate) fn info(&self) -> Result<ModuleInfo, Fault> {
+        let function = self.0.function(Function::GetInfo, |list| list.C_GetInfo)?;
+        let mut info = sys::CK_INFO::default();
+        // SAFETY: the structure is written to a live local.
+        check(Function::GetInfo, unsafe { function(&raw mut info) })?;
+        let version = |version: sys::CK_VERSION| (version.major, version.minor);
+        Ok(ModuleInfo {
+            manufacturer: text(&info.manufacturerID),
+            description: text(&info.libraryDescription),
+            version: version(info.libraryVersion),
+            cryptoki: version(info.cryptokiVersion),
+        })
     }
 
     /// The slots that hold a token now.
@@ -130,7 +248,12 @@ impl Library {
             0 | sys::CK_UNAVAILABLE_INFORMATION => None,
             count => Some(count),
         };
+        // Only URIs ask for it, and a token whose slot says nothing of itself is a token.
+        let (slot_description, slot_manufacturer) = self.slot_info(slot).unwrap_or_default();
         Ok(TokenInfo {
+            slot,
+            slot_description,
+            slot_manufacturer,
             label: text(&info.label),
             serial: text(&info.serialNumber),
             model: text(&info.model),
@@ -138,6 +261,15 @@ impl Library {
             flags: info.flags,
             sessions_max,
         })
+    }
+
+    /// Description and manufacturer of a slot.
+    fn slot_info(&self, slot: Slot) -> Result<(String, String), Fault> {
+        let function = self.0.function(Function::GetSlotInfo, |list| list.C_GetSlotInfo)?;
+        let mut info = sys::CK_SLOT_INFO::default();
+        // SAFETY: the structure is written to a live local.
+        check(Function::GetSlotInfo, unsafe { function(slot.0, &raw mut info) })?;
+        Ok((text(&info.slotDescription), text(&info.manufacturerID)))
     }
 
     pub(crate) fn mechanisms(&self, slot: Slot) -> Result<Vec<MechanismInfo>, Fault> {
@@ -161,6 +293,11 @@ impl Library {
         let code = unsafe { function(slot.0, flags, ptr::null_mut(), None, &raw mut handle) };
         check(Function::OpenSession, code)?;
         Ok(Session::new(Arc::clone(&self.0), handle))
+    }
+
+    /// Whether the module has the interface of PKCS#11 3.x.
+    pub(crate) fn has_interface_3(&self) -> bool {
+        self.0.lists.list_3.is_some()
     }
 
     /// Calls that belong to no session, by function.
@@ -198,7 +335,27 @@ impl Instance {
         if forked() {
             return Err(Fault { function, code: Code::Forked });
         }
-        pick(self.list).ok_or(Fault { function, code: Code::Missing })
+        pick(self.lists.list).ok_or(Fault { function, code: Code::Missing })
+    }
+}
+
+impl Instance {
+    /// As [`Instance::find`], among those that came with PKCS#11 3.0.
+    pub(super) fn find_3<F>(
+        &self,
+        function: Function,
+        pick: impl Fn(&sys::CK_FUNCTION_LIST_3_0) -> Option<F>,
+    ) -> Result<F, Fault> {
+        if forked() {
+            return Err(Fault { function, code: Code::Forked });
+        }
+        self.lists.list_3.and_then(pick).ok_or(Fault { function, code: Code::Missing })
+    }
+}
+
+impl std::fmt::Debug for Library {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Library").field("id", &self.0.id).finish_non_exhaustive()
     }
 }
 
@@ -207,12 +364,15 @@ impl Drop for Instance {
         if forked() || !self.ours {
             return;
         }
-        let modules = MODULES.lock();
+        let mut modules = MODULES.lock();
         // Someone may have loaded the module again between the last drop and the lock: then it is theirs.
-        if modules.get(&self.path).is_some_and(|module| module.instance.strong_count() > 0) {
+        if modules.get(&self.id).is_some_and(|module| module.instance.strong_count() > 0) {
             return;
         }
-        if let Some(finalise) = self.list.C_Finalize {
+        if let Some(module) = modules.get_mut(&self.id) {
+            module.ours = false;
+        }
+        if let Some(finalise) = self.lists.list.C_Finalize {
             // SAFETY: no session and no other handle of this instance is left, so nobody is inside; the
             // registry's lock keeps others from initialising meanwhile.
             let code = unsafe { finalise(ptr::null_mut()) };
@@ -234,8 +394,8 @@ pub(super) fn to_usize(len: sys::CK_ULONG) -> usize {
     len as usize
 }
 
-/// Maps the module for ever and asks for its function list.
-fn map(path: &Path) -> Result<&'static sys::CK_FUNCTION_LIST> {
+/// Maps the module for ever and asks for its function list: that of PKCS#11 3.x if there is one.
+pub(super) fn map(path: &Path) -> Result<Lists> {
     // SAFETY: loading runs the module's constructors: the operator named it as the module to trust.
     let library =
         unsafe { libloading::Library::new(path) }.map_err(|error| cannot_load(path, &error.to_string()))?;
@@ -243,6 +403,12 @@ fn map(path: &Path) -> Result<&'static sys::CK_FUNCTION_LIST> {
     let library: &'static libloading::Library = Box::leak(Box::new(library));
     let not_a_module =
         || Error::operator(ErrorKind::Module, format!("{} is not a PKCS#11 library", path.display()));
+    if let Some(list_3) = interface_3(library) {
+        // SAFETY: the list of 3.x begins with the fields of the older one, in their order (PKCS#11 3.0, 3.6: pkcs11f.h
+        // and the structure made of it), and lives as long as the library.
+        let list = unsafe { &*std::ptr::from_ref(list_3).cast::<sys::CK_FUNCTION_LIST>() };
+        return Ok(Lists { list, list_3: Some(list_3) });
+    }
     // SAFETY: the symbol has this type in every PKCS#11 library (PKCS#11 2.40, 5.4).
     let symbol = unsafe { library.get::<sys::CK_C_GetFunctionList>(b"C_GetFunctionList\0") };
     let Some(get_list) = symbol.ok().and_then(|symbol| *symbol) else { return Err(not_a_module()) };
@@ -251,7 +417,35 @@ fn map(path: &Path) -> Result<&'static sys::CK_FUNCTION_LIST> {
     let code = unsafe { get_list(&raw mut list) };
     check(Function::Initialize, code).map_err(|_| not_a_module())?;
     // SAFETY: the standard lets the list live as long as the library, which is never unloaded.
-    unsafe { list.as_ref() }.ok_or_else(not_a_module)
+    let list = unsafe { list.as_ref() }.ok_or_else(not_a_module)?;
+    Ok(Lists { list, list_3: None })
+}
+
+/// The function list of PKCS#11 3.x, newest first: later ones only add to the end of it. None where the module has no
+/// `C_GetInterface`, or answers it with anything but that.
+fn interface_3(library: &libloading::Library) -> Option<&'static sys::CK_FUNCTION_LIST_3_0> {
+    // SAFETY: the symbol has this type where there is one (PKCS#11 3.0, 5.4.6).
+    let symbol = unsafe { library.get::<sys::CK_C_GetInterface>(b"C_GetInterface\0") };
+    let get_interface = symbol.ok().and_then(|symbol| *symbol)?;
+    let name = c"PKCS 11".as_ptr().cast_mut().cast();
+    [2, 1, 0].into_iter().find_map(|minor| {
+        let (mut version, mut interface) = (sys::CK_VERSION { major: 3, minor }, ptr::null_mut());
+        // SAFETY: the name is a static, which is only read; version and interface are live locals.
+        let code = unsafe { get_interface(name, &raw mut version, &raw mut interface, 0) };
+        if code != sys::CKR_OK {
+            return None;
+        }
+        // SAFETY: the standard lets interface and list live as long as the library, which is never unloaded.
+        let interface: &sys::CK_INTERFACE = unsafe { interface.as_ref() }?;
+        // SAFETY: every list begins with its version.
+        let version = unsafe { interface.pFunctionList.cast::<sys::CK_VERSION>().as_ref() }?;
+        if version.major != 3 {
+            return None;
+        }
+        // SAFETY: the list of this version begins with these fields.
+        let list = unsafe { interface.pFunctionList.cast::<sys::CK_FUNCTION_LIST_3_0>().as_ref() }?;
+        list.C_Initialize.is_some().then_some(list)
+    })
 }
 
 /// Returns whether the instance is ours: not if something else in this process initialised the module.
@@ -281,12 +475,26 @@ fn watch_for_forks() {
     extern "C" fn in_child() {
         FORKED.store(true, Ordering::Relaxed);
     }
-    static ONCE: std::sync::Once = std::sync::Once::new();
+    static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // SAFETY: the handler is a static function that only stores to an atomic, as a fork handler may.
         let code = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
         debug_assert_eq!(code, 0, "pthread_atfork");
     });
+}
+
+/// Joins the threads of dropped engines when the process exits normally, before the handlers that modules have set
+/// by now: exit handlers run in reverse order (POSIX.1-2017, `atexit`).
+fn join_threads_at_exit() {
+    extern "C" fn at_exit() {
+        // A child has none of the threads, and their lock may be held for ever.
+        if !forked() {
+            threads::join_left();
+        }
+    }
+    // SAFETY: the handler is a function of this library, which is never unloaded before the process ends.
+    let code = unsafe { libc::atexit(at_exit) };
+    debug_assert_eq!(code, 0, "atexit");
 }
 
 fn cannot_load(path: &Path, why: &str) -> Error {

@@ -1,39 +1,52 @@
 //! Sessions: every call that needs one.
 
+use std::ptr;
 use std::sync::Arc;
 
 use crossbeam::utils::CachePadded;
 use cryptoki::object::{Attribute, AttributeType};
 use cryptoki_sys as sys;
-use secrecy::{ExposeSecret, SecretString};
 
-use crate::pkcs11::codes::Fault;
+use crate::pkcs11::codes::{Code, Fault};
 use crate::pkcs11::function::{CallCounts, Function};
 use crate::pkcs11::library::{Instance, check, to_ulong, to_usize};
-use crate::pkcs11::mechanism::Mechanism;
+use crate::pkcs11::mechanism::{IvReplaced, Mechanism};
+use crate::pkcs11::message::Parameter;
 
 /// An object's number, good for one token of one instance until the token is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ObjectHandle(sys::CK_OBJECT_HANDLE);
+
+impl ObjectHandle {
+    pub(crate) const fn number(self) -> sys::CK_OBJECT_HANDLE {
+        self.0
+    }
+
+    pub(crate) const fn numbered(number: sys::CK_OBJECT_HANDLE) -> Self {
+        Self(number)
+    }
+}
 
 /// An open session. It is closed when dropped.
 ///
 /// `&mut self` everywhere: PKCS#11 2.40 (5.1.1 and 6.7) lets one thread at a time use a session.
 pub(crate) struct Session {
     instance: Arc<Instance>,
-    handle: sys::CK_SESSION_HANDLE,
+    pub(super) handle: sys::CK_SESSION_HANDLE,
     counts: Arc<CachePadded<CallCounts>>,
+    /// Of the messages that are open. Freed after the session is closed.
+    pub(super) parameter: Option<Box<Parameter>>,
 }
 
 /// Objects per `C_FindObjects`.
 const FIND_PAGE: usize = 64;
 
 /// `C_SignInit`, `C_EncryptInit` and `C_DecryptInit`.
-type Init =
+pub(super) type Init =
     unsafe extern "C" fn(sys::CK_SESSION_HANDLE, *mut sys::CK_MECHANISM, sys::CK_OBJECT_HANDLE) -> sys::CK_RV;
 
 /// `C_Sign`, `C_Encrypt` and `C_Decrypt`.
-type Run = unsafe extern "C" fn(
+pub(super) type Run = unsafe extern "C" fn(
     sys::CK_SESSION_HANDLE,
     *mut sys::CK_BYTE,
     sys::CK_ULONG,
@@ -43,16 +56,21 @@ type Run = unsafe extern "C" fn(
 
 impl Session {
     pub(super) fn new(instance: Arc<Instance>, handle: sys::CK_SESSION_HANDLE) -> Self {
-        Self { instance, handle, counts: Arc::new(CachePadded::new(CallCounts::new())) }
+        let counts = Arc::new(CachePadded::new(CallCounts::new()));
+        Self { instance, handle, counts, parameter: None }
     }
 
-    /// Logs the user in: for all sessions that this process has with the token.
-    pub(crate) fn login(&mut self, pin: &SecretString) -> Result<(), Fault> {
+    pub(super) const fn handle(&self) -> sys::CK_SESSION_HANDLE {
+        self.handle
+    }
+
+    /// Logs the user in: for all sessions that this process has with the token. Without a PIN the token asks for it
+    /// by itself (PKCS#11 2.40, 5.6: "the pPin parameter to C_Login should be NULL_PTR").
+    pub(crate) fn login(&mut self, pin: Option<&[u8]>) -> Result<(), Fault> {
         let function = self.find_function(Function::Login, |list| list.C_Login)?;
-        let pin = pin.expose_secret().as_bytes();
-        // SAFETY: the PIN is only read, and outlives the call.
-        let code =
-            unsafe { function(self.handle, sys::CKU_USER, pin.as_ptr().cast_mut(), to_ulong(pin.len())) };
+        let (start, len) = pin.map_or((ptr::null_mut(), 0), |pin| (pin.as_ptr().cast_mut(), pin.len()));
+        // SAFETY: the PIN is only read, and outlives the call; a null pointer goes with length 0.
+        let code = unsafe { function(self.handle, sys::CKU_USER, start, to_ulong(len)) };
         check(Function::Login, code)
     }
 
@@ -150,6 +168,22 @@ impl Session {
         Ok(values)
     }
 
+    /// Copies an object, with these attributes changed.
+    pub(crate) fn copy(
+        &mut self,
+        object: ObjectHandle,
+        template: &[Attribute],
+    ) -> Result<ObjectHandle, Fault> {
+        let function = self.find_function(Function::CopyObject, |list| list.C_CopyObject)?;
+        let mut template: Vec<sys::CK_ATTRIBUTE> = template.iter().map(Into::into).collect();
+        let mut copy = 0;
+        // SAFETY: the template outlives the call; the handle is written to a live local.
+        let code = unsafe {
+            function(self.handle, object.0, template.as_mut_ptr(), to_ulong(template.len()), &raw mut copy)
+        };
+        check(Function::CopyObject, code).map(|()| ObjectHandle(copy))
+    }
+
     pub(crate) fn destroy(&mut self, object: ObjectHandle) -> Result<(), Fault> {
         let function = self.find_function(Function::DestroyObject, |list| list.C_DestroyObject)?;
         // SAFETY: a plain call.
@@ -165,7 +199,7 @@ impl Session {
         let function = self.find_function(Function::GenerateKey, |list| list.C_GenerateKey)?;
         let mut template: Vec<sys::CK_ATTRIBUTE> = template.iter().map(Into::into).collect();
         let (handle, mut key) = (self.handle, 0);
-        let code = how.with(|mechanism| {
+        let (code, _) = how.with(|mechanism| {
             // SAFETY: mechanism and template outlive the call; the handle is written to a live local.
             unsafe {
                 function(handle, mechanism, template.as_mut_ptr(), to_ulong(template.len()), &raw mut key)
@@ -187,7 +221,7 @@ impl Session {
         let (public_len, private_len) = (to_ulong(public.len()), to_ulong(private.len()));
         let (handle, mut keys) = (self.handle, (0, 0));
         let (public, private) = (public.as_mut_ptr(), private.as_mut_ptr());
-        let code = how.with(|mechanism| {
+        let (code, _) = how.with(|mechanism| {
             let (public_key, private_key) = (&raw mut keys.0, &raw mut keys.1);
             // SAFETY: mechanism and templates outlive the call; the handles are written to live locals.
             unsafe {
@@ -195,6 +229,61 @@ impl Session {
             }
         });
         check(Function::GenerateKeyPair, code).map(|()| (ObjectHandle(keys.0), ObjectHandle(keys.1)))
+    }
+
+    /// Derives a key from another.
+    pub(crate) fn derive(
+        &mut self,
+        base: ObjectHandle,
+        how: &Mechanism<'_>,
+        template: &[Attribute],
+    ) -> Result<ObjectHandle, Fault> {
+        let function = self.find_function(Function::DeriveKey, |list| list.C_DeriveKey)?;
+        let mut template: Vec<sys::CK_ATTRIBUTE> = template.iter().map(Into::into).collect();
+        let (handle, mut key) = (self.handle, 0);
+        let (template, len) = (template.as_mut_ptr(), to_ulong(template.len()));
+        let (code, _) = how.with(|mechanism| {
+            // SAFETY: mechanism and template outlive the call; the handle is written to a live local.
+            unsafe { function(handle, mechanism, base.0, template, len, &raw mut key) }
+        });
+        check(Function::DeriveKey, code).map(|()| ObjectHandle(key))
+    }
+
+    /// Wraps a key under another into `out`; returns the length.
+    pub(crate) fn wrap(
+        &mut self,
+        wrapping: ObjectHandle,
+        how: &Mechanism<'_>,
+        key: ObjectHandle,
+        out: &mut [u8],
+    ) -> Result<usize, Fault> {
+        let function = self.find_function(Function::WrapKey, |list| list.C_WrapKey)?;
+        let (handle, mut len) = (self.handle, to_ulong(out.len()));
+        let (code, _) = how.with(|mechanism| {
+            // SAFETY: the mechanism outlives the call, and `out` has room for `len`.
+            unsafe { function(handle, mechanism, wrapping.0, key.0, out.as_mut_ptr(), &raw mut len) }
+        });
+        check(Function::WrapKey, code).map(|()| to_usize(len).min(out.len()))
+    }
+
+    /// Unwraps a key.
+    pub(crate) fn unwrap(
+        &mut self,
+        wrapping: ObjectHandle,
+        how: &Mechanism<'_>,
+        wrapped: &[u8],
+        template: &[Attribute],
+    ) -> Result<ObjectHandle, Fault> {
+        let function = self.find_function(Function::UnwrapKey, |list| list.C_UnwrapKey)?;
+        let mut template: Vec<sys::CK_ATTRIBUTE> = template.iter().map(Into::into).collect();
+        let (handle, mut key) = (self.handle, 0);
+        let (template, len) = (template.as_mut_ptr(), to_ulong(template.len()));
+        let (data, data_len) = (wrapped.as_ptr().cast_mut(), to_ulong(wrapped.len()));
+        let (code, _) = how.with(|mechanism| {
+            // SAFETY: mechanism, wrapped key and template outlive the call; the handle is written to a live local.
+            unsafe { function(handle, mechanism, wrapping.0, data, data_len, template, len, &raw mut key) }
+        });
+        check(Function::UnwrapKey, code).map(|()| ObjectHandle(key))
     }
 
     /// Calls by function; counts on after the session is closed.
@@ -213,14 +302,20 @@ impl Session {
         out: &mut [u8],
     ) -> Result<usize, Fault> {
         let mut len = to_ulong(out.len());
-        how.with(|mechanism| {
+        let (result, replaced) = how.with(|mechanism| {
             // SAFETY: the mechanism lives until `with` returns, after the operation.
             check(init_name, unsafe { init(self.handle, mechanism, key.0) })?;
             self.counts.count(run_name);
             let (data, data_len) = (data.as_ptr().cast_mut(), to_ulong(data.len()));
             // SAFETY: `data` is only read, `out` has room for `len`; both outlive the call.
             check(run_name, unsafe { run(self.handle, data, data_len, out.as_mut_ptr(), &raw mut len) })
-        })?;
+        });
+        result?;
+        if replaced == IvReplaced(true) {
+            // The ciphertext belongs to an IV that nobody asked for and that would be lost: some vendors' modules
+            // ignore the one they are given. Better no answer than one that can never be decrypted.
+            return Err(Fault { function: run_name, code: Code::IvReplaced });
+        }
         // A module that claims to have written more than it was given room for is not believed.
         Ok(to_usize(len).min(out.len()))
     }
@@ -259,12 +354,25 @@ impl Session {
     }
 
     /// The function to call, counted.
-    fn find_function<F>(
+    pub(super) fn find_function<F>(
         &self,
         function: Function,
         pick: impl Fn(&sys::CK_FUNCTION_LIST) -> Option<F>,
     ) -> Result<F, Fault> {
         let found = self.instance.find(function, pick)?;
+        self.counts.count(function);
+        Ok(found)
+    }
+}
+
+impl Session {
+    /// As [`Session::find_function`], among those that came with PKCS#11 3.0.
+    pub(super) fn find_function_3<F>(
+        &self,
+        function: Function,
+        pick: impl Fn(&sys::CK_FUNCTION_LIST_3_0) -> Option<F>,
+    ) -> Result<F, Fault> {
+        let found = self.instance.find_3(function, pick)?;
         self.counts.count(function);
         Ok(found)
     }

@@ -14,6 +14,7 @@ use crate::pending::Pending;
 use crate::schedule::core::Core;
 use crate::schedule::deadlines::Registration;
 use crate::schedule::node::{Node, Payload, expired};
+use crate::schedule::waiters::Wants;
 
 /// The future of a [`Request`], for any executor.
 ///
@@ -28,7 +29,8 @@ enum State<'a, O: Operation> {
     /// On its way into a lane: hashed elsewhere, or waiting for room.
     Entering(Boxed<'a, Result<Pending<O>>>),
     Flying(Pending<O>),
-    Failed(Option<Error>),
+    /// Answered before it was ever in flight; none once that has been collected.
+    Answered(Option<Result<O::Output>>),
     /// The host answers by itself, away from the thread that polls.
     Host(Boxed<'a, Result<O::Output>>),
 }
@@ -39,6 +41,8 @@ type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(super) enum Entered<'a, O: Operation> {
     Flying(Pending<O>),
     Slowly(Boxed<'a, Result<Pending<O>>>),
+    /// Answered at once.
+    Done(O::Output),
 }
 
 impl<'a, O: Operation> RequestFuture<'a, O> {
@@ -55,75 +59,85 @@ impl<'a, O: Operation> RequestFuture<'a, O> {
     pub(super) fn poll_entering(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match &mut self.0 {
             State::Entering(entering) => entering.as_mut().poll(context).map(|entered| {
-                self.0 = entered.map_or_else(|error| State::Failed(Some(error)), State::Flying);
+                self.0 = entered.map_or_else(|error| State::Answered(Some(Err(error))), State::Flying);
             }),
-            State::Start(_) | State::Host(_) | State::Flying(_) | State::Failed(_) => Poll::Ready(()),
+            State::Start(_) | State::Host(_) | State::Flying(_) | State::Answered(_) => Poll::Ready(()),
         }
     }
 
-    fn start(request: Request<'a, O>) -> Result<State<'a, O>> {
+    /// Has the host answer, from now on.
+    pub(super) fn on_host(request: Request<'a, O>) -> Result<Self> {
+        Ok(Self(State::Host(Box::pin(request.begin_on_host()?))))
+    }
+
+    /// `Ok` of a request that is in flight means that its waker is kept: there is nothing to poll yet.
+    fn start(request: Request<'a, O>, context: &Context<'_>) -> Result<State<'a, O>> {
         if request.ask.call().is_none() {
-            request.check()?;
-            return Ok(State::Host(Box::pin(request.offload_to_host())));
+            return Ok(Self::on_host(request)?.0);
         }
-        Ok(match request.enter()? {
+        Ok(match request.enter(Some(context))? {
             Entered::Flying(pending) => State::Flying(pending),
             Entered::Slowly(future) => State::Entering(future),
+            Entered::Done(output) => State::Answered(Some(Ok(output))),
         })
     }
 }
 
 impl<'a, O: Operation> Request<'a, O> {
-    /// Puts the request in flight at once if that is quick and there is room.
-    pub(super) fn enter(self) -> Result<Entered<'a, O>> {
-        let mask = self.check()?;
+    /// Puts the request in flight at once if that is quick and there is room; with a context, the waker is
+    /// kept with it.
+    pub(super) fn enter(mut self, context: Option<&Context<'_>>) -> Result<Entered<'a, O>> {
+        let mask = self.start()?;
         if self.is_long() {
             return Ok(Entered::Slowly(Box::pin(self.enter_slowly(mask))));
         }
+        if let Some(pool) = self.pool() {
+            if let Some(answer) = self.draw(pool) {
+                return self.end(answer).map(Entered::Done);
+            }
+            match self.join_pool(pool, context.map(Context::waker)) {
+                Ok(mut pending) => {
+                    context.inspect(|_| pending.register());
+                    return Ok(Entered::Flying(pending));
+                }
+                Err(request) => self = request,
+            }
+        }
         let (started, deadline) = self.times();
-        match self.ready(mask, None, started, deadline) {
-            Ok(ready) => Ok(Entered::Flying(ready.launch())),
-            Err(refused) if refused.request.waits_for_room && is_overload(&refused.error) => {
+        match self.ready(mask, None, started, deadline, context.map(Context::waker)) {
+            Ok(ready) => Ok(Entered::Flying(match context {
+                Some(_) => ready.launch_polled(),
+                None => ready.launch(),
+            })),
+            Err(refused) if refused.waits() => {
                 let entering = wait_for_room(refused, mask, None, started, deadline);
                 Ok(Entered::Slowly(Box::pin(entering)))
             }
-            Err(refused) => Err(refused.error),
+            Err(refused) => Err(refused.ended().error),
         }
     }
 
     /// Hashes a long input away from the thread that polls, then enters.
-    async fn enter_slowly(self, mask: u64) -> Result<Pending<O>> {
+    async fn enter_slowly(mut self, mask: u64) -> Result<Pending<O>> {
         let (started, deadline) = self.times();
-        let encoded = self.offload_encoding().await?;
-        match self.ready(mask, Some(encoded.clone()), started, deadline) {
+        let encoded = self.offload_encoding().await.map_err(|error| self.fail(error))?;
+        match self.ready(mask, Some(encoded.clone()), started, deadline, None) {
             Ok(ready) => Ok(ready.launch()),
-            Err(refused) if refused.request.waits_for_room && is_overload(&refused.error) => {
+            Err(refused) if refused.waits() => {
                 wait_for_room(refused, mask, Some(encoded), started, deadline).await
             }
-            Err(refused) => Err(refused.error),
+            Err(refused) => Err(refused.ended().error),
         }
     }
 
     async fn offload_encoding(&self) -> Result<Payload> {
-        let (ask, input) = (self.ask.clone(), self.input.clone().into_owned());
+        let (ask, input) = (self.ask.clone(), Payload::new(self.input.clone().into_owned()));
         offload(move || zeroize::Zeroizing::new(ask.encode(&input, &mut Scratch::new()).to_vec())).await
-    }
-
-    /// Verifies away from the thread that polls.
-    pub(super) async fn offload_to_host(self) -> Result<O::Output> {
-        let version =
-            self.key.map(Arc::clone).ok_or_else(|| Error::internal("a host operation without a key"))?;
-        let (ask, input, build) = (self.ask, self.input.into_owned(), self.build);
-        offload(move || {
-            let verdict = ask.verify_on_host(&version.facts, &input)?;
-            build(&ask, vec![u8::from(verdict.is_valid())])
-        })
-        .await?
     }
 }
 
 /// Waits until there is room for the request or its deadline has passed, which the watcher keeps.
-async fn wait_for_room<O: Operation>(
+pub(super) async fn wait_for_room<O: Operation>(
     refused: Box<Refused<'_, O>>,
     mask: u64,
     encoded: Option<Payload>,
@@ -133,20 +147,20 @@ async fn wait_for_room<O: Operation>(
     let mut request = refused.request;
     let core = &request.shared.core;
     let alarm = deadline.map(|deadline| Alarm::set(core, request.ask.kind(), started, deadline));
+    let mut heard = core.admission.listen(Wants::Room(request.bytes()));
     loop {
-        let mut heard = core.admission.listen();
-        core.check_open()?;
-        match request.ready(mask, encoded.clone(), started, deadline) {
+        core.check_open().map_err(|error| request.fail(error))?;
+        match request.ready(mask, encoded.clone(), started, deadline, None) {
             Ok(ready) => return Ok(ready.launch()),
-            Err(refused) if is_overload(&refused.error) => request = refused.request,
-            Err(refused) => return Err(refused.error),
+            Err(refused) if refused.error.kind() == ErrorKind::Overloaded => request = refused.request,
+            Err(refused) => return Err(refused.ended().error),
         }
         let in_time = poll_fn(|context| match &alarm {
             Some(alarm) if alarm.node.poll(context).is_ready() => Poll::Ready(false),
-            _ => Pin::new(&mut heard).poll(context).map(|()| true),
+            _ => heard.poll(context).map(|()| true),
         });
         if !in_time.await {
-            return Err(expired(Outcome::NotDone));
+            return Err(request.fail(expired(Outcome::NotDone)));
         }
     }
 }
@@ -182,19 +196,23 @@ impl<O: Operation> Future for RequestFuture<'_, O> {
         let state = &mut self.get_mut().0;
         loop {
             *state = match state {
-                State::Start(request) => match request.take().map(Self::start) {
+                State::Start(request) => match request.take().map(|request| Self::start(request, context)) {
+                    Some(Ok(State::Flying(pending))) => {
+                        *state = State::Flying(pending);
+                        return Poll::Pending;
+                    }
                     Some(Ok(next)) => next,
-                    Some(Err(error)) => State::Failed(Some(error)),
-                    None => State::Failed(None),
+                    Some(Err(error)) => State::Answered(Some(Err(error))),
+                    None => State::Answered(None),
                 },
                 State::Entering(entering) => match entering.as_mut().poll(context) {
                     Poll::Ready(Ok(pending)) => State::Flying(pending),
-                    Poll::Ready(Err(error)) => State::Failed(Some(error)),
+                    Poll::Ready(Err(error)) => State::Answered(Some(Err(error))),
                     Poll::Pending => return Poll::Pending,
                 },
-                State::Failed(error) => {
-                    let polled_again = || Error::internal("a future polled after its end");
-                    return Poll::Ready(Err(error.take().unwrap_or_else(polled_again)));
+                State::Answered(answer) => {
+                    let polled_again = || Err(Error::internal("a future polled after its end"));
+                    return Poll::Ready(answer.take().unwrap_or_else(polled_again));
                 }
                 State::Flying(pending) => return Pin::new(pending).poll(context),
                 State::Host(answer) => return answer.as_mut().poll(context),
@@ -211,13 +229,9 @@ impl<O: Operation> std::fmt::Debug for RequestFuture<'_, O> {
             State::Start(_) => "not polled yet",
             State::Entering(_) => "entering",
             State::Flying(_) => "in flight",
-            State::Failed(_) => "failed",
+            State::Answered(_) => "answered",
             State::Host(_) => "on the host",
         };
         f.debug_tuple("RequestFuture").field(&state).finish()
     }
-}
-
-fn is_overload(error: &Error) -> bool {
-    error.kind() == ErrorKind::Overloaded
 }

@@ -2,19 +2,29 @@
 
 use std::cell::Cell;
 
-use zeroize::Zeroizing;
-
-use super::Request;
+use super::queue::plan;
+use super::{Ran, Request};
 use crate::clock::now;
 use crate::error::{Error, Result};
 use crate::operation::{Operation, Scratch};
-use crate::schedule::seat::Seat;
+use crate::schedule::node::zeroed;
+use crate::schedule::seat::{Seat, Work};
+use crate::sync::Ordering;
+use crate::sync::plain::AtomicUsize;
+use crate::token::hold::When;
 use crate::token::session::{Failed, Fate};
 
 thread_local! {
     /// The seat that this thread had last: it is asked for again first, because its lines are in this core's
     /// cache and no other caller's.
-    static LAST: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+    static LAST: Cell<(usize, usize)> = Cell::new(begin());
+}
+
+/// Where a thread looks first for a seat: each at another token, so that the callers of two tokens, or of two
+/// instances of a module, do not all meet at the first while the others idle.
+fn begin() -> (usize, usize) {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    (THREADS.fetch_add(1, Ordering::Relaxed), 0)
 }
 
 impl<O: Operation> Request<'_, O> {
@@ -22,7 +32,7 @@ impl<O: Operation> Request<'_, O> {
     /// queued for it.
     pub(super) fn run_inline(&mut self, mask: u64) -> Option<Result<O::Output>> {
         let seat = self.lease(mask)?;
-        let mut output = Zeroizing::new(vec![0; self.ask.output_len(self.facts(), self.input.len())]);
+        let mut output = zeroed(self.ask.output_len(self.key_kind(), self.input.len()));
         Some(self.run_on(seat, &mut output).and_then(|len| {
             output.truncate(len);
             (self.build)(&self.ask, std::mem::take(&mut *output))
@@ -31,12 +41,12 @@ impl<O: Operation> Request<'_, O> {
 
     /// As [`Request::run_inline`], into the caller's memory if that has room for what the module may want.
     pub(super) fn run_inline_into(&mut self, mask: u64, out: &mut [u8]) -> Option<Result<usize>> {
-        let output_len = self.ask.output_len(self.facts(), self.input.len());
+        let output_len = self.ask.output_len(self.key_kind(), self.input.len());
         let seat = self.lease(mask)?;
         match out.get_mut(..output_len) {
             Some(out) => Some(self.run_on(seat, out)),
             None => {
-                let mut output = Zeroizing::new(vec![0; output_len]);
+                let mut output = zeroed(output_len);
                 Some(
                     self.run_on(seat, &mut output).inspect(|&len| out[..len].copy_from_slice(&output[..len])),
                 )
@@ -62,21 +72,29 @@ impl<O: Operation> Request<'_, O> {
         let input = self.ask.encode(&self.input, &mut scratch);
         let handles = self.key.map(|version| &*version.handles);
         let start = now();
-        seat.watch.enter(start, true);
-        let result = seat.session.run(call, handles, input, output);
+        seat.watch.enter_inline(start);
+        // Nothing waits, or there would have been no lease.
+        let when = When { at: start, may_hold: true };
+        let result = seat.session.run(call, handles, input, output, when);
         let end = now();
-        seat.watch.leave();
+        seat.watch.leave_inline();
+        if let Some(trace) = &mut self.trace {
+            trace.ran(Some(Ran { queued_ns: 0, token_ns: end.ns_since(start) }));
+        }
         match result {
             Ok(written) => {
                 seat.recorder.served_inline(self.ask.kind(), end.ns_since(start));
+                let plan = plan(self.ask.kind().index(), self.key_kind());
+                seat.meter.served(plan, 1, end.ns_since(start));
                 core.release(seat);
-                self.ask.finish(self.facts(), output, written)
+                self.ask.finish(self.key_kind(), output, written)
             }
             Err(Failed { error, fate }) => {
                 seat.recorder.failed(self.ask.kind(), error.kind());
+                seat.meter.failed(error.kind());
                 match fate {
                     Fate::Keep => core.release(seat),
-                    fate => core.retire(seat, fate, None),
+                    fate => core.retire(seat, fate, Work::default()),
                 }
                 Err(error)
             }

@@ -9,7 +9,7 @@ use futures_core::Stream;
 
 use super::future::Entered;
 use super::{Request, RequestFuture};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::operation::Operation;
 use crate::pending::Pending;
 
@@ -53,10 +53,11 @@ pub struct Pipeline<'a, O: Operation, S> {
 
 enum Flight<'a, O: Operation> {
     Pending(Pending<O>),
-    /// Being hashed, waiting for room, or run by the host. Only the last of the window can be one: the source
-    /// is not polled behind it.
+    /// Run by the host, or being hashed or waiting for room. Only the last of the window can be one that is hashed or
+    /// waits: the source is not polled behind it.
     Slow(RequestFuture<'a, O>),
-    Failed(crate::Error),
+    /// Answered at once; none once that was yielded.
+    Answered(Option<Result<O::Output>>),
 }
 
 impl<'a, O: Operation, S: Stream<Item = Request<'a, O>> + Unpin> Pipeline<'a, O, S> {
@@ -82,12 +83,14 @@ impl<'a, O: Operation, S: Stream<Item = Request<'a, O>> + Unpin> Pipeline<'a, O,
 impl<'a, O: Operation> Flight<'a, O> {
     fn of(request: Request<'a, O>) -> Self {
         if request.ask.call().is_none() {
-            return Self::Slow(RequestFuture::new(request));
+            return RequestFuture::on_host(request)
+                .map_or_else(|error| Self::Answered(Some(Err(error))), Self::Slow);
         }
-        match request.enter() {
+        match request.enter(None) {
             Ok(Entered::Flying(pending)) => Self::Pending(pending),
             Ok(Entered::Slowly(future)) => Self::Slow(RequestFuture::entering(future)),
-            Err(error) => Self::Failed(error),
+            Ok(Entered::Done(output)) => Self::Answered(Some(Ok(output))),
+            Err(error) => Self::Answered(Some(Err(error))),
         }
     }
 }
@@ -103,7 +106,10 @@ impl<'a, O: Operation, S: Stream<Item = Request<'a, O>> + Unpin> Stream for Pipe
             None => return Poll::Pending,
             Some(Flight::Pending(pending)) => Pin::new(pending).poll(context),
             Some(Flight::Slow(future)) => Pin::new(future).poll(context),
-            Some(Flight::Failed(error)) => Poll::Ready(Err(error.clone())),
+            Some(Flight::Answered(answer)) => {
+                let yielded = || Err(Error::internal("an answer that was yielded before"));
+                Poll::Ready(answer.take().unwrap_or_else(yielded))
+            }
         };
         answer.map(|answer| {
             this.flying.pop_front();
@@ -111,6 +117,8 @@ impl<'a, O: Operation, S: Stream<Item = Request<'a, O>> + Unpin> Stream for Pipe
         })
     }
 }
+
+impl<O: Operation, S: Unpin> Unpin for Pipeline<'_, O, S> {}
 
 impl<O: Operation, S> std::fmt::Debug for Pipeline<'_, O, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Waker;
 
 use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
@@ -11,16 +11,21 @@ use crate::operation::OperationKind;
 use crate::schedule::admission::Admission;
 use crate::schedule::cost::{CostLine, PLANS};
 use crate::schedule::deadlines::Deadlines;
-use crate::schedule::dispatch::{Dispatch, Orphan};
+use crate::schedule::dispatch::{Dispatch, Orphan, Seat as _};
 use crate::schedule::fairness::Priority;
 use crate::schedule::lane::Lane;
+use crate::schedule::meter::Meter;
 use crate::schedule::node::Node;
-use crate::schedule::seat::{Mailbox, Place, Seat, Watch};
+use crate::schedule::scope::Scope;
+use crate::schedule::seat::{Mailbox, Place, Seat, Watch, Work};
 use crate::schedule::wake::wake;
 use crate::schedule::{watcher, worker};
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, RwLock, Unparker};
+use crate::sync::{
+    AtomicBool, AtomicU64, AtomicUsize, CachePadded, Condvar, Mutex, Ordering, RwLock, Unparker,
+};
+use crate::threads::Threads;
 use crate::token::Token;
-use crate::token::session::{Fate, Session};
+use crate::token::session::{Failed, Fate, Session};
 
 pub(crate) type LaneRef = Arc<Lane<Arc<Node>>>;
 
@@ -30,18 +35,29 @@ pub(crate) struct LaneId {
     /// Number of the key version; 0 for requests without a key.
     pub(crate) key: u64,
     pub(crate) kind: OperationKind,
+    /// The tokens that can run it: bit i is token i. One kind may come by mechanisms that different tokens have.
+    pub(crate) mask: u64,
     pub(crate) priority: Priority,
     pub(crate) tenant: u64,
 }
 
 /// Bounds of an engine, from its configuration.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Limits {
     pub(crate) requests: usize,
     pub(crate) bytes: usize,
-    /// `None`: the larger of 5 s and 20 x p99.9 of the token.
-    pub(crate) hang: Option<Duration>,
+    /// In nanoseconds; 0 for the larger of 5 s and 20 x p99.9 of the token. May change.
+    pub(crate) hang_ns: AtomicU64,
     pub(crate) written_off_per_token: usize,
+}
+
+/// A token, and how many sessions it is to have.
+pub(crate) struct Room {
+    pub(crate) token: Arc<Token>,
+    /// At first.
+    pub(crate) places: usize,
+    /// At most.
+    pub(crate) places_max: usize,
 }
 
 pub(crate) struct Core {
@@ -50,12 +66,17 @@ pub(crate) struct Core {
     pub(crate) deadlines: Deadlines,
     pub(crate) counters: Counters,
     pub(crate) tokens: Box<[TokenSeats]>,
+    /// Every token is of one.
+    pub(crate) scopes: Box<[Scope]>,
     pub(crate) limits: Limits,
-    lanes: RwLock<HashMap<LaneId, LaneRef>>,
+    /// Hashed quickly, with a secret of the process: tenants are numbers that callers choose.
+    lanes: RwLock<HashMap<LaneId, LaneRef, foldhash::fast::RandomState>>,
     /// Tokens whose inline path is closed: bit i is token i.
     inline_closed: AtomicU64,
     draining: AtomicBool,
     stopped: AtomicBool,
+    /// The watcher and the workers, for those who wait for their end.
+    pub(crate) threads: Threads,
     /// Seats that are not closed yet, for those who wait for the end.
     open_seats: Mutex<usize>,
     all_closed: Condvar,
@@ -68,12 +89,27 @@ pub(crate) struct Core {
 pub(crate) struct TokenSeats {
     pub(crate) token: Arc<Token>,
     pub(crate) recorders: Box<[Arc<Recorder>]>,
+    pub(super) meters: Box<[Arc<Meter>]>,
+    /// Places that ever had a session, or are to have one: those from here on are fresh.
+    pub(super) places: AtomicUsize,
+    /// Places that had a session from the beginning.
+    pub(super) places_first: usize,
     /// The seats that work, or idle.
     pub(crate) watches: Mutex<Vec<Arc<Watch>>>,
     /// Indices of places without a seat, to be filled again.
     pub(crate) vacant: Mutex<Vec<usize>>,
+    /// Until when sessions gather requests before they take a turn; see `gather`.
+    pub(super) gather_until_ns: CachePadded<AtomicU64>,
+    /// Indices of places that stay empty because of the caps on hung calls, until one comes back.
+    pub(super) unfilled: Mutex<Vec<usize>>,
+    /// Places for which a session is being opened.
+    pub(super) opening: AtomicUsize,
+    /// No place is filled before: the last attempt failed.
+    pub(super) fill_after_ns: AtomicU64,
     /// Seats inside a hung call, not come back.
     pub(crate) written_off: AtomicUsize,
+    /// Seats whose sessions are being closed, which is a call too: they are on no list any more.
+    pub(super) closing: AtomicUsize,
 }
 
 /// Events that belong to no session.
@@ -87,19 +123,21 @@ pub(crate) struct Counters {
 }
 
 impl Core {
-    pub(crate) fn new(tokens: Vec<(Arc<Token>, usize)>, limits: Limits, watcher: Unparker) -> Self {
-        let capacity: Vec<_> = tokens.iter().map(|(_, seats)| *seats).collect();
+    pub(crate) fn new(tokens: Vec<Room>, scopes: Vec<Scope>, limits: Limits, watcher: Unparker) -> Self {
+        let capacity: Vec<_> = tokens.iter().map(|room| room.places_max).collect();
         Self {
             dispatch: Dispatch::new(&capacity),
             admission: Arc::new(Admission::new(limits.requests, limits.bytes)),
             deadlines: Deadlines::new(),
             counters: Counters::default(),
-            tokens: tokens.into_iter().map(|(token, seats)| TokenSeats::new(token, seats)).collect(),
+            tokens: tokens.into_iter().map(TokenSeats::new).collect(),
+            scopes: scopes.into(),
             limits,
-            lanes: RwLock::new(HashMap::new()),
+            lanes: RwLock::new(HashMap::default()),
             inline_closed: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            threads: Threads::default(),
             open_seats: Mutex::new(0),
             all_closed: Condvar::new(),
             watcher,
@@ -115,15 +153,15 @@ impl Core {
 
     /// Leases a session to a caller that runs its request itself; the tokens are those of `mask`.
     pub(crate) fn lease_inline(&self, mask: u64, hint: (usize, usize)) -> Option<Box<Seat>> {
-        self.dispatch.lease(mask & !self.inline_closed.load(Ordering::Relaxed), hint)
+        self.dispatch.lease(mask, self.inline_closed.load(Ordering::Relaxed), hint)
     }
 
     /// The lane of a request; made on first use.
-    pub(crate) fn lane(&self, id: LaneId, mask: u64) -> LaneRef {
+    pub(crate) fn lane(&self, id: LaneId) -> LaneRef {
         if let Some(lane) = self.lanes.read().get(&id) {
             return Arc::clone(lane);
         }
-        let make = || Arc::new(Lane::new(id.priority, Arc::new(AtomicU64::new(mask))));
+        let make = || Arc::new(Lane::new(id.priority, Arc::new(AtomicU64::new(id.mask))));
         Arc::clone(self.lanes.write().entry(id).or_insert_with(make))
     }
 
@@ -170,26 +208,45 @@ impl Core {
         }
     }
 
-    /// Closes a session that can no longer be used, and gives back what was left of its turn.
-    pub(crate) fn retire(&self, seat: Box<Seat>, fate: Fate, again: Option<Arc<Node>>) {
-        let work = seat.watch.end_turn();
+    /// Gives back what is left of a turn, the current request too if there is one, and closes the session, which
+    /// can no longer be used. That comes last: closing is a call, and a device that fails may hang in it.
+    pub(crate) fn retire(&self, seat: Box<Seat>, fate: Fate, left: Work) {
         let place = seat.place;
-        self.close_seat(seat);
         if fate == Fate::TokenDown {
             self.lose(place.token, "the token or its session is gone");
         }
-        if let Some(lane) = work.lane {
-            self.give_back(&lane, again.into_iter().chain(work.rest));
+        if let Some(lane) = left.lane {
+            self.give_back(&lane, left.current.into_iter().chain(left.rest));
         }
+        self.deliver(&seat.watch, &mut Vec::new());
         self.vacate(place);
+        self.close_seat(seat);
+    }
+
+    /// Gives back the places of those whom a seat has answered, and wakes them: user code, so not while the seat is
+    /// leased by this thread. Returns how many it woke; `list` is memory for it.
+    pub(crate) fn deliver(&self, watch: &Watch, list: &mut Vec<Waker>) -> usize {
+        watch.deliver(list, self.admission.places(), &self.counters.panics)
     }
 
     /// A worker that was written off has come out of its call after all.
     pub(crate) fn come_back(&self, seat: Box<Seat>) {
-        self.tokens[seat.place.token].written_off.fetch_sub(1, Ordering::Relaxed);
+        let tokens = &self.tokens[seat.place.token];
+        // SeqCst, here and in `close_seat`: pairs with the looks in `quiet`, which miss no seat on its way out.
+        tokens.closing.fetch_add(1, Ordering::SeqCst);
+        tokens.written_off.fetch_sub(1, Ordering::SeqCst);
         watcher::one_came_back();
-        tracing::info!(token = seat.place.token, "a call that hung has returned; its session is closed");
+        // Under the lock, so that a drain which has just counted it sleeps before it is woken.
+        drop(self.open_seats.lock());
+        self.all_closed.notify_all();
+        // A place that the caps left empty can be filled now.
+        let unfilled = tokens.unfilled.lock().pop();
+        unfilled.into_iter().for_each(|index| tokens.vacant.lock().push(index));
+        let token = seat.place.token;
         drop(seat);
+        tokens.closing.fetch_sub(1, Ordering::SeqCst);
+        // After the session is gone: log subscribers are user code.
+        tracing::info!(token, "a call that hung has returned; its session is closed");
         self.watcher.unpark();
     }
 
@@ -204,27 +261,34 @@ impl Core {
         let (worker, parker) = Mailbox::new();
         let tokens = &self.tokens[place.token];
         let recorder = Arc::clone(&tokens.recorders[place.index]);
+        let meter = Arc::clone(&tokens.meters[place.index]);
         let watch = Arc::new(Watch::new(place, Arc::clone(&worker)));
         let (core, mailbox) = (Arc::clone(self), Arc::clone(&worker));
-        std::thread::Builder::new()
+        let started = std::thread::Builder::new()
             .name(format!("hsmux-{}-{}", place.token, place.index))
             .spawn(move || worker::run(&core, place, &mailbox, &parker))
             .map_err(|error| {
                 Error::operator(ErrorKind::Busy, format!("cannot start a worker thread: {error}"))
             })?;
+        self.threads.add(started);
         *self.open_seats.lock() += 1;
         tokens.watches.lock().push(Arc::clone(&watch));
         let costs = Box::new([CostLine::default(); PLANS]);
-        self.release(Box::new(Seat { session, place, recorder, watch, costs, worker }));
+        self.release(Box::new(Seat { session, place, recorder, meter, watch, costs, worker }));
         Ok(())
     }
 
-    /// Closes a seat's session and ends its worker.
+    /// Closes a seat's session and ends its worker. By the worker itself where it can be, for closing is a call.
     pub(super) fn close_seat(&self, seat: Box<Seat>) {
         seat.worker.close();
+        let closing = &self.tokens[seat.place.token].closing;
+        closing.fetch_add(1, Ordering::SeqCst);
         self.forget(&seat.watch);
         drop(seat);
+        closing.fetch_sub(1, Ordering::SeqCst);
         self.seat_is_gone();
+        // A parked session may have to take its place.
+        self.watcher.unpark();
     }
 
     /// Takes a seat off the list of those that work.
@@ -248,6 +312,60 @@ impl Core {
         }
         let orphans = self.dispatch.set_healthy(token, false);
         orphans.into_iter().for_each(|orphan| self.fail_orphan(Some(orphan)));
+    }
+
+    /// Takes the tokens of one mask out of service and puts those of the other back, at once.
+    pub(crate) fn set_drained(&self, out: u64, back: u64) {
+        let orphans = self.dispatch.set_drained(out, back);
+        orphans.into_iter().for_each(|orphan| self.fail_orphan(Some(orphan)));
+    }
+
+    /// Sessions of a token that somebody holds: those inside calls, hung ones too, and those on the way there.
+    pub(crate) fn inside(&self, token: usize) -> usize {
+        // Taken and put back, because only who takes an idle session knows that nobody has it.
+        let idle: Vec<_> = std::iter::from_fn(|| self.dispatch.take_from(token)).collect();
+        // After that, or one that was seated meanwhile would be taken off those that are held.
+        let open = self.tokens[token].watches.lock().len();
+        let held = open.saturating_sub(idle.len()) + self.tokens[token].written_off.load(Ordering::Relaxed);
+        idle.into_iter().for_each(|seat| self.release(seat));
+        held
+    }
+
+    /// A key of a token is about to change: ends the operations that idle sessions hold open, and has no other one
+    /// used any more.
+    pub(crate) fn end_holds(&self, token: usize) {
+        let seats = &self.tokens[token];
+        seats.token.holds.key_changes();
+        for index in 0..seats.recorders.len() {
+            let Some(mut seat) = self.dispatch.lease_any(token, index) else { continue };
+            seat.watch.enter_inline(now());
+            let ended = seat.session.let_go_all();
+            seat.watch.leave_inline();
+            match ended {
+                Ok(()) => self.release(seat),
+                Err(Failed { fate, .. }) => self.retire(seat, fate, Work::default()),
+            }
+        }
+    }
+
+    /// Has the workers of idle sessions end operations that were held open for long enough.
+    pub(super) fn end_stale_holds(&self, now: Time) {
+        for (token, seats) in self.tokens.iter().enumerate().filter(|(_, seats)| seats.token.holds.any()) {
+            for index in 0..seats.recorders.len() {
+                match self.dispatch.lease_any(token, index) {
+                    Some(seat) if seat.session.holds_stale(now) => seat.hand_over(),
+                    Some(seat) => self.release(seat),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// Puts a token into a tier.
+    pub(crate) fn set_tier(&self, token: usize, rank: u8, extra_ns: u64) {
+        self.dispatch.set_tier(token, rank, extra_ns);
+        // It looks more often where there are several tiers.
+        self.watcher.unpark();
     }
 
     pub(crate) fn set_inline_closed(&self, token: usize, closed: bool) {
@@ -281,8 +399,18 @@ impl Core {
         *open
     }
 
+    /// As [`Core::wait_closed`], and for calls that hang: counts those too whose seats were written off.
+    pub(crate) fn wait_out(&self, limit: Time) -> usize {
+        let written_off = |tokens: &TokenSeats| tokens.written_off.load(Ordering::Relaxed);
+        // What is written off at this very moment counts twice rather than not at all.
+        let inside = |open: usize| open + self.tokens.iter().map(written_off).sum::<usize>();
+        let mut open = self.open_seats.lock();
+        while inside(*open) > 0 && !self.all_closed.wait_for(&mut open, now().until(limit)).timed_out() {}
+        inside(*open)
+    }
+
     /// The stop as the watcher carries it out: once, and again for what comes back later.
-    pub(super) fn carry_out_stop(&self) {
+    pub(crate) fn carry_out_stop(&self) {
         self.fail_queued();
         self.close_idle();
     }
@@ -290,7 +418,8 @@ impl Core {
     fn close_idle(&self) {
         for token in 0..self.tokens.len() {
             while let Some(seat) = self.dispatch.take_from(token) {
-                self.close_seat(seat);
+                // Its own worker closes it: a call that hangs there holds up nobody else.
+                seat.hand_over();
             }
         }
     }
@@ -312,7 +441,7 @@ impl Core {
 
     fn fail_all(&self, orphan: Orphan<Arc<Node>>, error: impl Fn() -> Error) {
         self.dispatch.fail(orphan, |node| {
-            if let Some(waker) = node.complete(Err(error())) {
+            if let Some(waker) = node.fail(error(), &mut self.admission.places()) {
                 wake(waker, &self.counters.panics);
             }
         });
@@ -326,6 +455,11 @@ impl Core {
         }
     }
 
+    /// Requests in all lanes.
+    pub(crate) fn queued(&self) -> usize {
+        self.lanes.read().values().map(|lane| lane.len()).sum()
+    }
+
     /// Number of lanes.
     pub(crate) fn lane_count(&self) -> usize {
         self.lanes.read().len()
@@ -333,13 +467,27 @@ impl Core {
 }
 
 impl TokenSeats {
-    fn new(token: Arc<Token>, seats: usize) -> Self {
+    /// The watches of all seats, as they are now.
+    pub(super) fn all_watches(&self) -> Vec<Arc<Watch>> {
+        self.watches.lock().clone()
+    }
+
+    fn new(room: Room) -> Self {
+        let Room { token, places, places_max } = room;
         Self {
             token,
-            recorders: (0..seats).map(|_| Arc::new(Recorder::new())).collect(),
+            recorders: (0..places_max).map(|_| Arc::new(Recorder::new())).collect(),
+            meters: (0..places_max).map(|_| Arc::new(Meter::new())).collect(),
+            places: AtomicUsize::new(places),
+            places_first: places,
             watches: Mutex::new(Vec::new()),
             vacant: Mutex::new(Vec::new()),
+            unfilled: Mutex::new(Vec::new()),
+            opening: AtomicUsize::new(0),
+            fill_after_ns: AtomicU64::new(0),
+            gather_until_ns: CachePadded::new(AtomicU64::new(0)),
             written_off: AtomicUsize::new(0),
+            closing: AtomicUsize::new(0),
         }
     }
 }

@@ -6,7 +6,14 @@
 pub(crate) const TURN_NS: u64 = 1_000_000;
 
 /// Kinds of plan that a session tells apart: operation x size of the key.
-pub(crate) const PLANS: usize = 64;
+/// The second half of them is for merged calls.
+pub(crate) const PLANS: usize = 256;
+
+/// Most bytes that are merged into one call, and most requests: on a network a call of 64 KiB takes as long as one
+/// of a few bytes, and on SoftHSM2 4 096 blocks take 12 us. More would make its answers wait for each other and gain
+/// nothing.
+pub(crate) const MERGED_BYTES_MAX: usize = 64 << 10;
+pub(crate) const MERGED_REQUESTS_MAX: usize = 1_024;
 
 /// A straight line through (size, cost), fitted to what was measured, with old measurements fading.
 ///
@@ -52,8 +59,23 @@ impl CostLine {
         if self.weight == 0.0 {
             return TURN_NS;
         }
-        let slope = if self.size_size > 0.0 { (self.size_cost / self.size_size).max(0.0) } else { 0.0 };
-        (self.cost + slope * (size as f64 - self.size)).clamp(1.0, 1e12) as u64
+        (self.cost + self.slope() * (size as f64 - self.size)).clamp(1.0, 1e12) as u64
+    }
+
+    /// What `size` more bytes in the same call will cost, in nanoseconds; nothing while that is unknown: the fixed part
+    /// of a merged call is paid once, so company is free until it is known what it costs.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate: 52 bits are plenty")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to the range before"
+    )]
+    pub(crate) fn marginal_ns(&self, size: usize) -> u64 {
+        (self.slope() * size as f64).clamp(0.0, 1e12) as u64
+    }
+
+    fn slope(&self) -> f64 {
+        if self.size_size > 0.0 { (self.size_cost / self.size_size).max(0.0) } else { 0.0 }
     }
 }
 
@@ -84,6 +106,14 @@ mod tests {
         assert_eq!(line.estimate_ns(4_096), 1_000);
         (0..500).for_each(|_| line.learn(32, 9_000));
         assert!(line.estimate_ns(32).abs_diff(9_000) < 100, "{}", line.estimate_ns(32));
+    }
+
+    #[test]
+    fn company_costs_its_bytes_and_nothing_while_that_is_unknown() {
+        let mut line = CostLine::default();
+        assert_eq!(line.marginal_ns(1_000), 0);
+        (0..500).for_each(|i| line.learn(i % 64 * 100, 1_000_000 + 2 * (i as u64 % 64 * 100)));
+        assert!(line.marginal_ns(1_000).abs_diff(2_000) < 20, "{}", line.marginal_ns(1_000));
     }
 
     #[test]

@@ -16,7 +16,8 @@ use crate::schedule::fairness::{Candidate, Class, choose};
 use crate::schedule::idle::Idle;
 use crate::schedule::lane::Lane;
 use crate::schedule::run_queue::RunQueue;
-use crate::sync::{Arc, AtomicU64, AtomicUsize, Ordering, Queue, RwLock, fence};
+use crate::schedule::tiers::Tiers;
+use crate::sync::{Arc, AtomicU64, AtomicUsize, CachePadded, Ordering, Queue, RwLock, fence, plain};
 
 /// A session as the protocol sees it.
 pub(crate) trait Seat: Sized {
@@ -37,12 +38,17 @@ pub(crate) struct Dispatch<T, S> {
     idle: Box<[Idle<S>]>,
     /// Tokens that can serve: bit i is token i.
     healthy: AtomicU64,
+    /// Tokens that the operator has taken out of service.
+    drained: plain::AtomicU64,
+    /// Tokens whose sessions take nothing for a moment: bit i is token i. They stay eligible, so nothing fails.
+    paused: plain::AtomicU64,
+    tiers: Tiers,
     /// Counts changes of what is eligible, so that a racing submitter notices that its lane went astray.
     generation: AtomicU64,
     /// Lanes in all run queues: while it is 0, a release has nothing to look at.
-    lanes_waiting: AtomicUsize,
+    lanes_waiting: CachePadded<AtomicUsize>,
     /// Virtual time of the turn that began last; see `fairness`.
-    floor_ns: AtomicU64,
+    floor_ns: CachePadded<AtomicU64>,
     /// Lanes that lost their last token while a session of it held them; `orphans` hands them out.
     orphans: Queue<Arc<Lane<T>>>,
 }
@@ -51,8 +57,23 @@ pub(crate) struct Dispatch<T, S> {
 pub(crate) struct Turn<T> {
     pub(crate) lane: Arc<Lane<T>>,
     queue: Arc<RunQueue<T>>,
+    /// The queue's count when the turn began.
+    rush: u64,
     estimate_ns: u64,
 }
+
+/// What an item adds to a turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cost {
+    /// In session time.
+    pub(crate) ns: u64,
+    /// Whether nothing more fits behind it, whatever it costs.
+    pub(crate) fills: bool,
+}
+
+/// What costs less than this is not worth another session's wake-up: one session takes it alone, however
+/// many idle. A hand-over between sleeping threads costs 15 to 50 us (prototype, 2 cores).
+const ALONE_NS: u64 = 15_000;
 
 /// A lane taken from a class of a run queue.
 type Chosen<T> = (Arc<RunQueue<T>>, Class, Arc<Lane<T>>);
@@ -69,9 +90,12 @@ impl<T, S: Seat> Dispatch<T, S> {
             queues: RwLock::new(Vec::new()),
             idle: capacity.iter().map(|&n| Idle::new(n)).collect(),
             healthy: AtomicU64::new(healthy),
+            drained: plain::AtomicU64::new(0),
+            paused: plain::AtomicU64::new(0),
+            tiers: Tiers::new(capacity.len()),
             generation: AtomicU64::new(0),
-            lanes_waiting: AtomicUsize::new(0),
-            floor_ns: AtomicU64::new(0),
+            lanes_waiting: CachePadded::new(AtomicUsize::new(0)),
+            floor_ns: CachePadded::new(AtomicU64::new(0)),
             orphans: Queue::new(),
         }
     }
@@ -83,7 +107,7 @@ impl<T, S: Seat> Dispatch<T, S> {
         items: impl IntoIterator<Item = T>,
     ) -> Option<Orphan<T>> {
         items.into_iter().for_each(|item| lane.push(item));
-        self.raise(lane)
+        if lane.set_queued() { self.enqueue(Arc::clone(lane), true) } else { None }
     }
 
     /// Gives back items that a session took and could not execute. They are served first.
@@ -98,42 +122,54 @@ impl<T, S: Seat> Dispatch<T, S> {
 
     /// Leases a session to an inline caller: an idle one of the set, if nothing is queued for the set.
     ///
-    /// `hint` is the (token, index) that the caller had last.
-    pub(crate) fn lease(&self, mask: u64, hint: (usize, usize)) -> Option<Box<S>> {
-        let mask = mask & self.healthy.load(Ordering::Relaxed);
+    /// `closed` are tokens that take no inline callers, `hint` is the (token, index) that the caller had last.
+    pub(crate) fn lease(&self, mask: u64, closed: u64, hint: (usize, usize)) -> Option<Box<S>> {
+        let mask = mask & self.healthy.load(Ordering::Relaxed) & !self.drained.load(Ordering::Relaxed);
         if self.lanes_waiting.load(Ordering::Relaxed) != 0
             && self.queues.read().iter().any(|q| q.competes(mask))
         {
             return None;
         }
-        self.take_idle(mask, hint)
+        // Paused tokens count for the tiers: a lower one does not step in for a moment.
+        let (front, closed) = (self.tiers.front(mask), closed | self.paused.load(Ordering::Relaxed));
+        let further = || self.take_idle(self.tiers.after(mask, 0) & !front & !closed, hint);
+        self.take_idle(front & !closed, hint).or_else(further)
     }
 
     /// Leases the session of one worker, if it is idle.
     pub(crate) fn lease_own(&self, token: usize, index: usize) -> Option<Box<S>> {
-        self.idle[token].take_at(index)
+        self.idle[token].take_own(index)
+    }
+
+    /// Leases a session that nobody holds, parked or not.
+    pub(crate) fn lease_any(&self, token: usize, index: usize) -> Option<Box<S>> {
+        self.idle[token].take_slot(index)
     }
 
     /// Takes a turn for a session of `token`: fills `items` from one lane.
     ///
-    /// `fill` says what an item costs, in nanoseconds; the turn ends when the sum reaches `budget_ns`, or with
-    /// the session's share of the lane while others idle. It always takes at least one.
+    /// `cost` says what an item adds; the turn ends when the sum reaches `budget_ns`, with an item that fills it, or
+    /// with the session's share of the lane while others idle. It always takes at least one.
     pub(crate) fn take(
         &self,
         token: usize,
         now_ns: u64,
         budget_ns: u64,
-        cost_ns: impl Fn(&T) -> u64,
+        mut cost: impl FnMut(&Lane<T>, &T) -> Cost,
         items: &mut impl Extend<T>,
     ) -> Option<Turn<T>> {
         while let Some((queue, class, lane)) = self.pop_lane(token, now_ns, budget_ns) {
             let share = self.share(&queue, &lane);
             let (mut taken, mut estimate_ns) = (0, 0);
-            while taken < share && (taken == 0 || estimate_ns < budget_ns) {
+            while taken == 0 || estimate_ns < budget_ns && (taken < share || estimate_ns < ALONE_NS) {
                 let Some(item) = lane.pop() else { break };
-                estimate_ns += cost_ns(&item);
+                let cost = cost(&lane, &item);
+                estimate_ns += cost.ns;
                 taken += 1;
                 items.extend(Some(item));
+                if cost.fills {
+                    break;
+                }
             }
             if lane.set_idle() {
                 // Before the module is called, so that any number of sessions serve one lane.
@@ -141,19 +177,24 @@ impl<T, S: Seat> Dispatch<T, S> {
             }
             if taken > 0 {
                 queue.charge(class, estimate_ns);
-                return Some(Turn { lane, queue, estimate_ns });
+                let rush = queue.rushes.load(Ordering::Relaxed);
+                return Some(Turn { lane, queue, rush, estimate_ns });
             }
         }
         None
     }
 
-    /// A turn is over and has cost `cost_ns`: corrects what was charged in advance.
-    pub(crate) fn settle(&self, turn: &Turn<T>, cost_ns: u64, budget_ns: u64) {
+    /// A turn is over and has cost `cost_ns`: corrects what was charged in advance. Its oldest request had waited
+    /// for `waited_ns`.
+    pub(crate) fn settle(&self, turn: &Turn<T>, cost_ns: u64, waited_ns: u64, budget_ns: u64) {
+        if self.tiers.several() && turn.queue.rushes.load(Ordering::Relaxed) == turn.rush {
+            turn.queue.waited_ns.store(waited_ns, Ordering::Relaxed);
+        }
         turn.queue.charge(turn.lane.class, cost_ns.saturating_sub(turn.estimate_ns));
         turn.lane.charge(cost_ns.saturating_sub(budget_ns));
     }
 
-    /// Puts a session among the idle and looks whether work came meanwhile.
+    /// Puts a session among the idle, or parks it, and looks whether work came meanwhile.
     pub(crate) fn release(&self, session: Box<S>) {
         let token = session.token();
         self.put_idle(session);
@@ -173,9 +214,54 @@ impl<T, S: Seat> Dispatch<T, S> {
         if self.lanes_waiting.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let masks: SmallVec<[u64; 8]> =
-            self.queues.read().iter().filter(|q| q.serves(token)).map(|q| q.mask).collect();
-        masks.into_iter().for_each(|mask| self.wake_one(mask));
+        let waiting: SmallVec<[Arc<RunQueue<T>>; 8]> =
+            self.queues.read().iter().filter(|q| q.serves(token)).map(Arc::clone).collect();
+        waiting.into_iter().for_each(|queue| self.wake_one(&queue));
+    }
+
+    /// Wakes sessions of lower tiers where requests have waited so long that these would answer them sooner.
+    pub(crate) fn look_at_tiers(&self, now_ns: u64) {
+        if !self.tiers.several() || self.lanes_waiting.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let queues: SmallVec<[Arc<RunQueue<T>>; 8]> = self.queues.read().iter().map(Arc::clone).collect();
+        for queue in queues {
+            let waits = |class| Some(queue.candidate(class, now_ns)?.waited_ns);
+            if let Some(waited_ns) = Class::ALL.into_iter().filter_map(waits).max() {
+                queue.waited_ns.fetch_max(waited_ns, Ordering::Relaxed);
+                self.wake_one(&queue);
+            }
+        }
+    }
+
+    /// The shortest time after which a session of a lower tier may have to be woken, if there is one.
+    pub(crate) fn patience_ns(&self) -> Option<u64> {
+        self.tiers.patience_ns()
+    }
+
+    /// Whether any lane waits in a run queue; a hint.
+    pub(crate) fn any_waits(&self) -> bool {
+        self.lanes_waiting.load(Ordering::Relaxed) != 0
+    }
+
+    /// Puts a token into a tier, and wakes whoever has become the one to serve what waits.
+    pub(crate) fn set_tier(&self, token: usize, rank: u8, extra_ns: u64) {
+        self.tiers.set(token, rank, extra_ns);
+        (0..self.idle.len()).for_each(|token| self.look(token));
+    }
+
+    /// Puts the sessions of a token below an index in use and parks the others, each when its turn is over.
+    pub(crate) fn set_limit(&self, token: usize, limit: usize) {
+        if self.idle[token].set_limit(limit) {
+            // SeqCst fence: pairs with the one in `enqueue`, as in `release`: these sessions come back to the idle.
+            fence(Ordering::SeqCst);
+            self.look(token);
+        }
+    }
+
+    /// The index from which on sessions of a token are parked.
+    pub(crate) fn limit(&self, token: usize) -> usize {
+        self.idle[token].limit()
     }
 
     /// Sessions that seem idle on a token; a hint.
@@ -183,9 +269,9 @@ impl<T, S: Seat> Dispatch<T, S> {
         self.idle[token].about()
     }
 
-    /// Takes any idle session of a token, to retire it.
+    /// Takes any session of a token that nobody holds, to retire it.
     pub(crate) fn take_from(&self, token: usize) -> Option<Box<S>> {
-        self.idle[token].take(0)
+        self.idle[token].take_any()
     }
 
     pub(crate) fn healthy(&self) -> u64 {
@@ -202,6 +288,40 @@ impl<T, S: Seat> Dispatch<T, S> {
         self.regroup()
     }
 
+    /// Takes tokens out of service and puts others back, at once: moves the lanes. Returns those that nobody can serve.
+    #[must_use]
+    pub(crate) fn set_drained(&self, out: u64, back: u64) -> Vec<Orphan<T>> {
+        let change = |drained| Some(drained & !back | out);
+        // It always succeeds: the closure never gives up.
+        let _before = self.drained.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change);
+        self.regroup()
+    }
+
+    /// Has the sessions of these tokens take nothing more until [`Dispatch::resume`]; those that are idle or become
+    /// so are for who paused them. A session that is on its way may still take one turn.
+    pub(crate) fn pause(&self, mask: u64) {
+        self.paused.fetch_or(mask, Ordering::SeqCst);
+    }
+
+    /// Undoes [`Dispatch::pause`], and wakes sessions for what has gathered.
+    pub(crate) fn resume(&self, mask: u64) {
+        self.paused.fetch_and(!mask, Ordering::SeqCst);
+        // SeqCst fence: pairs with the one in `enqueue`. Either the look sees the lane that was queued, or its
+        // submitter sees that the token is paused no more.
+        fence(Ordering::SeqCst);
+        tokens(mask).for_each(|token| self.look(token));
+    }
+
+    /// Tokens that serve: bit i is token i.
+    pub(crate) fn serving(&self) -> u64 {
+        self.healthy() & !self.drained()
+    }
+
+    /// Tokens out of service: bit i is token i.
+    pub(crate) fn drained(&self) -> u64 {
+        self.drained.load(Ordering::Relaxed)
+    }
+
     /// What is eligible has changed: puts every waiting lane where it belongs now.
     #[must_use]
     pub(crate) fn regroup(&self) -> Vec<Orphan<T>> {
@@ -215,7 +335,7 @@ impl<T, S: Seat> Dispatch<T, S> {
                 lanes.push(lane);
             }
         }
-        lanes.into_iter().filter_map(|lane| self.enqueue(lane)).collect()
+        lanes.into_iter().filter_map(|lane| self.enqueue(lane, false)).collect()
     }
 
     /// Lanes that sessions left behind because no token can serve them; for the watcher to fail.
@@ -227,13 +347,7 @@ impl<T, S: Seat> Dispatch<T, S> {
     ///
     /// The living move to the front in their order; one that a session takes meanwhile may overtake another.
     pub(crate) fn sweep(&self, lane: &Arc<Lane<T>>, is_dead: impl Fn(&T) -> bool) -> Option<Orphan<T>> {
-        for _ in 0..lane.len() {
-            match lane.pop() {
-                Some(item) if is_dead(&item) => drop(item),
-                Some(item) => lane.push_returned(item),
-                None => break,
-            }
-        }
+        lane.retain(|item| !is_dead(item));
         self.raise(lane)
     }
 
@@ -263,17 +377,22 @@ impl<T, S: Seat> Dispatch<T, S> {
     }
 
     fn raise(&self, lane: &Arc<Lane<T>>) -> Option<Orphan<T>> {
-        if lane.set_queued() { self.enqueue(Arc::clone(lane)) } else { None }
+        if lane.set_queued() { self.enqueue(Arc::clone(lane), false) } else { None }
     }
 
-    /// Puts a lane that the caller holds into the run queue of its eligible set and wakes one session.
-    fn enqueue(&self, lane: Arc<Lane<T>>) -> Option<Orphan<T>> {
+    /// Puts a lane that the caller holds into the run queue of its eligible set and wakes one session. `new` says that
+    /// nothing in it has waited.
+    fn enqueue(&self, lane: Arc<Lane<T>>, new: bool) -> Option<Orphan<T>> {
         let generation = self.generation.load(Ordering::SeqCst);
-        let mask = lane.eligible.load(Ordering::SeqCst) & self.healthy.load(Ordering::SeqCst);
+        let serving = self.healthy.load(Ordering::SeqCst) & !self.drained.load(Ordering::SeqCst);
+        let mask = lane.eligible.load(Ordering::SeqCst) & serving;
         if mask == 0 {
             return Some(Orphan(lane));
         }
         let queue = self.queue(mask);
+        if new && self.tiers.several() {
+            queue.begin_anew_if_empty();
+        }
         self.lanes_waiting.fetch_add(1, Ordering::SeqCst);
         queue.push(lane, self.floor_ns.load(Ordering::Relaxed));
         // SeqCst fence: pairs with the ones in `release` and `regroup`.
@@ -282,16 +401,16 @@ impl<T, S: Seat> Dispatch<T, S> {
             // Who changed the sets may have emptied this queue before the push: take one lane out and try
             // again. If another session took ours meanwhile, there is none or it is another's, all the same.
             if let Some(lane) = self.pop_from(|| queue.pop_any()) {
-                return self.enqueue(lane);
+                return self.enqueue(lane, false);
             }
         }
-        self.wake_one(mask);
+        self.wake_one(&queue);
         None
     }
 
     /// Like `enqueue`, by a session: it has no time for orphans and leaves them to the watcher.
     fn requeue(&self, lane: &Arc<Lane<T>>) {
-        if let Some(Orphan(lane)) = self.enqueue(Arc::clone(lane)) {
+        if let Some(Orphan(lane)) = self.enqueue(Arc::clone(lane), false) {
             self.orphans.push(lane);
         }
     }
@@ -315,11 +434,16 @@ impl<T, S: Seat> Dispatch<T, S> {
         if self.lanes_waiting.load(Ordering::SeqCst) == 0 {
             return None;
         }
+        if self.paused.load(Ordering::Relaxed) & (1 << token) != 0 {
+            return None;
+        }
         let queues = self.queues.read();
         let (mut candidates, mut places) = (SmallVec::<[Candidate; 8]>::new(), SmallVec::<[_; 8]>::new());
         for queue in queues.iter().filter(|q| q.mask & (1 << token) != 0) {
             for class in Class::ALL {
-                if let Some(candidate) = queue.candidate(class, now_ns) {
+                if let Some(candidate) = queue.candidate(class, now_ns)
+                    && self.may_take(token, queue, candidate.waited_ns)
+                {
                     candidates.push(candidate);
                     places.push((queue, class));
                 }
@@ -328,25 +452,44 @@ impl<T, S: Seat> Dispatch<T, S> {
         choose(&candidates).map(|i| (Arc::clone(places[i].0), places[i].1))
     }
 
+    /// Whether it is for this token to serve a queue, by the tiers.
+    fn may_take(&self, token: usize, queue: &RunQueue<T>, waited_ns: u64) -> bool {
+        let waited_ns = waited_ns.max(queue.waited_ns.load(Ordering::Relaxed));
+        self.tiers.after(queue.mask, waited_ns) & (1 << token) != 0
+    }
+
     /// A session's part of a lane: all of it when no other session of the set is idle.
     fn share(&self, queue: &RunQueue<T>, lane: &Lane<T>) -> usize {
-        let idle: usize = tokens(queue.mask).map(|token| self.idle[token].about()).sum();
+        let idle: usize = tokens(self.tiers.front(queue.mask)).map(|token| self.idle[token].about()).sum();
         if idle == 0 { usize::MAX } else { lane.len().div_ceil(idle + 1).max(1) }
     }
 
-    fn wake_one(&self, mask: u64) {
-        if let Some(session) = self.take_idle(mask, (self.rotate(), 0)) {
+    /// Wakes an idle session for a queue: of its first tier, or of another if its requests have waited too long.
+    fn wake_one(&self, queue: &RunQueue<T>) {
+        let paused = self.paused.load(Ordering::Relaxed);
+        let take = |mask| {
+            let mut idle = self.idle_tokens(mask & !paused, self.rotate());
+            idle.find_map(|token| self.idle[token].take_for_turn(0))
+        };
+        let front = self.tiers.front(queue.mask);
+        let session = take(front).or_else(|| {
+            let waited_ns = queue.waited_ns.load(Ordering::Relaxed);
+            take(self.tiers.after(queue.mask, waited_ns) & !front)
+        });
+        if let Some(session) = session {
             session.hand_over();
         }
     }
 
     /// Takes an idle session of the set; looks at the hint's token first.
     fn take_idle(&self, mask: u64, (token, index): (usize, usize)) -> Option<Box<S>> {
+        self.idle_tokens(mask, token).find_map(|token| self.idle[token].take(index))
+    }
+
+    /// The tokens of a set, from `first` on and round.
+    fn idle_tokens(&self, mask: u64, first: usize) -> impl Iterator<Item = usize> {
         let count = self.idle.len();
-        (0..count)
-            .map(|i| (token + i) % count)
-            .filter(|token| mask & (1 << token) != 0)
-            .find_map(|token| self.idle[token].take(index))
+        (0..count).map(move |i| (first + i) % count).filter(move |token| mask & (1 << token) != 0)
     }
 
     /// Where to begin looking for an idle session, so that tokens share the work that trickles in. Virtual
@@ -396,3 +539,6 @@ pub(crate) fn tokens(mut mask: u64) -> impl Iterator<Item = usize> {
         (token < 64).then_some(token as usize)
     })
 }
+
+#[cfg(all(test, not(hsmux_loom)))]
+mod tests;

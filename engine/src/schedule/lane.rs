@@ -1,12 +1,13 @@
 //! Lanes: the queue of one key version, way of batching, priority and tenant.
 
+use crate::schedule::demotion::Demotion;
 use crate::schedule::fairness::Class;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, Queue, fence};
 
 /// A lock-free queue that is either IDLE or QUEUED (in one run queue, or in the hands of one taker).
 ///
-/// Any number of threads push. Only who holds the lane, because it took it from a run queue or won the swap
-/// from IDLE to QUEUED, pops, so order is kept.
+/// Any number of threads push. Who holds the lane, because it took it from a run queue or won the swap from IDLE
+/// to QUEUED, pops; only [`Lane::retain`] pops beside it.
 pub(crate) struct Lane<T> {
     fresh: Queue<T>,
     /// Given back by a session that could not execute them; served first.
@@ -16,8 +17,9 @@ pub(crate) struct Lane<T> {
     debt_ns: AtomicU64,
     /// The engine's count of requests that died in a lane when this lane was last swept.
     swept_at: AtomicU64,
+    pub(super) demotion: Demotion,
     pub(super) class: Class,
-    /// The tokens that can run this lane: bit i is token i. The key's own word, so that all its lanes follow.
+    /// The tokens that can run this lane: bit i is token i.
     pub(super) eligible: Arc<AtomicU64>,
 }
 
@@ -33,6 +35,7 @@ impl<T> Lane<T> {
             queued: AtomicBool::new(false),
             debt_ns: AtomicU64::new(0),
             swept_at: AtomicU64::new(0),
+            demotion: Demotion::default(),
             class,
             eligible,
         }
@@ -78,12 +81,27 @@ impl<T> Lane<T> {
         self.returned.pop().or_else(|| self.fresh.pop())
     }
 
+    /// Drops items. Those that stay move to the front, in their order; by anyone, beside takers.
+    pub(super) fn retain(&self, stays: impl Fn(&T) -> bool) {
+        // Each queue once through, by its length now: what stays goes to the end of `returned`.
+        for queue in [&self.returned, &self.fresh] {
+            for _ in 0..queue.len() {
+                match queue.pop() {
+                    Some(item) if stays(&item) => self.returned.push(item),
+                    Some(item) => drop(item),
+                    None => break,
+                }
+            }
+        }
+    }
+
     /// IDLE -> QUEUED. True for the one who has to put the lane into its run queue.
     pub(super) fn set_queued(&self) -> bool {
         // SeqCst fence: pairs with the one in `set_idle`. Either this swap sees IDLE, or the taker that is
         // about to set IDLE sees the item that was pushed before this fence.
         fence(Ordering::SeqCst);
-        !self.queued.swap(true, Ordering::SeqCst)
+        // A look first: while the lane is QUEUED, submitters only read this line.
+        !self.queued.load(Ordering::SeqCst) && !self.queued.swap(true, Ordering::SeqCst)
     }
 
     /// QUEUED -> IDLE, by who holds the lane; then looks again. True if work came in between and the lane is
@@ -117,5 +135,21 @@ impl<T> Lane<T> {
 impl<T> std::fmt::Debug for Lane<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lane").field("class", &self.class).field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(hsmux_loom)))]
+mod tests {
+    use super::*;
+    use crate::schedule::fairness::Priority;
+
+    #[test]
+    fn a_sweep_drops_every_dead_item_also_behind_living_ones_and_keeps_the_order() {
+        let lane = Lane::new(Priority::Normal, Arc::new(AtomicU64::new(1)));
+        (0..3).for_each(|item| lane.push_returned(item));
+        (3..100).for_each(|item| lane.push(item));
+        lane.retain(|item| item % 10 == 0);
+        assert_eq!(lane.len(), 10);
+        assert!(std::iter::from_fn(|| lane.pop()).eq((0..100).step_by(10)));
     }
 }

@@ -4,7 +4,7 @@
 
 use loom::thread;
 
-use crate::schedule::dispatch::{Dispatch, Seat};
+use crate::schedule::dispatch::{Cost, Dispatch, Seat};
 use crate::schedule::fairness::Class;
 use crate::schedule::lane::Lane;
 use crate::sync::{Arc, AtomicU64, Mutex};
@@ -66,7 +66,8 @@ impl World {
 
     fn take(&self, token: usize) -> Vec<u32> {
         let mut items = Vec::new();
-        let _ = self.dispatch.take(token, 1, BUDGET_NS, |_| COST_NS, &mut items);
+        let _ =
+            self.dispatch.take(token, 1, BUDGET_NS, |_, _| Cost { ns: COST_NS, fills: false }, &mut items);
         items
     }
 
@@ -171,6 +172,50 @@ fn loom_a_lane_queued_while_its_token_is_lost_is_handed_out_to_be_failed() {
             world.dispatch.fail(orphan, |item| world.served.lock().push(item));
         }
         submitter.join().expect("submitter");
+        assert_eq!(world.settle(), [1]);
+    });
+}
+
+#[test]
+fn loom_a_session_that_comes_back_as_the_limit_rises_is_found() {
+    model(|| {
+        let world = World::new(1);
+        world.dispatch.set_limit(0, 0);
+        let session = world.session(0);
+        world.submit(1);
+        let other = world.clone();
+        let watcher = thread::spawn(move || other.dispatch.set_limit(0, 1));
+        world.dispatch.release(session);
+        watcher.join().expect("watcher");
+        assert_eq!(world.settle(), [1]);
+    });
+}
+
+#[test]
+fn loom_work_that_comes_as_the_limit_rises_is_served() {
+    model(|| {
+        let world = World::new(1);
+        world.dispatch.set_limit(0, 0);
+        world.dispatch.release(world.session(0));
+        let other = world.clone();
+        let watcher = thread::spawn(move || other.dispatch.set_limit(0, 1));
+        world.submit(1);
+        watcher.join().expect("watcher");
+        assert_eq!(world.settle(), [1]);
+    });
+}
+
+#[test]
+fn loom_work_that_comes_as_the_limit_falls_is_served() {
+    model(|| {
+        let world = World::new(2);
+        world.dispatch.release(world.session(0));
+        let session = world.session(1);
+        let other = world.clone();
+        let watcher = thread::spawn(move || other.dispatch.set_limit(0, 1));
+        world.submit(1);
+        world.dispatch.release(session);
+        watcher.join().expect("watcher");
         assert_eq!(world.settle(), [1]);
     });
 }

@@ -2,13 +2,17 @@
 
 use crate::schedule::fairness::{Candidate, Class, virtual_ns};
 use crate::schedule::lane::Lane;
-use crate::sync::{Arc, AtomicU64, Ordering, Queue};
+use crate::sync::{Arc, AtomicU64, Ordering, Queue, plain};
 
 /// The lanes with work of one eligible set. A lane is in at most one run queue, and there once.
 pub(crate) struct RunQueue<T> {
     /// The tokens whose sessions take from here: bit i is token i.
     pub(super) mask: u64,
     classes: [ClassQueue<T>; 3],
+    /// How long the oldest request of the last turn had waited: what the next one is about to wait. For tiers.
+    pub(super) waited_ns: plain::AtomicU64,
+    /// How often work came after there had been none: what a turn knows of waiting is of its own time only.
+    pub(super) rushes: plain::AtomicU64,
 }
 
 struct ClassQueue<T> {
@@ -23,7 +27,16 @@ impl<T> RunQueue<T> {
     pub(super) fn new(mask: u64) -> Self {
         let class =
             || ClassQueue { lanes: Queue::new(), start_ns: AtomicU64::new(0), since_ns: AtomicU64::new(0) };
-        Self { mask, classes: [class(), class(), class()] }
+        let (waited_ns, rushes) = (plain::AtomicU64::new(0), plain::AtomicU64::new(0));
+        Self { mask, classes: [class(), class(), class()], waited_ns, rushes }
+    }
+
+    /// New work comes. If none has waited, it has not waited either, however long those before it had to.
+    pub(super) fn begin_anew_if_empty(&self) {
+        if self.is_empty() {
+            self.rushes.fetch_add(1, Ordering::Relaxed);
+            self.waited_ns.store(0, Ordering::Relaxed);
+        }
     }
 
     /// `floor_ns` is the virtual time now: who was away does not come back with credit.

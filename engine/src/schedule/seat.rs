@@ -1,15 +1,19 @@
 //! A seat: one session with everything that is leased along with it.
 
-use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
+use std::task::Waker;
 
 use crate::clock::Time;
 use crate::metrics::recorder::Recorder;
+use crate::schedule::admission::Places;
 use crate::schedule::cost::{CostLine, PLANS};
 use crate::schedule::dispatch;
 use crate::schedule::lane::Lane;
+use crate::schedule::meter::Meter;
 use crate::schedule::node::Node;
-use crate::sync::{AtomicBool, AtomicU64, CachePadded, Mutex, Ordering, Parker, Slot, Unparker};
+use crate::schedule::wake::{Wakers, wake_all};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, CachePadded, Mutex, Ordering, Parker, Slot, Unparker};
 use crate::token::session::Session;
 
 /// A logged-in session, its recorder, and its fitted costs: moved as one to whoever works with it.
@@ -17,6 +21,7 @@ pub(crate) struct Seat {
     pub(crate) session: Session,
     pub(crate) place: Place,
     pub(crate) recorder: Arc<Recorder>,
+    pub(crate) meter: Arc<Meter>,
     pub(crate) watch: Arc<Watch>,
     pub(crate) costs: Box<[CostLine; PLANS]>,
     pub(crate) worker: Arc<Mailbox>,
@@ -90,19 +95,35 @@ impl Mailbox {
 pub(crate) struct Watch {
     pub(crate) place: Place,
     /// Since when the seat has been inside one call, in nanoseconds; 0 outside. The lowest bit says inline.
+    /// [`WRITTEN_OFF`] once the watcher has given the seat up.
     busy: CachePadded<AtomicU64>,
-    turn: Mutex<Work>,
-    written_off: AtomicBool,
+    /// Index of the first of the turn's requests that the worker runs now, and how many they are. Written by the
+    /// worker alone.
+    position: AtomicUsize,
+    running: AtomicUsize,
+    turn: Mutex<Turn>,
+    /// Of requests that the worker has answered.
+    wakers: Mutex<Wakers>,
     pub(crate) worker: Arc<Mailbox>,
 }
 
 /// The turn of a worker, where the watcher can reach it when the worker hangs.
 #[derive(Default)]
+struct Turn {
+    lane: Option<Arc<Lane<Arc<Node>>>>,
+    nodes: Arc<Vec<Arc<Node>>>,
+}
+
+/// What is left of a turn that ends early.
+#[derive(Default)]
 pub(crate) struct Work {
     pub(crate) lane: Option<Arc<Lane<Arc<Node>>>>,
-    pub(crate) rest: VecDeque<Arc<Node>>,
-    pub(crate) current: Option<Arc<Node>>,
+    pub(crate) current: Vec<Arc<Node>>,
+    pub(crate) rest: Vec<Arc<Node>>,
 }
+
+/// No time: it would be 292 years after the start.
+const WRITTEN_OFF: u64 = u64::MAX;
 
 /// A seat found inside a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,40 +135,73 @@ pub(crate) struct Busy {
 impl Watch {
     pub(crate) fn new(place: Place, worker: Arc<Mailbox>) -> Self {
         let busy = CachePadded::new(AtomicU64::new(0));
-        let turn = Mutex::new(Work::default());
-        Self { place, busy, turn, written_off: AtomicBool::new(false), worker }
+        let (turn, wakers) = (Mutex::new(Turn::default()), Mutex::new(Wakers::default()));
+        let (position, running) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { place, busy, position, running, turn, wakers, worker }
     }
 
-    /// The seat enters the module. Relaxed: the watcher acts on what it reads only after `hang_limit`, and
-    /// takes the turn under its lock.
-    pub(crate) fn enter(&self, now: Time, inline: bool) {
-        self.busy.store(now.as_ns() << 1 | u64::from(inline), Ordering::Relaxed);
+    /// The caller of an inline request enters the module. Relaxed: the watcher only looks.
+    pub(crate) fn enter_inline(&self, now: Time) {
+        self.busy.store(Busy { since: now, inline: true }.encode(), Ordering::Relaxed);
     }
 
-    /// The seat has left the module.
-    pub(crate) fn leave(&self) {
+    /// The caller of an inline request has left the module.
+    pub(crate) fn leave_inline(&self) {
         self.busy.store(0, Ordering::Relaxed);
+    }
+
+    /// The worker enters the module with these requests of its turn.
+    pub(crate) fn enter(&self, now: Time, requests: Range<usize>) {
+        self.position.store(requests.start, Ordering::Relaxed);
+        self.running.store(requests.len(), Ordering::Relaxed);
+        // Release: pairs with the exchange in `write_off`, which then reads these two.
+        self.busy.store(Busy { since: now, inline: false }.encode(), Ordering::Release);
+    }
+
+    /// The worker's call has returned. False if the watcher has given the seat up meanwhile: then the turn is
+    /// the watcher's. One exchange decides between the two.
+    pub(crate) fn leave(&self, entered: Time) -> bool {
+        let busy = Busy { since: entered, inline: false }.encode();
+        self.busy.compare_exchange(busy, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     pub(crate) fn busy(&self) -> Option<Busy> {
         match self.busy.load(Ordering::Relaxed) {
-            0 => None,
+            0 | WRITTEN_OFF => None,
             busy => Some(Busy { since: Time::from_ns(busy >> 1), inline: busy & 1 == 1 }),
         }
     }
 
-    /// Begins a turn: what was taken lies here until it is run.
-    pub(crate) fn begin_turn(&self, lane: &Arc<Lane<Arc<Node>>>, nodes: impl Iterator<Item = Arc<Node>>) {
-        let mut work = self.turn.lock();
-        work.lane = Some(Arc::clone(lane));
-        work.rest.extend(nodes);
+    /// Keeps the waker and the place of a request that was answered at `now`.
+    pub(crate) fn keep(&self, waker: Option<Waker>, places: &mut Places<'_>, now: Time) {
+        self.wakers.lock().push(waker, places.take(), now);
     }
 
-    /// The next request of the turn, now the current one.
-    pub(crate) fn next(&self) -> Option<Arc<Node>> {
-        let mut work = self.turn.lock();
-        work.current = work.rest.pop_front();
-        work.current.clone()
+    /// Whether wakers have been held long enough, for requests that queued for `wait_ns`.
+    pub(crate) fn wakers_are_due(&self, now: Time, wait_ns: u64) -> bool {
+        self.wakers.lock().are_due(now, wait_ns)
+    }
+
+    /// Gives back the places of those who were answered and wakes them; returns how many it woke. `list` is memory
+    /// for it. Not while the seat is leased by this thread.
+    pub(crate) fn deliver(&self, list: &mut Vec<Waker>, mut places: Places<'_>, panics: &AtomicU64) -> usize {
+        places.add_all(self.wakers.lock().take(list));
+        drop(places);
+        let count = list.len();
+        wake_all(list, panics);
+        count
+    }
+
+    /// Begins a turn with what was taken, which the watcher can see until the turn ends.
+    pub(crate) fn begin_turn(
+        &self,
+        lane: &Arc<Lane<Arc<Node>>>,
+        nodes: &mut Vec<Arc<Node>>,
+    ) -> Arc<Vec<Arc<Node>>> {
+        let nodes = Arc::new(std::mem::take(nodes));
+        let turn = Turn { lane: Some(Arc::clone(lane)), nodes: Arc::clone(&nodes) };
+        *self.turn.lock() = turn;
+        nodes
     }
 
     /// The lane of the turn.
@@ -155,26 +209,67 @@ impl Watch {
         self.turn.lock().lane.clone()
     }
 
-    /// Takes what is left of the turn.
-    pub(crate) fn end_turn(&self) -> Work {
-        std::mem::take(&mut *self.turn.lock())
+    /// The turn is over: all of it was run.
+    pub(crate) fn end_turn(&self) {
+        // Dropped outside the lock.
+        let _turn = std::mem::take(&mut *self.turn.lock());
+    }
+
+    /// Ends the turn early, while these requests run or after they have been answered.
+    pub(crate) fn break_turn(&self, requests: Range<usize>) -> Work {
+        let Turn { lane, nodes } = std::mem::take(&mut *self.turn.lock());
+        let rest = nodes.get(requests.end..).unwrap_or_default().to_vec();
+        Work { lane, current: nodes.get(requests).unwrap_or_default().to_vec(), rest }
     }
 
     /// Gives the seat up, if it is still inside the call that began at `since`. Returns the turn.
     pub(crate) fn write_off(&self, since: Time) -> Option<Work> {
-        let mut work = self.turn.lock();
-        if self.busy() != Some(Busy { since, inline: false }) {
-            return None;
-        }
-        self.written_off.store(true, Ordering::Relaxed);
-        Some(std::mem::take(&mut *work))
+        let busy = Busy { since, inline: false }.encode();
+        let won = self.busy.compare_exchange(busy, WRITTEN_OFF, Ordering::AcqRel, Ordering::Acquire);
+        let position = self.position.load(Ordering::Relaxed);
+        won.ok().map(|_| self.break_turn(position..position + self.running.load(Ordering::Relaxed)))
+    }
+}
+
+impl Busy {
+    const fn encode(self) -> u64 {
+        self.since.as_ns() << 1 | self.inline as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch() -> Watch {
+        Watch::new(Place { token: 0, index: 0 }, Mailbox::new().0)
     }
 
-    /// A worker's call has returned. True if the watcher has given the seat up meanwhile. Under the turn's
-    /// lock, so that either the watcher sees that the call has ended or the worker hears the verdict.
-    pub(crate) fn leave_call(&self) -> bool {
-        let _turn = self.turn.lock();
-        self.leave();
-        self.written_off.load(Ordering::Relaxed)
+    #[test]
+    fn a_call_that_returns_first_cannot_be_written_off() {
+        let (watch, entered) = (watch(), Time::from_ns(100));
+        watch.enter(entered, 0..1);
+        assert!(watch.leave(entered));
+        assert!(watch.write_off(entered).is_none());
+    }
+
+    #[test]
+    fn a_call_that_was_written_off_hears_of_it_when_it_returns() {
+        let (watch, entered) = (watch(), Time::from_ns(100));
+        watch.enter(entered, 0..1);
+        assert!(watch.write_off(Time::from_ns(99)).is_none(), "an earlier call of the same seat");
+        assert!(watch.write_off(entered).is_some());
+        assert!(watch.busy().is_none(), "given up once");
+        assert!(!watch.leave(entered));
+    }
+
+    #[test]
+    fn an_inline_call_is_seen_and_never_written_off() {
+        let (watch, entered) = (watch(), Time::from_ns(100));
+        watch.enter_inline(entered);
+        assert_eq!(watch.busy(), Some(Busy { since: entered, inline: true }));
+        assert!(watch.write_off(entered).is_none());
+        watch.leave_inline();
+        assert!(watch.busy().is_none());
     }
 }

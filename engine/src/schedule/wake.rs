@@ -16,15 +16,19 @@ const HOLD_NS_MAX: u64 = 1_000_000;
 /// A waker is held at most a quarter of the time its request has queued, so that latency grows by no more.
 const HOLD_PART: u64 = 4;
 
-/// Wakers waiting for delivery.
+/// Wakers waiting for delivery, and the places of those who were answered. They lie where the watcher can reach
+/// them, for a call that hangs or takes longer than anyone thought must not hold up those whose answers were there
+/// before it, nor their room.
 #[derive(Default)]
-pub(super) struct Wakers {
+pub(crate) struct Wakers {
     list: Vec<Waker>,
+    places: usize,
     since: Option<Time>,
 }
 
 impl Wakers {
-    pub(super) fn push(&mut self, waker: Option<Waker>, now: Time) {
+    pub(super) fn push(&mut self, waker: Option<Waker>, places: usize, now: Time) {
+        self.places += places;
         if let Some(waker) = waker {
             self.list.push(waker);
             self.since.get_or_insert(now);
@@ -36,11 +40,17 @@ impl Wakers {
         self.since.is_some_and(|since| now.ns_since(since) >= HOLD_NS_MAX.min(wait_ns / HOLD_PART))
     }
 
-    /// Wakes all. A panic in a waker is counted and touches nothing else.
-    pub(super) fn wake(&mut self, panics: &AtomicU64) {
+    /// Takes all into an empty list, whose memory serves the next ones; returns how many places they free.
+    pub(super) fn take(&mut self, list: &mut Vec<Waker>) -> usize {
         self.since = None;
-        self.list.drain(..).for_each(|waker| wake(waker, panics));
+        std::mem::swap(&mut self.list, list);
+        std::mem::take(&mut self.places)
     }
+}
+
+/// Wakes all of a list. A panic in a waker is counted and touches nothing else.
+pub(super) fn wake_all(list: &mut Vec<Waker>, panics: &AtomicU64) {
+    list.drain(..).for_each(|waker| wake(waker, panics));
 }
 
 /// Wakes one. A waker is user code: a panic in it is counted and goes no further.
@@ -68,7 +78,7 @@ mod tests {
     fn wakers_are_held_for_a_part_of_the_queue_wait_and_at_most_a_millisecond() {
         let mut wakers = Wakers::default();
         assert!(!wakers.are_due(Time::from_ns(u64::MAX), 0));
-        wakers.push(Some(Waker::noop().clone()), Time::from_ns(1_000));
+        wakers.push(Some(Waker::noop().clone()), 0, Time::from_ns(1_000));
         assert!(wakers.are_due(Time::from_ns(1_000), 0));
         assert!(!wakers.are_due(Time::from_ns(1_099), 400));
         assert!(wakers.are_due(Time::from_ns(1_100), 400));
@@ -84,9 +94,11 @@ mod tests {
             fn wake(self: Arc<Self>) {}
         }
         let mut wakers = Wakers::default();
-        wakers.push(Some(Waker::from(Arc::new(Panics))), Time::from_ns(1));
-        wakers.push(Some(Waker::from(Arc::new(Counts(Arc::clone(&counted))))), Time::from_ns(1));
-        wakers.wake(&panics);
+        wakers.push(Some(Waker::from(Arc::new(Panics))), 1, Time::from_ns(1));
+        wakers.push(Some(Waker::from(Arc::new(Counts(Arc::clone(&counted))))), 1, Time::from_ns(1));
+        let mut list = Vec::new();
+        assert_eq!((wakers.take(&mut list), wakers.take(&mut Vec::new())), (2, 0));
+        wake_all(&mut list, &panics);
         assert_eq!((panics.load(Ordering::Relaxed), Arc::strong_count(&counted)), (1, 1));
     }
 }

@@ -1,12 +1,13 @@
-//! The watcher: deadlines of async requests, hung calls, vacant places, idle lanes, and the stop.
+//! The watcher: deadlines of async requests, hung calls, sessions in use, vacant places, idle lanes, and the stop.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::clock::{Time, now, ns};
+use crate::clock::{self, Time, now, ns};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::metrics::{Stage, histogram};
 use crate::schedule::core::{Core, TokenSeats};
+use crate::schedule::node::{Expired, Node};
 use crate::schedule::seat::{Busy, Place, Watch};
 use crate::schedule::wake::wake;
 use crate::sync::{AtomicUsize, Ordering, Parker};
@@ -30,16 +31,33 @@ pub(super) fn one_came_back() {
     WRITTEN_OFF.fetch_sub(1, Ordering::Relaxed);
 }
 
+/// Twenty turns. A worker that is in one call for so long holds the wakers of the answers before it.
+const SLOW_NS: u64 = 20_000_000;
+
+/// Longest time between two looks at the seats: it bounds how long those wakers are held.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// How often places are filled again, lanes retired, and hang limits fitted.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
+/// How long a token that gives no more sessions is left alone, while it has some: other applications have them, and
+/// each attempt may take one from an application that is about to need it.
+const REFUSED: Duration = Duration::from_secs(30);
+
 /// Runs until the engine has stopped and its seats are closed or written off.
 pub(crate) fn run(core: &Arc<Core>, parker: &Parker) {
-    let mut watcher = Watcher { hang_ns: vec![ns(HANG_FLOOR); core.tokens.len()], core, kept_house: None };
+    let mut watcher = Watcher {
+        hang_ns: vec![ns(HANG_FLOOR); core.tokens.len()],
+        core,
+        kept_house: None,
+        control_ns: None,
+    };
     loop {
         let now = now();
+        // Read before the look, so that the last look carries out the stop.
+        let stopped = core.is_stopped();
         watcher.look(now);
-        if core.is_stopped() && core.wait_closed(now) == 0 {
+        if stopped && core.wait_closed(now) == 0 {
             return;
         }
         let next = watcher.next_look(now);
@@ -55,6 +73,8 @@ struct Watcher<'a> {
     /// By token.
     hang_ns: Vec<u64>,
     kept_house: Option<Time>,
+    /// After how long the controllers want to look again.
+    control_ns: Option<u64>,
 }
 
 impl Watcher<'_> {
@@ -65,10 +85,14 @@ impl Watcher<'_> {
         if self.core.is_stopped() {
             return self.core.carry_out_stop();
         }
-        self.fill_vacant();
+        self.core.dispatch.look_at_tiers(now.as_ns());
+        self.core.end_stale_holds(now);
+        self.control_ns = self.core.control(now);
+        self.fill_vacant(now);
         if self.kept_house.is_none_or(|last| now.ns_since(last) >= ns(HOUSEKEEPING)) {
             self.kept_house = Some(now);
             self.core.retire_lanes();
+            self.core.tokens.iter().for_each(|seats| seats.token.check_copies());
             (0..self.core.tokens.len()).for_each(|token| self.fit_hang_limit(token));
         }
     }
@@ -76,26 +100,42 @@ impl Watcher<'_> {
     /// A quarter of the shortest hang limit is how much later than the limit a hung call may be found.
     fn next_look(&self, now: Time) -> Time {
         let hang = self.hang_ns.iter().min().map_or(HOUSEKEEPING, |&ns| Duration::from_nanos(ns / 4));
-        now.after(hang.clamp(Duration::from_millis(1), HOUSEKEEPING))
+        let tiers = self.core.dispatch.patience_ns().map_or(LOOK, Duration::from_nanos);
+        let control = self.control_ns.map_or(LOOK, Duration::from_nanos);
+        now.after(hang.min(tiers).min(control).clamp(Duration::from_millis(1), LOOK))
             .min(self.core.deadlines.earliest().max(now))
     }
 
     fn expire(&self, now: Time) {
+        let mut answered = false;
         for node in self.core.deadlines.due(now) {
-            let (waker, in_lane) = node.expire();
-            if in_lane {
-                self.core.count_withdrawn();
+            match node.expire(&mut self.core.admission.places()) {
+                Expired::Answered => answered = true,
+                Expired::Now { waker, in_lane } => {
+                    if in_lane {
+                        self.core.count_withdrawn();
+                    }
+                    if let Some(waker) = waker {
+                        self.core.counters.expired();
+                        wake(waker, &self.core.counters.panics);
+                    }
+                }
             }
-            if let Some(waker) = waker {
-                self.core.counters.expired();
-                wake(waker, &self.core.counters.panics);
+        }
+        if answered {
+            // A worker holds their wakers: they have waited long enough.
+            for watch in self.core.tokens.iter().flat_map(TokenSeats::all_watches) {
+                self.core.deliver(&watch, &mut Vec::new());
             }
         }
     }
 
     fn look_for_hung(&self, token: usize, now: Time) {
         let seats = &self.core.tokens[token];
-        let watches: Vec<_> = seats.watches.lock().iter().map(Arc::clone).collect();
+        let watches = seats.all_watches();
+        for watch in watches.iter().filter(|watch| watch.busy().is_some_and(|busy| is_slow(busy, now))) {
+            self.core.deliver(watch, &mut Vec::new());
+        }
         let hung = watches.iter().filter_map(|watch| Some((watch, watch.busy()?)));
         let mut inline_hung = false;
         for (watch, busy) in hung.filter(|(_, busy)| is_hung(*busy, now, self.hang_ns[token])) {
@@ -111,51 +151,67 @@ impl Watcher<'_> {
     /// Gives up a seat whose worker hangs: answers the request, gives back the rest of the turn, and has the
     /// place filled again while the caps allow.
     fn write_off(&self, seats: &TokenSeats, watch: &Arc<Watch>, since: Time) {
-        let Some(work) = watch.write_off(since) else { return };
+        // Counted before, for the call may come back at any moment after.
+        let of_token = seats.written_off.fetch_add(1, Ordering::Relaxed) + 1;
+        let of_process = WRITTEN_OFF.fetch_add(1, Ordering::Relaxed) + 1;
+        let Some(work) = watch.write_off(since) else {
+            seats.written_off.fetch_sub(1, Ordering::Relaxed);
+            one_came_back();
+            return;
+        };
         let place = watch.place;
         self.core.forget(watch);
         watch.worker.close();
         self.core.seat_is_gone();
         self.core.counters.hung.fetch_add(1, Ordering::Relaxed);
-        let of_token = seats.written_off.fetch_add(1, Ordering::Relaxed) + 1;
-        let of_process = WRITTEN_OFF.fetch_add(1, Ordering::Relaxed) + 1;
         tracing::error!(
             token = place.token,
             of_token,
             of_process,
             "a call hangs: its session is written off"
         );
-        if let Some(waker) = work.current.and_then(|node| node.complete(Err(hung()))) {
+        let fail = |node: Arc<Node>| node.fail(hung(), &mut self.core.admission.places());
+        for waker in work.current.into_iter().filter_map(fail) {
             wake(waker, &self.core.counters.panics);
         }
+        self.core.deliver(watch, &mut Vec::new());
         if let Some(lane) = work.lane {
             self.core.give_back(&lane, work.rest);
         }
         if of_token <= self.core.limits.written_off_per_token && of_process <= WRITTEN_OFF_PER_PROCESS {
             self.core.vacate(place);
-        } else if seats.watches.lock().is_empty() {
+            return;
+        }
+        seats.unfilled.lock().push(place.index);
+        let none_comes = seats.opening.load(Ordering::SeqCst) == 0 && seats.vacant.lock().is_empty();
+        if none_comes && seats.watches.lock().is_empty() {
             self.core.lose(place.token, "every session hangs, and no more are opened");
         }
     }
 
     /// Has the token's service thread open a session for every vacant place. A place is vacant again if that
-    /// fails, and is tried with the next housekeeping.
-    fn fill_vacant(&mut self) {
+    /// fails, and is tried again after [`HOUSEKEEPING`].
+    fn fill_vacant(&mut self, now: Time) {
         for (token, seats) in self.core.tokens.iter().enumerate() {
-            if self.core.dispatch.healthy() & (1 << token) == 0 {
+            if seats.pauses(now) || self.core.dispatch.healthy() & (1 << token) == 0 {
                 continue;
             }
-            for index in std::mem::take(&mut *seats.vacant.lock()) {
-                let core = Arc::downgrade(self.core);
-                seats.token.reopen(move |session| fill(&core, Place { token, index }, session));
+            let vacant = std::mem::take(&mut *seats.vacant.lock());
+            seats.opening.fetch_add(vacant.len(), Ordering::SeqCst);
+            for index in vacant {
+                let (core, again) = (Arc::downgrade(self.core), Arc::downgrade(self.core));
+                // Where one was refused, the others of this look are not asked for.
+                let is_wanted =
+                    move || again.upgrade().is_some_and(|core| !core.tokens[token].pauses(clock::now()));
+                seats.token.reopen(is_wanted, move |session| fill(&core, Place { token, index }, session));
             }
         }
     }
 
     fn fit_hang_limit(&mut self, token: usize) {
-        self.hang_ns[token] = match self.core.limits.hang {
-            Some(limit) => ns(limit),
-            None => {
+        self.hang_ns[token] = match self.core.limits.hang_ns.load(Ordering::Relaxed) {
+            limit_ns if limit_ns > 0 => limit_ns,
+            _ => {
                 let recorders = self.core.tokens[token].recorders.iter().map(AsRef::as_ref);
                 chosen_hang_ns(histogram(recorders, None, Stage::Token).value_at_quantile(0.999))
             }
@@ -164,20 +220,43 @@ impl Watcher<'_> {
 }
 
 /// Seats a session that was opened for a vacant place.
-fn fill(core: &Weak<Core>, place: Place, session: Result<Session>) {
+fn fill(core: &Weak<Core>, place: Place, session: Option<Result<Session>>) {
     let Some(core) = core.upgrade() else { return };
     if core.is_stopped() {
         return;
     }
-    if let Err(error) = session.and_then(|session| core.seat(place, session)) {
-        tracing::warn!(token = place.token, %error, "cannot replace a session; trying again");
-        core.tokens[place.token].vacant.lock().push(place.index);
+    let seats = &core.tokens[place.token];
+    match session.map(|session| session.and_then(|session| core.seat(place, session))) {
+        Some(Ok(())) => {}
+        Some(Err(error)) => {
+            not_filled(&core, place, &error);
+            seats.vacant.lock().push(place.index);
+        }
+        None => seats.vacant.lock().push(place.index),
     }
+    seats.opening.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// No session can be opened for a place: says so, and lets the token alone for a while.
+fn not_filled(core: &Core, place: Place, error: &Error) {
+    if matches!(error.kind(), ErrorKind::TokenLost | ErrorKind::Module) {
+        core.lose(place.token, "no session can be opened");
+    }
+    let seats = &core.tokens[place.token];
+    let full = error.kind() == ErrorKind::Busy && !seats.watches.lock().is_empty();
+    let pause = if full && place.index >= seats.places_first { REFUSED } else { HOUSEKEEPING };
+    seats.fill_after_ns.store(now().after(pause).as_ns(), Ordering::Relaxed);
+    tracing::warn!(token = place.token, %error, "cannot open a session; trying again");
 }
 
 /// A call that has been inside the module for longer than the limit.
 fn is_hung(busy: Busy, now: Time, hang_ns: u64) -> bool {
     now.ns_since(busy.since) > hang_ns
+}
+
+/// A call that takes longer than any turn may: those who were answered before it are woken meanwhile.
+fn is_slow(busy: Busy, now: Time) -> bool {
+    now.ns_since(busy.since) > SLOW_NS
 }
 
 fn chosen_hang_ns(p999_ns: u64) -> u64 {

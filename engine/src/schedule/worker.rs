@@ -1,160 +1,147 @@
 //! Workers: one thread per session that takes turns and runs them.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-
-use zeroize::Zeroizing;
+use std::task::Waker;
 
 use crate::clock::{Time, now};
-use crate::error::{Error, Outcome, Retry};
-use crate::schedule::core::{Core, LaneRef};
+use crate::schedule::admission::Places;
+use crate::schedule::core::Core;
 use crate::schedule::cost::TURN_NS;
-use crate::schedule::node::{Begun, Node, Payload};
-use crate::schedule::seat::{Mailbox, Place, Seat};
-use crate::schedule::wake::Wakers;
-use crate::sync::Parker;
-use crate::token::session::{Failed, Fate};
+use crate::schedule::gather;
+use crate::schedule::lane::Lane;
+use crate::schedule::node::Node;
+use crate::schedule::seat::{Mailbox, Place, Seat, Watch, Work};
+use crate::schedule::turn::Costs;
+use crate::sync::{Ordering, Parker};
+use crate::token::session::Failed;
 
 /// Runs until the mailbox closes.
 pub(crate) fn run(core: &Arc<Core>, place: Place, mailbox: &Mailbox, parker: &Parker) {
-    let mut worker = Worker { core, place, wakers: Wakers::default(), nodes: Vec::new() };
+    let places = core.admission.places();
+    let mut worker = Worker {
+        core,
+        place,
+        places,
+        wakers: Vec::new(),
+        nodes: Vec::new(),
+        spent: Vec::new(),
+        delivered: 0,
+        operation_ns: u64::MAX,
+    };
     while let Some(seat) = mailbox.receive(parker) {
+        if core.is_stopped() {
+            core.close_seat(seat);
+            continue;
+        }
+        worker.gather(parker);
+        let watch = Arc::clone(&seat.watch);
         worker.serve(seat);
-        worker.wakers.wake(&core.counters.panics);
+        worker.deliver(&watch);
+        worker.let_gather();
     }
 }
 
-struct Worker<'a> {
-    core: &'a Arc<Core>,
-    place: Place,
-    wakers: Wakers,
-    nodes: Vec<Arc<Node>>,
-}
-
-/// How a turn ended for the session.
-struct Ended {
-    seat: Box<Seat>,
-    at: Time,
-    /// The longest time a request of the turn had queued.
-    wait_ns: u64,
+pub(super) struct Worker<'a> {
+    pub(super) core: &'a Arc<Core>,
+    pub(super) place: Place,
+    /// Of the request that is answered just now, on their way to its waker.
+    pub(super) places: Places<'a>,
+    /// Memory for those that are delivered.
+    wakers: Vec<Waker>,
+    /// Memory for the next turn.
+    pub(super) nodes: Vec<Arc<Node>>,
+    /// Turns that are over, until they are delivered.
+    pub(super) spent: Vec<Arc<Vec<Arc<Node>>>>,
+    /// Wakers delivered since the token last gathered.
+    delivered: usize,
+    /// What an operation of the last turn took on the token.
+    pub(super) operation_ns: u64,
 }
 
 impl Worker<'_> {
+    /// Sleeps while the token's sessions gather.
+    fn gather(&self, parker: &Parker) {
+        let until = &self.core.tokens[self.place.token].gather_until_ns;
+        // Relaxed: a hint about time, which orders nothing.
+        let until = Time::from_ns(until.load(Ordering::Relaxed));
+        let mut at = now();
+        while gather::is_worth(at, until) {
+            parker.park_timeout(at.until(until));
+            at = now();
+        }
+    }
+
+    /// The callers were woken: says until when their next requests may gather, if that is worth it.
+    fn let_gather(&mut self) {
+        // Answers that nobody hurries to collect bring no requests: so many must have been woken here, too.
+        if self.delivered < gather::CALLERS_MIN {
+            return;
+        }
+        let callers = self.core.admission.uncollected();
+        if let Some(until) = gather::until(now(), callers, self.operation_ns) {
+            self.delivered = 0;
+            self.core.tokens[self.place.token].gather_until_ns.store(until.as_ns(), Ordering::Relaxed);
+        }
+    }
+
     /// Takes turns until there is no work, then puts the session back.
     fn serve(&mut self, mut seat: Box<Seat>) {
         loop {
+            if self.place.index >= self.core.dispatch.limit(self.place.token) {
+                // It is parked.
+                return self.rest(seat, now());
+            }
             let start = now();
-            let cost = |node: &Arc<Node>| seat.costs[node.plan()].estimate_ns(node.size);
+            let mut costs = Costs::default();
+            let cost = |lane: &Lane<Arc<Node>>, node: &Arc<Node>| {
+                costs.add(&seat, lane.demotion.may_merge(start.as_ns()), node)
+            };
             let taken =
                 self.core.dispatch.take(self.place.token, start.as_ns(), TURN_NS, cost, &mut self.nodes);
             // No work: the session goes back first, then those who wait for answers are woken by `run`.
-            let Some(turn) = taken else { return self.core.release(seat) };
+            let Some(turn) = taken else { return self.rest(seat, start) };
             let Some(ended) = self.run_turn(seat, &turn.lane, start) else { return };
             seat = ended.seat;
-            self.core.dispatch.settle(&turn, ended.at.ns_since(start), TURN_NS);
-            if self.wakers.are_due(ended.at, ended.wait_ns) {
+            self.core.dispatch.settle(&turn, ended.at.ns_since(start), ended.wait_ns, TURN_NS);
+            if seat.watch.wakers_are_due(ended.at, ended.wait_ns) {
                 // User code runs in a waker, and never while a session is leased.
+                let watch = Arc::clone(&seat.watch);
                 self.core.dispatch.put_idle(seat);
-                self.wakers.wake(&self.core.counters.panics);
+                self.deliver(&watch);
                 match self.core.dispatch.lease_own(self.place.token, self.place.index) {
                     Some(own) => seat = own,
-                    None => return,
+                    // Whoever has it will look for work; if it was parked, nobody has.
+                    None => return self.core.dispatch.look(self.place.token),
                 }
             }
         }
     }
 
-    /// Runs what was taken, request by request. `None` if the session is gone.
-    fn run_turn(&mut self, mut seat: Box<Seat>, lane: &LaneRef, start: Time) -> Option<Ended> {
-        let watch = Arc::clone(&seat.watch);
-        watch.begin_turn(lane, self.nodes.drain(..));
-        let (mut at, mut wait_ns) = (start, 0);
-        while let Some(node) = watch.next() {
-            let Some(input) = self.begin(&node, at) else { continue };
-            let queued_ns = at.ns_since(node.submitted);
-            wait_ns = wait_ns.max(queued_ns);
-            watch.enter(at, false);
-            let result = execute(&mut seat, &node, &input);
-            let end = now();
-            if watch.leave_call() {
-                self.core.come_back(seat);
-                return None;
+    /// Puts a session back that has nothing to do.
+    fn rest(&self, mut seat: Box<Seat>, at: Time) {
+        if seat.session.holds_stale(at) {
+            seat.watch.enter(at, 0..0);
+            let ended = seat.session.let_go();
+            if !seat.watch.leave(at) {
+                return self.core.come_back(seat);
             }
-            let token_ns = end.ns_since(at);
-            at = end;
-            match result {
-                Ok(output) => {
-                    seat.costs[node.plan()].learn(node.size, token_ns);
-                    seat.recorder.served(node.kind, queued_ns, token_ns);
-                    self.wakers.push(node.complete(Ok(output)), at);
-                }
-                Err(failed) => seat = self.fail(seat, node, input, failed, at)?,
+            if let Err(Failed { fate, .. }) = ended {
+                return self.core.retire(seat, fate, Work::default());
             }
         }
-        watch.end_turn();
-        Some(Ended { seat, at, wait_ns })
+        self.core.release(seat);
     }
 
-    /// The payload of a request that is to run now.
-    fn begin(&mut self, node: &Node, at: Time) -> Option<Payload> {
-        match node.begin(at) {
-            Begun::Run(input) => Some(input),
-            Begun::Expired(waker) => {
-                self.core.counters.expired();
-                self.wakers.push(waker, at);
-                None
+    /// Gives back what the turns held and wakes whoever waits for that or for an answer: user code, so never
+    /// while a session is leased.
+    fn deliver(&mut self, watch: &Watch) {
+        for spent in self.spent.drain(..) {
+            // These may be the last references of requests that were given up, with their room.
+            if let Ok(mut nodes) = Arc::try_unwrap(spent) {
+                nodes.clear();
+                self.nodes = nodes;
             }
-            Begun::Gone => None,
         }
+        self.delivered += self.core.deliver(watch, &mut self.wakers);
     }
-
-    /// A request failed: it goes back if it did not run and may be repeated, else the error is its answer.
-    /// Returns the session if it can go on.
-    fn fail(
-        &mut self,
-        seat: Box<Seat>,
-        node: Arc<Node>,
-        input: Payload,
-        failed: Failed,
-        at: Time,
-    ) -> Option<Box<Seat>> {
-        let Failed { error, fate } = failed;
-        seat.recorder.failed(node.kind, error.kind());
-        let again = if may_repeat(&error) && node.put_back(input) {
-            Some(node)
-        } else {
-            self.wakers.push(node.complete(Err(error)), at);
-            None
-        };
-        if fate != Fate::Keep {
-            self.core.retire(seat, fate, again);
-            return None;
-        }
-        if let (Some(node), Some(lane)) = (again, seat.watch.lane()) {
-            self.core.give_back(&lane, [node]);
-        }
-        Some(seat)
-    }
-}
-
-/// Runs the request's task on the session. A panic below (there is none known) fails the request and retires
-/// the session; the process lives on.
-pub(crate) fn execute(seat: &mut Seat, node: &Node, input: &[u8]) -> Result<Payload, Failed> {
-    let Some(task) = &node.task else {
-        return Err(Failed { error: Error::internal("a node without a task was queued"), fate: Fate::Keep });
-    };
-    let run = AssertUnwindSafe(|| {
-        let mut output = Zeroizing::new(vec![0; task.output_len]);
-        let written = seat.session.run(&task.call, task.handles.as_deref(), input, &mut output)?;
-        output.truncate(written);
-        Ok(output)
-    });
-    catch_unwind(run).unwrap_or_else(|_| {
-        Err(Failed { error: Error::internal("a panic while the request ran"), fate: Fate::Close })
-    })
-}
-
-/// Whether the engine itself may run the request once more: it did not run, and another session may serve it.
-pub(crate) fn may_repeat(error: &Error) -> bool {
-    error.retry() == Retry::Now && error.outcome() == Outcome::NotDone
 }

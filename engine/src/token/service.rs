@@ -1,34 +1,67 @@
 //! The service thread of a token: whatever is not a request runs there, so that no caller waits for it.
 
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use crossbeam::channel::{Sender, unbounded};
 
+use crate::clock::now;
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
+use crate::threads::Threads;
 
-/// A thread that runs jobs one after the other on a state of its own. It ends, and drops the state, when the
-/// last `Service` is gone.
+/// A thread that runs jobs one after the other on a state of its own. It drops the state and ends when it is closed,
+/// or when the `Service` is gone.
 pub(crate) struct Service<S> {
     jobs: Sender<Job<S>>,
+    thread: Threads,
 }
 
-type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
+/// Keeps a service's thread from its jobs until it is dropped.
+#[expect(dead_code, reason = "what matters is that its end of the channel goes")]
+pub(crate) struct Held(SyncSender<()>);
+
+/// The state is gone once the service is closed.
+type Job<S> = Box<dyn FnOnce(&mut Option<S>) + Send>;
 
 impl<S: Send + 'static> Service<S> {
-    pub(crate) fn start(name: String, mut state: S) -> Result<Self> {
+    pub(crate) fn start(name: String, state: S) -> Result<Self> {
         let (jobs, inbox) = unbounded::<Job<S>>();
-        let run = move || inbox.into_iter().for_each(|job| job(&mut state));
-        std::thread::Builder::new().name(name).spawn(run).map_err(|error| {
+        let mut state = Some(state);
+        let run = move || {
+            for job in inbox {
+                job(&mut state);
+                if state.is_none() {
+                    return;
+                }
+            }
+        };
+        let started = std::thread::Builder::new().name(name).spawn(run).map_err(|error| {
             Error::operator(ErrorKind::Busy, format!("cannot start a service thread: {error}"))
         })?;
-        Ok(Self { jobs })
+        let thread = Threads::default();
+        thread.add(started);
+        Ok(Self { jobs, thread })
     }
 
-    /// Has a job done some time; nobody waits for it.
+    /// Has a job done some time, unless the service is closed; nobody waits for it.
     pub(crate) fn post(&self, job: impl FnOnce(&mut S) + Send + 'static) {
-        // The thread ends only when this sender is gone; a job that is lost to a panic there is lost.
-        let _sent = self.jobs.send(Box::new(job));
+        self.send(|state| {
+            if let Some(state) = state {
+                job(state);
+            }
+        });
+    }
+
+    /// Has the state dropped after the jobs that wait now; nobody waits for it before the process ends.
+    pub(crate) fn close(&self) {
+        self.send(|state| drop(state.take()));
+        self.thread.leave();
+    }
+
+    /// As [`Service::close`], and waits for the end of the thread, at most for `limit`.
+    pub(crate) fn close_and_wait(&self, limit: Duration) {
+        self.send(|state| drop(state.take()));
+        self.thread.join(now().after(limit));
     }
 
     /// Has a job done and waits for its result, at most for `limit`.
@@ -38,13 +71,38 @@ impl<S: Send + 'static> Service<S> {
         job: impl FnOnce(&mut S) -> Result<R> + Send + 'static,
     ) -> Result<R> {
         let (reply, answer) = sync_channel(1);
-        self.post(move |state| {
-            let _heard = reply.send(job(state));
+        self.send(move |state| {
+            let closed = || Err(Error::new(ErrorKind::Draining, Retry::Never, Outcome::NotDone));
+            let _heard = reply.send(state.as_mut().map_or_else(closed, job));
         });
-        answer.recv_timeout(limit).unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Hung, Retry::Later, Outcome::Unknown)
-                .because("the token's service thread"))
+        answer.recv_timeout(limit).unwrap_or_else(|why| match why {
+            RecvTimeoutError::Timeout => Err(Error::new(ErrorKind::Hung, Retry::Later, Outcome::Unknown)
+                .because("the token's service thread")),
+            RecvTimeoutError::Disconnected => {
+                Err(Error::new(ErrorKind::Draining, Retry::Never, Outcome::Unknown))
+            }
         })
+    }
+
+    /// Waits until the thread has done the jobs that wait now, at most for `limit`, and has it do no more.
+    pub(crate) fn hold(&self, limit: Duration) -> Result<Held> {
+        let (entered, enters) = sync_channel(1);
+        let (holder, released) = sync_channel(1);
+        self.send(move |_| {
+            let _heard = entered.send(());
+            // Ends with an error, when the holder goes.
+            let _gone = released.recv();
+        });
+        match enters.recv_timeout(limit) {
+            Ok(()) => Ok(Held(holder)),
+            Err(_) => Err(Error::new(ErrorKind::Busy, Retry::Later, Outcome::NotDone)
+                .because("a service thread of the token has not come back")),
+        }
+    }
+
+    fn send(&self, job: impl FnOnce(&mut Option<S>) + Send + 'static) {
+        // The thread ends only when this sender is gone; a job that is lost to a panic there is lost.
+        let _sent = self.jobs.send(Box::new(job));
     }
 }
 
@@ -59,6 +117,29 @@ mod tests {
         service.post(|list| list.push(2));
         let list = service.call(Duration::from_secs(10), |list| Ok(list.clone())).unwrap();
         assert_eq!(list, [1, 2]);
+    }
+
+    #[test]
+    fn a_service_that_is_held_does_its_jobs_when_it_is_let_go() {
+        let service = Service::start("test".into(), 0).unwrap();
+        let held = service.hold(Duration::from_secs(10)).unwrap();
+        let (tell, told) = sync_channel(1);
+        service.post(move |_| tell.send(()).unwrap());
+        assert!(told.try_recv().is_err());
+        assert_eq!(service.hold(Duration::ZERO).map(drop).unwrap_err().kind(), ErrorKind::Busy);
+        drop(held);
+        assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(()));
+        assert!(service.hold(Duration::from_secs(10)).is_ok(), "who gave up holds nothing");
+    }
+
+    #[test]
+    fn a_closed_service_has_dropped_its_state_and_takes_no_more_jobs() {
+        let state = std::sync::Arc::new(());
+        let service = Service::start("test".into(), std::sync::Arc::clone(&state)).unwrap();
+        service.close_and_wait(Duration::from_secs(10));
+        assert_eq!(std::sync::Arc::strong_count(&state), 1);
+        let error = service.call(Duration::from_secs(10), |_| Ok(())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Draining);
     }
 
     #[test]

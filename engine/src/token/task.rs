@@ -5,45 +5,19 @@
 
 use std::sync::Arc;
 
-use cryptoki::mechanism::MechanismType;
-
 use crate::pkcs11::ObjectHandle;
-use smallvec::SmallVec;
+use crate::sync::{AtomicBool, AtomicU64, CachePadded, Ordering};
+use crate::token::merge::Merge;
+use crate::token::object::SessionObject;
 
-/// Length of the IV that the engine draws for AES-GCM, in bytes (SP 800-38D, 8.2.2: 96 random bits).
-pub(crate) const GCM_IV_LEN: usize = 12;
-
-/// Length of every AES-GCM tag, in bytes.
-pub(crate) const GCM_TAG_LEN: usize = 16;
-
-/// A hash that runs on the host or is named in a mechanism's parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Hash {
-    /// SHA-256 (FIPS 180-4).
-    Sha256,
-    /// SHA-384 (FIPS 180-4).
-    Sha384,
-    /// SHA-512 (FIPS 180-4).
-    Sha512,
-}
-
-impl Hash {
-    /// Length of a digest in bytes.
-    #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "the length of a digest, not of a collection")]
-    pub const fn len(self) -> usize {
-        match self {
-            Self::Sha256 => 32,
-            Self::Sha384 => 48,
-            Self::Sha512 => 64,
-        }
-    }
-}
+pub(crate) use crate::token::mechanism::{
+    AES_BLOCK_LEN, DES_BLOCK_LEN, GCM_IV_LEN, GCM_TAG_LEN, Hash, Iv, Mechanism, Usage,
+};
 
 /// One cryptographic operation of a session: Init and one call.
 ///
-/// Output layout is the C function's own, but for [`Mechanism::AesGcm`] with [`Iv::Drawn`]: there the IV comes
-/// first, then what `C_Encrypt` writes (ciphertext, then tag).
+/// Output layout is the C function's own, but for an encryption under an [`Iv::Drawn`]: there the IV comes first,
+/// then what `C_Encrypt` writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Sign(Mechanism),
@@ -51,65 +25,6 @@ pub(crate) enum Call {
     Decrypt(Mechanism),
     /// Fill the output with random bytes (`C_GenerateRandom`); there is no key and no input.
     Random,
-}
-
-/// A mechanism with its parameters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Mechanism {
-    /// `CKM_RSA_PKCS` over a DigestInfo that the host has built.
-    RsaPkcs1,
-    /// `CKM_RSA_PKCS_PSS` over a digest that the host has computed.
-    RsaPss { hash: Hash, salt_len: u32 },
-    /// `CKM_ECDSA` over a digest that the host has computed.
-    Ecdsa,
-    /// `CKM_SHA256_HMAC`.
-    HmacSha256,
-    /// `CKM_AES_ECB`.
-    AesEcb,
-    /// `CKM_AES_GCM` with a tag of [`GCM_TAG_LEN`] bytes. No AAD is `None`, never an empty slice, so that the
-    /// common request touches no shared reference count.
-    AesGcm { iv: Iv, aad: Option<Arc<[u8]>> },
-}
-
-/// Where the IV of an AES-GCM call comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Iv {
-    /// Drawn by the session from the kernel's generator just before the call, anew for every attempt.
-    Drawn,
-    /// Given: always so for decryption. Inline up to 16 bytes, so that the usual IV costs no allocation.
-    Given(SmallVec<[u8; 16]>),
-}
-
-impl Mechanism {
-    /// How many mechanisms there are.
-    pub(crate) const COUNT: usize = 6;
-
-    /// Their types, by [`Mechanism::index`].
-    pub(crate) const TYPES: [MechanismType; Self::COUNT] = [
-        MechanismType::RSA_PKCS,
-        MechanismType::RSA_PKCS_PSS,
-        MechanismType::ECDSA,
-        MechanismType::SHA256_HMAC,
-        MechanismType::AES_ECB,
-        MechanismType::AES_GCM,
-    ];
-
-    /// Its place among all mechanisms.
-    pub(crate) const fn index(&self) -> usize {
-        match self {
-            Self::RsaPkcs1 => 0,
-            Self::RsaPss { .. } => 1,
-            Self::Ecdsa => 2,
-            Self::HmacSha256 => 3,
-            Self::AesEcb => 4,
-            Self::AesGcm { .. } => 5,
-        }
-    }
-
-    /// The type under which tokens list this mechanism.
-    pub(crate) const fn mechanism_type(&self) -> MechanismType {
-        Self::TYPES[self.index()]
-    }
 }
 
 /// One request as a session runs it.
@@ -120,18 +35,48 @@ pub(crate) struct Task {
     pub(crate) handles: Option<Arc<Handles>>,
     /// Bytes the output needs at most.
     pub(crate) output_len: usize,
-    /// Index of the kind of plan, for its cost.
+    /// Index of the kind of plan, for its cost; as a part of a merged call it is one of the second half.
     pub(crate) plan: usize,
+    /// How it can be merged with others, if it can.
+    pub(crate) merge: Option<Merge>,
 }
 
 /// Where a key lives: its object on each token of the engine that holds it.
 ///
 /// Object handles belong to one epoch of one token and die with it.
+///
+/// Padded: it lives in an `Arc` whose counts every submitter writes, and sessions only read what is in it.
 #[derive(Debug)]
-pub(crate) struct Handles(Box<[Option<Handle>]>);
+pub(crate) struct Handles(CachePadded<Places>);
+
+/// Equal if they are the same ones.
+impl PartialEq for Handles {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Handles {}
+
+#[derive(Debug)]
+struct Places {
+    by_token: Box<[Option<Home>]>,
+    /// Of a key that lives as long as its users: destroyed with the last of them, requests in flight included.
+    _owned: Option<SessionObject>,
+}
+
+/// Where a key lives on one token.
+#[derive(Debug)]
+struct Home {
+    handle: Handle,
+    /// A session object that stands in for it; 0, which is no handle (`CK_INVALID_HANDLE`), for none.
+    copy: AtomicU64,
+    /// The copy was used since somebody looked.
+    copy_used: AtomicBool,
+}
 
 /// A key's object on one token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Handle {
     pub(crate) epoch: u64,
     pub(crate) object: ObjectHandle,
@@ -140,10 +85,56 @@ pub(crate) struct Handle {
 impl Handles {
     /// By index of the token.
     pub(crate) fn new(by_token: impl IntoIterator<Item = Option<Handle>>) -> Self {
-        Self(by_token.into_iter().collect())
+        Self::owning(by_token, None)
     }
 
+    /// As [`Handles::new`], of an object that goes with them.
+    pub(crate) fn owning(
+        by_token: impl IntoIterator<Item = Option<Handle>>,
+        owned: Option<SessionObject>,
+    ) -> Self {
+        let home = |handle| Home { handle, copy: AtomicU64::new(0), copy_used: AtomicBool::new(false) };
+        let by_token = by_token.into_iter().map(|handle| handle.map(home)).collect();
+        Self(CachePadded::new(Places { by_token, _owned: owned }))
+    }
+
+    /// The key itself.
     pub(crate) fn on(&self, token: usize) -> Option<Handle> {
-        self.0.get(token).copied().flatten()
+        self.home(token).map(|home| home.handle)
+    }
+
+    /// What operations use: the copy, if there is one. Relaxed: a copy is there before its number, and one that has
+    /// gone is noticed when it is used.
+    pub(crate) fn used_on(&self, token: usize) -> Option<Handle> {
+        let home = self.home(token)?;
+        match home.copy.load(Ordering::Relaxed) {
+            0 => Some(home.handle),
+            copy => {
+                // A look first: the line is written once between two looks of who asks.
+                if !home.copy_used.load(Ordering::Relaxed) {
+                    home.copy_used.store(true, Ordering::Relaxed);
+                }
+                Some(Handle { object: ObjectHandle::numbered(copy), ..home.handle })
+            }
+        }
+    }
+
+    pub(crate) fn has_copy(&self, token: usize) -> bool {
+        self.home(token).is_some_and(|home| home.copy.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Sets or takes away the copy. True if there was one before.
+    pub(crate) fn set_copy(&self, token: usize, copy: Option<ObjectHandle>) -> bool {
+        let number = copy.map_or(0, ObjectHandle::number);
+        self.home(token).is_some_and(|home| home.copy.swap(number, Ordering::Relaxed) != 0)
+    }
+
+    /// Whether the copy was used since this was asked last.
+    pub(crate) fn was_copy_used(&self, token: usize) -> bool {
+        self.home(token).is_some_and(|home| home.copy_used.swap(false, Ordering::Relaxed))
+    }
+
+    fn home(&self, token: usize) -> Option<&Home> {
+        self.0.by_token.get(token)?.as_ref()
     }
 }

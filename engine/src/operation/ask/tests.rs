@@ -1,10 +1,11 @@
 use proptest::prelude::*;
 
-use super::super::algorithm::AesEcb;
-use super::super::oracle::{aes, ec, hmac, rsa_2048};
+use super::super::algorithm::{AesEcb, Ed25519, RawMechanism, RsaPkcs1Encryption, TripleDesEcb};
+use super::super::oracle::{aes, ec, ed25519, hmac, rsa_2048, triple_des};
 use super::super::verdict;
 use super::*;
-use crate::token::facts::Curve;
+use crate::token::facts::{Curve, KeyFacts};
+use crate::token::task::Handles;
 
 /// Encodes, lets `module` write in place of a token, and finishes.
 fn served(
@@ -13,12 +14,12 @@ fn served(
     input: &[u8],
     module: impl FnOnce(&[u8], &mut [u8]) -> usize,
 ) -> Result<Vec<u8>> {
-    ask.check(Some(facts), input.len())?;
+    ask.check(Some(facts), input)?;
     let mut scratch = Scratch::new();
     let encoded = ask.encode(input, &mut scratch);
-    let mut output = vec![0xEE; ask.output_len(Some(facts), input.len())];
+    let mut output = vec![0xEE; ask.output_len(Some(facts.kind), input.len())];
     let written = module(encoded, &mut output);
-    let len = ask.finish(Some(facts), &mut output, written)?;
+    let len = ask.finish(Some(facts.kind), &mut output, written)?;
     output.truncate(len);
     Ok(output)
 }
@@ -29,6 +30,11 @@ fn writes(len: usize) -> impl FnOnce(&[u8], &mut [u8]) -> usize {
         output.iter_mut().take(len).for_each(|byte| *byte = 0x81);
         len
     }
+}
+
+fn retail_mac(padding: MacPadding) -> RetailMac {
+    let first = FirstKey { handles: Arc::new(Handles::new([])), tokens: 1, engine: 1 };
+    RetailMac { first, padding }
 }
 
 fn gcm_with_iv() -> AesGcm {
@@ -50,9 +56,24 @@ fn every_output_has_the_length_of_its_algorithm() {
         (Ask::encrypt(AesEcb), aes(), 48, 48),
         (Ask::decrypt(AesEcb), aes(), 48, 48),
         (Ask::random(7), aes(), 0, 7),
+        (Ask::sign(Ecdsa::P521_SHA512), ec(Curve::P521), 3, 132),
+        (Ask::sign(Ed25519), ed25519(), 3, 64),
+        (Ask::sign(Hmac::SHA512), hmac(), 3, 64),
+        (Ask::sign(Cmac::Aes), aes(), 3, 16),
+        (Ask::sign(Cmac::TripleDes), triple_des(), 3, 8),
+        (Ask::sign(retail_mac(MacPadding::Method1)), triple_des(), 3, 8),
+        (Ask::encrypt(AesCbc::new()), aes(), 16, 16 + 32),
+        (Ask::encrypt(AesCbc::new().with_iv([7; 16])), aes(), 15, 16),
+        (Ask::encrypt(AesCbc::new().unpadded()), aes(), 16, 16 + 16),
+        (Ask::decrypt(AesCbc::new().unpadded()), aes(), 48, 32),
+        (Ask::encrypt(TripleDesCbc::new()), triple_des(), 3, 8 + 8),
+        (Ask::encrypt(TripleDesEcb), triple_des(), 8, 8),
+        (Ask::encrypt(AesCtr::new()), aes(), 5, 16 + 5),
+        (Ask::decrypt(AesCtr::new()), aes(), 21, 5),
+        (Ask::encrypt(AesCtr::new().with_counter([0; 16], 64)), aes(), 5, 5),
     ];
     for (ask, facts, input_len, len) in cases {
-        assert_eq!(ask.output_len(Some(&facts), input_len), len, "{ask:?}");
+        assert_eq!(ask.output_len(Some(facts.kind), input_len), len, "{ask:?}");
         let input = vec![0; input_len];
         assert_eq!(served(&ask, &facts, &input, writes(len)).unwrap().len(), len, "{ask:?}");
     }
@@ -63,10 +84,81 @@ fn decryption_by_gcm_leaves_room_for_the_tag_and_yields_the_body() {
     for (ask, front) in [(Ask::decrypt(AesGcm::new()), 12), (Ask::decrypt(gcm_with_iv()), 0)] {
         for body_len in [0, 1, 16, 100] {
             let input = vec![0; front + body_len + 16];
-            assert_eq!(ask.output_len(Some(&aes()), input.len()), body_len + 16);
+            assert_eq!(ask.output_len(Some(aes().kind), input.len()), body_len + 16);
             assert_eq!(served(&ask, &aes(), &input, writes(body_len)).unwrap(), vec![0x81; body_len]);
         }
     }
+}
+
+#[test]
+fn padding_is_put_on_for_the_token_and_taken_off_of_what_it_yields() {
+    let ask = Ask::encrypt(AesCbc::new().with_iv([7; 16]));
+    let mut scratch = Scratch::new();
+    assert_eq!(ask.encode(b"0123456789", &mut scratch), b"0123456789\x06\x06\x06\x06\x06\x06");
+    let yields = |block: &'static [u8; 16]| {
+        move |_: &[u8], output: &mut [u8]| {
+            output.copy_from_slice(block);
+            16
+        }
+    };
+    let ask = Ask::decrypt(AesCbc::new().with_iv([7; 16]));
+    let padded = b"0123456789\x06\x06\x06\x06\x06\x06";
+    assert_eq!(served(&ask, &aes(), &[0; 16], yields(padded)).unwrap(), b"0123456789");
+    let wrong = served(&ask, &aes(), &[0; 16], yields(b"0123456789\x06\x06\x06\x06\x06\x07")).unwrap_err();
+    assert_eq!(wrong.kind(), ErrorKind::DecryptFailed);
+    let mac = Ask::sign(retail_mac(MacPadding::Method2));
+    assert_eq!(mac.encode(b"12345678", &mut scratch), b"12345678\x80\0\0\0\0\0\0\0");
+}
+
+#[test]
+fn what_padding_is_taken_off_of_leaves_nothing_behind_the_message() {
+    let ask = Ask::decrypt(AesCbc::new().with_iv([7; 16]));
+    let mut output = *b"0123456789\x06\x06\x06\x06\x06\x06";
+    assert_eq!(ask.finish(Some(aes().kind), &mut output, 16).unwrap(), 10);
+    assert_eq!(&output, b"0123456789\0\0\0\0\0\0");
+}
+
+#[test]
+fn a_token_that_pads_by_itself_may_write_any_length_of_the_last_block() {
+    let mut ask = Ask::decrypt(AesCbc::new());
+    ask.choose(|_, mechanism| matches!(mechanism, Mechanism::AesCbcPad(_)));
+    for len in 16..32 {
+        assert_eq!(served(&ask, &aes(), &[0; 48], writes(len)).unwrap().len(), len);
+    }
+    for wrong in [15, 32] {
+        let error = served(&ask, &aes(), &[0; 48], writes(wrong)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Device, "{wrong}");
+    }
+}
+
+#[test]
+fn a_raw_mechanism_may_write_what_it_likes_up_to_its_bound() {
+    let ask = Ask::sign(RawMechanism::new(1).output_max(8));
+    for len in [0, 1, 8] {
+        assert_eq!(served(&ask, &aes(), b"message", writes(len)).unwrap().len(), len);
+    }
+    assert_eq!(Ask::encrypt(RawMechanism::new(1)).output_len(None, 7), 7 + 1024);
+}
+
+#[test]
+fn rsa_padding_is_taken_off_by_whoever_the_mechanism_says() {
+    let oaep = Ask::decrypt(RsaOaep::SHA256);
+    assert_eq!(oaep.final_len_max(Some(rsa_2048().kind), 256), 256 - 66);
+    assert_eq!(served(&oaep, &rsa_2048(), &[0; 256], writes(5)).unwrap().len(), 5);
+    assert_eq!(served(&oaep, &rsa_2048(), &[0; 256], writes(191)).unwrap_err().kind(), ErrorKind::Device);
+    let mut raw = oaep;
+    raw.choose(|_, mechanism| matches!(mechanism, Mechanism::RsaRaw));
+    // The pattern is no block with padding.
+    let refused = served(&raw, &rsa_2048(), &[0; 256], writes(256)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::DecryptFailed);
+    let pkcs1 = Ask::decrypt(RsaPkcs1Encryption);
+    let block = |_: &[u8], output: &mut [u8]| {
+        output.fill(0xAA);
+        output[..2].copy_from_slice(&[0, 2]);
+        output[253] = 0;
+        256
+    };
+    assert_eq!(served(&pkcs1, &rsa_2048(), &[0; 256], block).unwrap(), [0xAA, 0xAA]);
 }
 
 #[test]
@@ -100,7 +192,7 @@ fn a_claimed_length_that_the_algorithm_cannot_have_is_a_fault_of_the_device() {
 #[test]
 fn a_buffer_shorter_than_what_was_written_is_a_fault_and_no_panic() {
     let ask = Ask::sign(Ecdsa::P256_SHA256.der());
-    let error = ask.finish(Some(&ec(Curve::P256)), &mut [0; 10], 64).unwrap_err();
+    let error = ask.finish(Some(ec(Curve::P256).kind), &mut [0; 10], 64).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Device);
 }
 
@@ -113,8 +205,8 @@ fn what_the_token_does_follows_from_the_algorithm() {
         (Ask::sign(Ecdsa::P384_SHA384), Some(Call::Sign(Mechanism::Ecdsa))),
         (Ask::sign(RsaPkcs1::SHA512), Some(Call::Sign(Mechanism::RsaPkcs1))),
         (Ask::sign_digest(RsaPss::SHA384), Some(Call::Sign(pss))),
-        (Ask::sign(Hmac::SHA256), Some(Call::Sign(Mechanism::HmacSha256))),
-        (Ask::verify(Hmac::SHA256, &[]), Some(Call::Sign(Mechanism::HmacSha256))),
+        (Ask::sign(Hmac::SHA256), Some(Call::Sign(Mechanism::Hmac(Hash::Sha256)))),
+        (Ask::verify(Hmac::SHA256, &[]), Some(Call::Sign(Mechanism::Hmac(Hash::Sha256)))),
         (Ask::verify(RsaPss::SHA384, &[]), None),
         (
             Ask::encrypt(AesGcm::new().aad(b"header".as_slice())),
@@ -124,6 +216,18 @@ fn what_the_token_does_follows_from_the_algorithm() {
         (Ask::encrypt(AesEcb), Some(Call::Encrypt(Mechanism::AesEcb))),
         (Ask::decrypt(AesEcb), Some(Call::Decrypt(Mechanism::AesEcb))),
         (Ask::random(3), Some(Call::Random)),
+        (Ask::sign(Hmac::SHA512), Some(Call::Sign(Mechanism::Hmac(Hash::Sha512)))),
+        (
+            Ask::sign(RsaPss::SHA256.salt_len(0)),
+            Some(Call::Sign(Mechanism::RsaPss { hash: Hash::Sha256, salt_len: 0 })),
+        ),
+        (
+            Ask::encrypt(AesCtr::new()),
+            Some(Call::Encrypt(Mechanism::AesCtr { iv: Iv::Drawn, counter_bits: 32 })),
+        ),
+        (Ask::encrypt(RsaOaep::SHA256), None),
+        (Ask::encrypt(RsaPkcs1Encryption), None),
+        (Ask::decrypt(RsaPkcs1Encryption), Some(Call::Decrypt(Mechanism::RsaRaw))),
     ];
     for (ask, call) in cases {
         assert_eq!(ask.call(), call.as_ref(), "{ask:?}");
@@ -179,19 +283,32 @@ fn only_messages_for_public_key_algorithms_are_hashed_on_the_host() {
 
 #[test]
 fn every_kind_of_operation_can_be_asked_for() {
-    let kinds = [
-        Ask::sign(RsaPkcs1::SHA256),
-        Ask::sign(RsaPss::SHA256),
-        Ask::sign(Ecdsa::P256_SHA256),
-        Ask::sign(Hmac::SHA256),
-        Ask::encrypt(AesGcm::new()),
-        Ask::decrypt(AesGcm::new()),
-        Ask::encrypt(AesEcb),
-        Ask::decrypt(AesEcb),
-        Ask::random(3),
-        Ask::verify(Hmac::SHA256, &[]),
-    ]
-    .map(|ask| ask.kind());
+    let signatures: [SignAlgorithm; 9] = [
+        RsaPkcs1::SHA256.into(),
+        RsaPss::SHA256.into(),
+        Ecdsa::P256_SHA256.into(),
+        Ed25519.into(),
+        Hmac::SHA256.into(),
+        Cmac::Aes.into(),
+        Cmac::TripleDes.into(),
+        retail_mac(MacPadding::Method2).into(),
+        RawMechanism::new(1).into(),
+    ];
+    let ciphers: [Cipher; 9] = [
+        AesGcm::new().into(),
+        AesEcb.into(),
+        AesCbc::new().into(),
+        AesCtr::new().into(),
+        TripleDesEcb.into(),
+        TripleDesCbc::new().into(),
+        RsaOaep::SHA1.into(),
+        RsaPkcs1Encryption.into(),
+        RawMechanism::new(1).into(),
+    ];
+    let mut asks: Vec<_> = signatures.into_iter().map(Ask::sign).collect();
+    asks.extend(ciphers.into_iter().flat_map(|cipher| [Ask::encrypt(cipher.clone()), Ask::decrypt(cipher)]));
+    asks.extend([Ask::random(3), Ask::verify(Hmac::SHA256, &[])]);
+    let kinds: Vec<_> = asks.iter().map(Ask::kind).collect();
     assert_eq!(kinds, OperationKind::ALL);
 }
 

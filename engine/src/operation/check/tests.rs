@@ -1,14 +1,17 @@
-use cryptoki::mechanism::MechanismType;
+use cryptoki_sys as sys;
 
-use super::super::algorithm::{AesEcb, AesGcm, Hmac};
-use super::super::oracle::{aes, ec, facts, hmac, rsa_2048};
+use super::super::algorithm::{
+    AesCbc, AesCtr, AesEcb, AesGcm, Cmac, Ed25519, Hmac, MacPadding, RawMechanism, RetailMac, RsaOaep,
+    RsaPkcs1, RsaPkcs1Encryption, RsaPss, TripleDesCbc,
+};
+use super::super::oracle::{aes, ec, ed25519, facts, hmac, rsa_2048, triple_des};
 use super::*;
 use crate::error::Outcome;
 use crate::token::facts::Curve;
 
 /// The kind of error for this request, or `None` if it is let through.
 fn refusal(ask: &Ask, facts: &KeyFacts, input_len: usize) -> Option<ErrorKind> {
-    let error = ask.check(Some(facts), input_len).err()?;
+    let error = ask.check(Some(facts), &vec![0; input_len]).err()?;
     if error.kind() != ErrorKind::DecryptFailed {
         assert_eq!(error.outcome(), Outcome::NotDone, "{error}");
     }
@@ -145,14 +148,14 @@ fn verification_without_a_public_half_is_not_permitted() {
 
 #[test]
 fn a_mechanism_outside_the_list_of_the_key_is_not_permitted() {
-    let only = |mechanisms: &[MechanismType], facts| KeyFacts { allowed: Some(mechanisms.to_vec()), ..facts };
-    let gcm = only(&[MechanismType::AES_CBC, MechanismType::AES_GCM], aes());
+    let only = |mechanisms: &[u64], facts| KeyFacts { allowed: Some(mechanisms.to_vec()), ..facts };
+    let gcm = only(&[sys::CKM_AES_CBC, sys::CKM_AES_GCM], aes());
     assert_eq!(refusal(&Ask::encrypt(AesGcm::new()), &gcm, 16), None);
     assert_eq!(refusal(&Ask::encrypt(AesEcb), &gcm, 16), Some(ErrorKind::NotPermitted));
     assert_eq!(refusal(&Ask::decrypt(AesEcb), &gcm, 16), Some(ErrorKind::NotPermitted));
-    let mac = only(&[MechanismType::SHA512_HMAC], hmac());
+    let mac = only(&[sys::CKM_SHA512_HMAC], hmac());
     assert_eq!(refusal(&Ask::verify(Hmac::SHA256, &[]), &mac, 16), Some(ErrorKind::NotPermitted));
-    let pss = only(&[MechanismType::RSA_PKCS_PSS], rsa_2048());
+    let pss = only(&[sys::CKM_RSA_PKCS_PSS], rsa_2048());
     assert_eq!(refusal(&Ask::sign(RsaPkcs1::SHA256), &pss, 16), Some(ErrorKind::NotPermitted));
     assert_eq!(refusal(&Ask::sign(RsaPss::SHA256), &pss, 16), None);
 }
@@ -204,10 +207,12 @@ fn a_given_iv_of_an_impossible_length_is_invalid() {
 #[cfg(target_pointer_width = "64")]
 fn a_text_longer_than_gcm_allows_is_refused() {
     let max = (1_usize << 36) - 32;
-    assert_eq!(refusal(&Ask::encrypt(AesGcm::new()), &aes(), max), None);
-    assert_eq!(refusal(&Ask::encrypt(AesGcm::new()), &aes(), max + 1), Some(ErrorKind::InvalidInput));
-    assert_eq!(refusal(&Ask::decrypt(AesGcm::new()), &aes(), 28 + max), None);
-    assert_eq!(refusal(&Ask::decrypt(AesGcm::new()), &aes(), 28 + max + 1), Some(ErrorKind::DecryptFailed));
+    // By the length alone: nobody has the memory.
+    let refusal = |ask: Ask, len| ask.check_input(aes().kind, len).err().map(|error| error.kind());
+    assert_eq!(refusal(Ask::encrypt(AesGcm::new()), max), None);
+    assert_eq!(refusal(Ask::encrypt(AesGcm::new()), max + 1), Some(ErrorKind::InvalidInput));
+    assert_eq!(refusal(Ask::decrypt(AesGcm::new()), 28 + max), None);
+    assert_eq!(refusal(Ask::decrypt(AesGcm::new()), 28 + max + 1), Some(ErrorKind::DecryptFailed));
 }
 
 #[test]
@@ -227,8 +232,12 @@ fn a_ciphertext_of_an_impossible_length_fails_like_any_other() {
         (Ask::decrypt(given), 15),
         (Ask::decrypt(AesEcb), 0),
         (Ask::decrypt(AesEcb), 17),
+        (Ask::decrypt(AesCbc::new()), 16),
+        (Ask::decrypt(AesCbc::new()), 33),
+        (Ask::decrypt(AesCbc::new().with_iv([0; 16])), 0),
+        (Ask::decrypt(AesCtr::new()), 15),
     ] {
-        let error = ask.check(Some(&aes()), len).unwrap_err();
+        let error = ask.check(Some(&aes()), &vec![0; len]).unwrap_err();
         let like_any_other = Error::decrypt_failed();
         assert_eq!(format!("{error:?}"), format!("{like_any_other:?}"), "{ask:?}: {len}");
     }
@@ -237,13 +246,112 @@ fn a_ciphertext_of_an_impossible_length_fails_like_any_other() {
 #[test]
 fn no_or_too_many_random_bytes_are_invalid() {
     for (len, valid) in [(0, false), (1, true), (RANDOM_LEN_MAX, true), (RANDOM_LEN_MAX + 1, false)] {
-        let refused = Ask::random(len).check(None, 0).err().map(|error| error.kind());
+        let refused = Ask::random(len).check(None, &[]).err().map(|error| error.kind());
         assert_eq!(refused, (!valid).then_some(ErrorKind::InvalidInput), "{len} bytes");
     }
 }
 
 #[test]
 fn an_operation_with_a_key_needs_one() {
-    let error = Ask::sign(Hmac::SHA256).check(None, 3).unwrap_err();
+    let error = Ask::sign(Hmac::SHA256).check(None, &[0; 3]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Internal);
+}
+
+/// A counter block that ends in this number.
+fn counter(last: u128) -> [u8; 16] {
+    last.to_be_bytes()
+}
+
+#[test]
+fn a_message_that_would_overflow_the_counter_is_refused() {
+    let ctr = |last, bits| AesCtr::new().with_counter(counter(last), bits);
+    // 256 values from 0: 255 more blocks after the first.
+    assert_eq!(refusal(&Ask::encrypt(ctr(0, 8)), &aes(), 256 * 16), None);
+    assert_eq!(refusal(&Ask::encrypt(ctr(0, 8)), &aes(), 256 * 16 + 1), Some(ErrorKind::InvalidInput));
+    assert_eq!(refusal(&Ask::encrypt(ctr(255, 8)), &aes(), 16), None);
+    assert_eq!(refusal(&Ask::encrypt(ctr(255, 8)), &aes(), 17), Some(ErrorKind::InvalidInput));
+    assert_eq!(refusal(&Ask::decrypt(ctr(255, 8)), &aes(), 17), Some(ErrorKind::InvalidInput));
+    // The bits above the counter do not count.
+    assert_eq!(refusal(&Ask::encrypt(ctr(u128::MAX - 1, 8)), &aes(), 32), None);
+    assert_eq!(refusal(&Ask::encrypt(ctr(u128::MAX, 128)), &aes(), 16), None);
+    assert_eq!(refusal(&Ask::encrypt(ctr(u128::MAX, 128)), &aes(), 17), Some(ErrorKind::InvalidInput));
+    for bits in [0, 129] {
+        assert_eq!(refusal(&Ask::encrypt(ctr(0, bits)), &aes(), 16), Some(ErrorKind::InvalidInput));
+    }
+}
+
+#[test]
+fn a_forged_counter_in_front_of_a_ciphertext_fails_like_any_other() {
+    let input = [&counter(u128::from(u32::MAX))[..], &[0; 17]].concat();
+    let error = Ask::decrypt(AesCtr::new()).check(Some(&aes()), &input).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DecryptFailed);
+    assert!(Ask::decrypt(AesCtr::new()).check(Some(&aes()), &input[..32]).is_ok());
+}
+
+#[test]
+fn ivs_for_cbc_are_as_long_as_a_block() {
+    for len in [0, 8, 15, 17] {
+        let ask = Ask::encrypt(AesCbc::new().with_iv(vec![0; len]));
+        assert_eq!(refusal(&ask, &aes(), 16), Some(ErrorKind::InvalidInput), "{len} bytes");
+    }
+    assert_eq!(refusal(&Ask::encrypt(TripleDesCbc::new().with_iv([0; 8])), &triple_des(), 3), None);
+    let long = Ask::encrypt(TripleDesCbc::new().with_iv([0; 16]));
+    assert_eq!(refusal(&long, &triple_des(), 3), Some(ErrorKind::InvalidInput));
+}
+
+#[test]
+fn a_message_longer_than_the_modulus_less_its_padding_is_refused() {
+    for (ask, len_max) in [
+        (Ask::encrypt(RsaOaep::SHA1), 256 - 42),
+        (Ask::encrypt(RsaOaep::SHA512), 256 - 130),
+        (Ask::encrypt(RsaPkcs1Encryption), 256 - 11),
+    ] {
+        assert_eq!(refusal(&ask, &rsa_2048(), len_max), None, "{ask:?}");
+        assert_eq!(refusal(&ask, &rsa_2048(), len_max + 1), Some(ErrorKind::InvalidInput), "{ask:?}");
+    }
+    for ask in [Ask::decrypt(RsaOaep::SHA256), Ask::decrypt(RsaPkcs1Encryption)] {
+        assert_eq!(refusal(&ask, &rsa_2048(), 256), None, "{ask:?}");
+        assert_eq!(refusal(&ask, &rsa_2048(), 255), Some(ErrorKind::DecryptFailed), "{ask:?}");
+    }
+}
+
+#[test]
+fn each_algorithm_has_its_own_type_of_key() {
+    let keys = [ec(Curve::P521), ed25519(), rsa_2048(), hmac(), aes(), triple_des()];
+    let handles = std::sync::Arc::new(crate::token::task::Handles::new([]));
+    let first = super::super::algorithm::FirstKey { handles, tokens: 1, engine: 1 };
+    let retail = RetailMac { first, padding: MacPadding::Method1 };
+    for (ask, own) in [
+        (Ask::sign(Ecdsa::P521_SHA512), 0),
+        (Ask::sign(Ed25519), 1),
+        (Ask::verify(Ed25519, &[]), 1),
+        (Ask::encrypt(RsaOaep::SHA1), 2),
+        (Ask::sign(Hmac::SHA384), 3),
+        (Ask::sign(Cmac::Aes), 4),
+        (Ask::encrypt(AesCbc::new()), 4),
+        (Ask::encrypt(AesCtr::new()), 4),
+        (Ask::sign(Cmac::TripleDes), 5),
+        (Ask::sign(retail), 5),
+        (Ask::encrypt(TripleDesCbc::new()), 5),
+    ] {
+        for (place, key) in keys.iter().enumerate() {
+            let expected = (place != own).then_some(ErrorKind::KeyMismatch);
+            assert_eq!(refusal(&ask, key, 32), expected, "{ask:?} with {:?}", key.kind);
+        }
+    }
+    for key in &keys {
+        assert_eq!(refusal(&Ask::sign(RawMechanism::new(1)), key, 3), None, "a raw mechanism takes any key");
+    }
+}
+
+#[test]
+fn what_only_the_token_can_hash_takes_no_digest_and_what_is_raw_cannot_be_verified() {
+    for (ask, facts) in [
+        (Ask::sign_digest(Hmac::SHA256), hmac()),
+        (Ask::sign_digest(Ed25519), ed25519()),
+        (Ask::sign_digest(Cmac::Aes), aes()),
+        (Ask::verify(RawMechanism::new(1), &[]), hmac()),
+    ] {
+        assert_eq!(refusal(&ask, &facts, 32), Some(ErrorKind::InvalidInput), "{ask:?}");
+    }
 }

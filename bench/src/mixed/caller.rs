@@ -1,0 +1,178 @@
+//! One caller: asks, waits, counts.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use hsmux::{Operation, Request, Result};
+
+use super::dice::Dice;
+use super::job::{Job, Way};
+use super::report::Tally;
+use super::work::{Done, Work};
+use super::{Check, Common, Mixed};
+use crate::check::Software;
+
+/// A caller and what it has seen.
+pub(super) struct Caller {
+    number: u32,
+    sequence: u64,
+    works: Vec<Work>,
+    check: Check,
+    dice: Dice,
+    pub(super) tallies: [Tally; Work::ALL.len()],
+    /// Outputs to be checked later, by kind of operation.
+    pub(super) kept: [Vec<Done>; Work::ALL.len()],
+    /// The first bytes of every random output.
+    pub(super) random: Vec<[u8; 16]>,
+    /// What went wrong, the first few times.
+    pub(super) problems: Vec<String>,
+}
+
+/// What a blocking caller does with its request; each in turn.
+#[derive(Clone, Copy)]
+enum Blocking {
+    /// Runs it itself if a session is idle.
+    Inline,
+    /// Waits with the engine's deadline.
+    Queued,
+    /// Submits it and waits for it later.
+    Submitted,
+}
+
+/// Awaits its request.
+struct Awaited;
+
+/// Problems that one caller remembers; all are counted.
+const PROBLEMS_MAX: usize = 4;
+
+impl Caller {
+    pub(super) fn new(number: u32, mixed: &Mixed) -> Self {
+        // The dice of neighbours start far from each other.
+        let mut seeds = Dice::new(mixed.seed ^ (u64::from(number) << 32));
+        Self {
+            number,
+            sequence: 0,
+            works: mixed.works.clone(),
+            check: mixed.check,
+            dice: Dice::new(seeds.next()),
+            tallies: [Tally::default(); Work::ALL.len()],
+            kept: [const { Vec::new() }; Work::ALL.len()],
+            random: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Asks on this thread until told to stop.
+    pub(super) fn block(mut self, common: &Common) -> Self {
+        while common.goes_on() {
+            let job = self.next_job(&common.software);
+            let way = match self.sequence % 3 {
+                0 => Blocking::Inline,
+                1 => Blocking::Queued,
+                _ => Blocking::Submitted,
+            };
+            let answer = job.ask(common, way);
+            self.answered(job, answer, &common.software);
+        }
+        self
+    }
+
+    /// Asks as a task until told to stop.
+    pub(super) async fn poll(mut self, common: Arc<Common>) -> Self {
+        while common.goes_on() {
+            let job = self.next_job(&common.software);
+            let answer = job.ask(&common, Awaited).await;
+            self.answered(job, answer, &common.software);
+        }
+        self
+    }
+
+    fn next_job(&mut self, software: &Software) -> Job {
+        self.sequence += 1;
+        let job = Job::new(&self.works, self.number, self.sequence, &mut self.dice, software);
+        self.tallies[job.work as usize].asked += 1;
+        job
+    }
+
+    fn answered(&mut self, job: Job, answer: Result<Vec<u8>>, software: &Software) {
+        let work = job.work;
+        match answer {
+            Ok(output) => {
+                self.tallies[work as usize].answered += 1;
+                self.keep_or_check(job.done(output), software);
+            }
+            Err(error) => {
+                self.tallies[work as usize].failed += 1;
+                self.problem(format!("{work}: {error} (outcome {:?})", error.outcome()));
+            }
+        }
+    }
+
+    fn keep_or_check(&mut self, done: Done, software: &Software) {
+        let place = done.work as usize;
+        if let (Work::Random, Some(first)) = (done.work, done.output.first_chunk()) {
+            self.random.push(*first);
+        }
+        match self.check {
+            Check::Every => self.check(&done, software),
+            Check::Sample(size) => {
+                // Algorithm R: after n outputs each of them is in the sample with the same chance, size / n.
+                let (seen, kept) = (self.tallies[place].answered, &mut self.kept[place]);
+                if kept.len() < size {
+                    kept.push(done);
+                } else if let Ok(index) = usize::try_from(self.dice.below(seen))
+                    && let Some(old) = kept.get_mut(index)
+                {
+                    *old = done;
+                }
+            }
+        }
+    }
+
+    /// Checks an output by software, and counts it.
+    pub(super) fn check(&mut self, done: &Done, software: &Software) {
+        let right = software.check(done);
+        let tally = &mut self.tallies[done.work as usize];
+        tally.checked += 1;
+        if !right {
+            tally.wrong += 1;
+            self.problem(format!("{}: software finds the output wrong", done.work));
+        }
+    }
+
+    fn problem(&mut self, text: String) {
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(text);
+        }
+    }
+}
+
+#[expect(clippy::missing_fields_in_debug, reason = "the rest is payload")]
+impl std::fmt::Debug for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Caller").field("number", &self.number).finish()
+    }
+}
+
+impl Way for Blocking {
+    type Answer<'a> = Result<Vec<u8>>;
+
+    fn ask<'a, O: Operation<Output: AsRef<[u8]>> + 'a>(self, request: Request<'a, O>) -> Result<Vec<u8>> {
+        let output = match self {
+            Self::Inline => request.deadline(None).wait(),
+            Self::Queued => request.wait(),
+            Self::Submitted => {
+                request.submit().map_err(|refused| refused.error).and_then(hsmux::Pending::wait)
+            }
+        };
+        output.map(|output| output.as_ref().to_vec())
+    }
+}
+
+impl Way for Awaited {
+    type Answer<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>>> + Send + 'a>>;
+
+    fn ask<'a, O: Operation<Output: AsRef<[u8]>> + 'a>(self, request: Request<'a, O>) -> Self::Answer<'a> {
+        Box::pin(async move { request.await.map(|output| output.as_ref().to_vec()) })
+    }
+}

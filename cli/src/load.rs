@@ -1,0 +1,218 @@
+//! `hsmux load`: a closed loop on an engine, beside baselines if wanted.
+
+mod args;
+mod compared;
+mod files;
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hsmux::{Engine, PinKeep, PinSource, Pkcs11Uri};
+use hsmux_bench::{Case, Load, Op, Run, Target, TemporaryKey, Window};
+use secrecy::SecretString;
+
+pub(crate) use self::args::Args;
+use self::args::Switch;
+use crate::connection::Site;
+use crate::exit::{Exit, Failure, Result};
+
+/// What runs before anything counts: threads start, caches fill, a module opens its files.
+const WARM_UP: Duration = Duration::from_millis(200);
+
+/// How long the engine may take to stop at the end.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Runs the load, then says on stdout what came out.
+pub(crate) fn run(args: Args) -> Result {
+    args.check()?;
+    let site = args.connection.resolve()?;
+    let tokens = site.tokens()?;
+    let source = site.pin()?;
+    // Baselines log in too, and some sources give the PIN once.
+    let pin = (!args.compare.is_empty()).then(|| source.read()).transpose()?;
+    let engine = Arc::new(start(&args, &site, &tokens, pin.clone().map_or(source, PinSource::from))?);
+    let key = Key::choose(&args, &site, &engine)?;
+    let result = files::logged(args.hlog.as_deref(), &engine, || {
+        measure(&args, &site, &engine, key.label(), &tokens, pin.as_ref())
+    });
+    let scraped = files::scrape(args.prometheus.as_deref(), &engine);
+    let removed = key.remove();
+    engine.drain(DRAIN);
+    let run = result?;
+    removed?;
+    scraped?;
+    say(&args, &run)
+}
+
+fn start(args: &Args, site: &Site, tokens: &[String], pin: PinSource) -> Result<Engine> {
+    let mut builder = site.builder(tokens, pin);
+    if !args.compare.is_empty() {
+        // It was read already, and cannot be again.
+        builder = builder.pin_keep(PinKeep::Memory);
+    }
+    if let Some(limit) = args.deadline {
+        builder = builder.deadline(limit.0);
+    }
+    if let Some(sessions) = args.sessions {
+        builder = builder.sessions(sessions);
+    }
+    if let Some(instances) = args.instances {
+        builder = builder.instances(instances.get().into());
+    }
+    if let Some(coalesce) = args.coalesce {
+        builder = builder.coalescing(coalesce == Switch::On).holding(coalesce == Switch::On);
+    }
+    if let Some(copies) = args.copies {
+        builder = builder.copies(copies.into());
+    }
+    Ok(builder.build()?)
+}
+
+fn measure(
+    args: &Args,
+    site: &Site,
+    engine: &Arc<Engine>,
+    key: Option<&str>,
+    tokens: &[String],
+    pin: Option<&SecretString>,
+) -> Result<Run> {
+    let (case, load) = (args.op, args.load());
+    if let (true, Some(key)) = (args.host_modes, key) {
+        engine.key(key)?.with_host_modes()?;
+    }
+    let target = Target::new(engine, case, key)?;
+    let warm_up = args.warm_up.map_or(WARM_UP, |warm_up| warm_up.0);
+    let comparison = match pin {
+        Some(pin) => {
+            if args.warm_up.is_some() {
+                drop(target.run(load, Window::open_after(warm_up, Duration::ZERO)));
+            }
+            Some(compared::run(args, site, engine, &target, key, tokens, pin)?)
+        }
+        None => None,
+    };
+    let measured = match &comparison {
+        Some(comparison) => comparison.engine.clone(),
+        None => target.run(load, Window::open_after(warm_up, args.seconds.0)),
+    };
+    // Counted now: an engine that finds its number by itself has found it.
+    let sessions = target.sessions();
+    match &measured.cell.first_error {
+        Some(error) if measured.cell.ops == 0 => Err(error.clone().into()),
+        _ => Ok(Run { case, load, measured, sessions, comparison }),
+    }
+}
+
+/// The key of a run.
+enum Key {
+    Unneeded,
+    Named(String),
+    Temporary(TemporaryKey),
+}
+
+impl Key {
+    fn choose(args: &Args, site: &Site, engine: &Arc<Engine>) -> Result<Self> {
+        let Some(spec) = args.op.op.key_spec() else { return Ok(Self::Unneeded) };
+        let named = match (&args.key, site.key_uri()) {
+            (Some(label), _) => Some(label.clone()),
+            (None, Some(uri)) => Some(label_of(uri, engine)?),
+            (None, None) => None,
+        };
+        if let Some(name) = named {
+            check_kind(engine, args.op, &name)?;
+            return Ok(Self::Named(name));
+        }
+        let removed = TemporaryKey::remove_left_over(engine)?;
+        if removed > 0 {
+            note(&format!("removed {removed} temporary keys that earlier runs left behind"))?;
+        }
+        let key = TemporaryKey::generate(engine, spec)?;
+        let token = engine.tokens().into_iter().next().map_or_else(String::new, |token| token.label);
+        note(&format!("temporary key {} on token {token}, which serves this load", key.label()))?;
+        Ok(Self::Temporary(key))
+    }
+
+    fn label(&self) -> Option<&str> {
+        match self {
+            Self::Unneeded => None,
+            Self::Named(name) => Some(name),
+            Self::Temporary(key) => Some(key.label()),
+        }
+    }
+
+    fn remove(self) -> Result {
+        match self {
+            Self::Temporary(key) => Ok(key.remove()?),
+            Self::Unneeded | Self::Named(_) => Ok(()),
+        }
+    }
+}
+
+/// The label of the key that a URI names: loads know keys by their labels.
+fn label_of(uri: &Pkcs11Uri, engine: &Engine) -> Result<String> {
+    let wanted = engine.key(uri)?;
+    let labels = engine.keys().into_iter().map(|key| key.label);
+    let mut labels = labels.filter(|label| uri.object().is_none_or(|object| object == label));
+    labels.find(|label| engine.key(label).is_ok_and(|key| key.is_same(&wanted))).ok_or_else(|| {
+        Failure::new(
+            Exit::Key,
+            "the key that --uri names shares its label with others, which load cannot tell apart",
+        )
+    })
+}
+
+/// Refuses a key under which the operation's name would be untrue.
+fn check_kind(engine: &Engine, case: Case, name: &str) -> Result {
+    let Some(wanted) = case.op.key_kind() else { return Ok(()) };
+    match engine.keys().into_iter().find(|key| key.label == name && key.kind != wanted) {
+        Some(key) => {
+            let text = format!("{} takes a key of kind {wanted}, this one is {}", case.op.as_str(), key.kind);
+            Err(Failure::new(Exit::Operation, text))
+        }
+        None => Ok(()),
+    }
+}
+
+fn say(args: &Args, run: &Run) -> Result {
+    let mut out = io::stdout().lock();
+    if args.json {
+        let json = serde_json::to_string(&run.report()).map_err(io::Error::from)?;
+        writeln!(out, "{json}")?;
+        // What has no field in the object.
+        note(&format!("{}, cpu {:.0} ns per operation", run.load, run.measured.cell.cpu_ns_per_op()))?;
+    } else {
+        write!(out, "{run}")?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Says something beside the result: stdout is for that alone.
+fn note(text: &str) -> Result {
+    Ok(writeln!(io::stderr().lock(), "hsmux: {text}")?)
+}
+
+impl Args {
+    /// What `clap` cannot see: options that exclude each other by their values.
+    fn check(&self) -> Result {
+        let wrong = |text: &str| Err(Failure::new(Exit::Usage, text));
+        match (self.op.op, self.api) {
+            (Op::Random, _) if self.key.is_some() => wrong("random bytes take no --key"),
+            (Op::Random, args::ApiName::Many) => wrong("random bytes cannot be asked for with --api many"),
+            (_, api) if api.takes_threads() && self.callers.get() > THREADS_MAX => {
+                wrong("more than 4096 callers need --api tasks or window")
+            }
+            (Op::Random, _) if self.compare.contains(&args::Baseline::RawCopy) => {
+                wrong("random bytes have no key to copy: leave --compare raw-copy out")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn load(&self) -> Load {
+        Load { api: self.api.with_batch(self.batch.get().into()), callers: self.callers.get().into() }
+    }
+}
+
+/// Most threads of callers: above it the load measures the scheduler of the system.
+const THREADS_MAX: u16 = 4096;

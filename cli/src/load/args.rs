@@ -1,0 +1,230 @@
+//! The options of `hsmux load`.
+
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use hsmux::{Copies, Sessions};
+use hsmux_bench::{Api, BaselineName, Case, Runtime, TemporaryKey};
+
+use crate::connection::Connection;
+use crate::units::{self, Deadline};
+
+/// Options of `hsmux load`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(super) connection: Connection,
+
+    /// Operation and size in bytes: rsa2048-sha256, rsa2048-pss, rsa4096-sha256, ecdsa-p256, ecdsa-p384, ed25519,
+    /// hmac-sha256, aes-cmac (64 bytes each unless told otherwise), aes-gcm, aes-cbc-enc, aes-cbc-dec, aes-ctr
+    /// (1024), aes-ecb (16), rsa2048-oaep, which decrypts, or random (32)
+    #[arg(long, value_name = "OP[:SIZE]")]
+    pub(super) op: Case,
+
+    /// Name of the key. Default: the key that --uri names, else a temporary private token key on the first token,
+    /// removed at the end
+    #[arg(long, value_name = "NAME")]
+    pub(super) key: Option<String>,
+
+    /// Callers at a time; each asks again as soon as it has its answer. Of --api window, requests in flight
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(super) callers: NonZeroU16,
+
+    /// How long operations are counted: seconds, or a number with its unit. A comparison spends it on both sides
+    /// together, and more if it is too short for five rounds
+    #[arg(long, value_name = "S", default_value = "5")]
+    pub(super) seconds: Seconds,
+
+    /// How callers ask
+    #[arg(long, value_enum, default_value = "blocking")]
+    pub(super) api: ApiName,
+
+    /// Requests per batch of --api many
+    #[arg(long, value_name = "N", default_value = "64")]
+    pub(super) batch: NonZeroU16,
+
+    /// Deadline of each request, as 500us, 50ms or 2s. Default: that of --config, else 10 s. With `none` blocking
+    /// callers run operations themselves when a session is idle
+    #[arg(long, value_name = "none|DURATION")]
+    pub(super) deadline: Option<Deadline>,
+
+    /// Sessions per token and instance: a number, a range in which the engine tries how many pay, or auto. Default: that of
+    /// --config, else auto
+    #[arg(long, value_name = "N|MIN-MAX|auto")]
+    pub(super) sessions: Option<Sessions>,
+
+    /// How often the module is loaded, each time with locks and logins of its own: for software modules that one lock
+    /// holds up, such as SoftHSM2. Not for a vendor's module, unless its maker says that it may be loaded twice.
+    /// Default: that of --config, else 1
+    #[arg(long, value_name = "N")]
+    pub(super) instances: Option<NonZeroU16>,
+
+    /// Whether requests share PKCS#11 calls where their mode allows it, and ECB operations stay open. Default: that of
+    /// --config, else on
+    #[arg(long, value_enum, value_name = "on|off", hide_possible_values = true)]
+    pub(super) coalesce: Option<Switch>,
+
+    /// Whether keys get warm copies: auto (where that is measured to pay), off or required. Default: that of --config,
+    /// else auto
+    #[arg(long, value_enum, value_name = "WHEN", hide_possible_values = true)]
+    pub(super) copies: Option<CopiesWhen>,
+
+    /// Let the host do CTR and CBC around single blocks, so that such requests share calls
+    #[arg(long)]
+    pub(super) host_modes: bool,
+
+    /// What runs before operations are counted, as --seconds is written. Default: 0.2 s; with --compare, 20 ms in
+    /// each cell
+    #[arg(long, value_name = "S")]
+    pub(super) warm_up: Option<Seconds>,
+
+    /// Also run a baseline in turn with the engine, with 1, 2, 4 and 8 threads (and as many as --sessions); the best
+    /// of these counts is taken. May be given several times: each baseline gets its own ratio
+    #[arg(long, value_enum, value_name = "BASELINE")]
+    pub(super) compare: Vec<Baseline>,
+
+    /// Thread counts of the baselines, with commas between them
+    #[arg(long, value_name = "N,..", value_delimiter = ',', requires = "compare")]
+    pub(super) threads: Vec<NonZeroU16>,
+
+    /// Write the engine's times to this file as an HdrHistogram interval log: every second, by operation and stage,
+    /// in nanoseconds. Warm-up is in it, a raw loop is not
+    #[arg(long, value_name = "FILE")]
+    pub(super) hlog: Option<PathBuf>,
+
+    /// Write the engine's metrics to this file at the end, as Prometheus would scrape them
+    #[arg(long, value_name = "FILE")]
+    pub(super) prometheus: Option<PathBuf>,
+
+    /// Print one JSON object instead of a table. Stages are medians; what has no field goes to stderr
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Switch {
+    On,
+    Off,
+}
+
+/// When keys get warm copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum CopiesWhen {
+    Auto,
+    Off,
+    Required,
+}
+
+impl From<CopiesWhen> for Copies {
+    fn from(when: CopiesWhen) -> Self {
+        match when {
+            CopiesWhen::Auto => Self::Auto,
+            CopiesWhen::Off => Self::Off,
+            CopiesWhen::Required => Self::Required,
+        }
+    }
+}
+
+/// By which of the engine's ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ApiName {
+    /// A thread per caller, which waits into a buffer that it keeps
+    Blocking,
+    /// A tokio task per caller, all on one thread
+    #[value(alias = "async")]
+    Tasks,
+    /// One task that keeps so many requests in flight, by the engine's stream of requests
+    Window,
+    /// A thread per caller, which asks in batches
+    Many,
+}
+
+/// With what the engine is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Baseline {
+    /// A raw PKCS#11 loop: Init and call on the token key, a session per thread
+    Raw,
+    /// The same on a session copy of the key
+    RawCopy,
+    /// The crate cryptoki, a session per thread
+    Cryptoki,
+    /// The crate r2d2-cryptoki, a pool of sessions
+    R2d2,
+    /// One session of cryptoki behind a mutex
+    Mutex,
+    /// The engine itself with one blocking caller
+    Alone,
+}
+
+impl Baseline {
+    pub(super) const fn name(self) -> BaselineName {
+        match self {
+            Self::Raw => BaselineName::Raw,
+            Self::RawCopy => BaselineName::RawCopy,
+            Self::Cryptoki => BaselineName::Cryptoki,
+            Self::R2d2 => BaselineName::R2d2,
+            Self::Mutex => BaselineName::Mutex,
+            Self::Alone => BaselineName::Alone,
+        }
+    }
+}
+
+/// A length of time above zero: seconds, or a number with its unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seconds(pub(super) Duration);
+
+impl ApiName {
+    pub(super) const fn takes_threads(self) -> bool {
+        matches!(self, Self::Blocking | Self::Many)
+    }
+
+    /// Tasks run on a current-thread runtime. From bench `overhead`, 256 tasks on two cores that other work used
+    /// too: 2.2 us an operation there and with two workers, but 2.1 to 2.3 against 1.6 to 3.1. Run it again when
+    /// the machine class changes.
+    pub(super) const fn with_batch(self, batch: usize) -> Api {
+        match self {
+            Self::Blocking => Api::Blocking,
+            Self::Tasks => Api::Async(Runtime::CurrentThread),
+            Self::Window => Api::Window,
+            Self::Many => Api::Many { batch },
+        }
+    }
+}
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match units::seconds(text)? {
+            seconds if seconds <= TemporaryKey::RUN_MAX => Ok(Self(seconds)),
+            _ => Err(format!("at most {}", humantime::format_duration(TemporaryKey::RUN_MAX))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_baseline_is_called_as_its_reports_call_it() {
+        let values = Baseline::value_variants();
+        assert_eq!(values.len(), BaselineName::ALL.len());
+        for value in values {
+            let name = value.to_possible_value().unwrap().get_name().to_owned();
+            assert_eq!(name, value.name().as_str());
+        }
+    }
+
+    #[test]
+    fn seconds_are_above_zero_and_bounded() {
+        assert_eq!("0.5".parse(), Ok(Seconds(Duration::from_millis(500))));
+        assert_eq!("2m".parse(), Ok(Seconds(Duration::from_secs(120))));
+        for text in ["0", "1e9", "13h", ""] {
+            assert!(text.parse::<Seconds>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The baselines of `hsmux load --compare`.
+
+use hsmux::{Engine, TokenDescription};
+use hsmux_bench::{Comparison, Plan, Rival, Site, Target, compare};
+use secrecy::SecretString;
+
+use super::{Args, note};
+use crate::connection;
+use crate::exit::Result;
+
+/// Opens every baseline that was named, and runs all of them in turn with the engine.
+pub(super) fn run(
+    args: &Args,
+    site: &connection::Site,
+    engine: &Engine,
+    target: &Target,
+    key: Option<&str>,
+    tokens: &[String],
+    pin: &SecretString,
+) -> Result<Comparison> {
+    let sessions = args.sessions.and_then(hsmux::Sessions::most);
+    let threads = match args.threads.as_slice() {
+        [] => Plan::usual_threads(sessions),
+        counts => counts.iter().map(|count| count.get().into()).collect(),
+    };
+    let most = threads.iter().copied().max().unwrap_or(1);
+    let plan = Plan::new(args.seconds.0, threads, args.compare.len());
+    let holders = holders(engine, key, tokens);
+    let site = Site::new(site.module(), site.init_args(), holders, pin.clone());
+    let mut rivals = Vec::new();
+    for name in args.compare.iter().map(|baseline| baseline.name()) {
+        let baseline = name.open(&site, target, key, most)?;
+        let threads = baseline.threads_max();
+        if threads > 1 && threads < most {
+            note(&format!("the tokens give {name} {threads} sessions only"))?;
+        }
+        rivals.push(Rival { name, baseline });
+    }
+    Ok(compare(target, args.load(), &rivals, &plan)?)
+}
+
+/// Those of the named tokens that hold the key: the engine uses no others for it, so a baseline may not. It knows
+/// labels and serial numbers only.
+fn holders(engine: &Engine, key: Option<&str>, names: &[String]) -> Vec<String> {
+    let keys = engine.keys();
+    let holds = |token: &TokenDescription| {
+        key.is_none_or(|key| keys.iter().any(|known| known.token == token.label && known.label == key))
+    };
+    let tokens = engine.tokens();
+    let held = names.iter().zip(&tokens).filter(|(_, token)| holds(token));
+    let by_label = |name: &String, token: &TokenDescription| *name == token.label || token.serial.is_empty();
+    held.map(|(name, token)| if by_label(name, token) { &token.label } else { &token.serial }.clone())
+        .collect()
+}

@@ -1,0 +1,12 @@
+//! The binary from outside: what it prints, and how it ends.
+
+#![cfg(test)]
+
+mod bulk;
+mod config;
+mod failures;
+mod hsm;
+mod info;
+mod load;
+mod manual;
+mod sim;

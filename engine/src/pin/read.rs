@@ -1,0 +1,135 @@
+//! Reading a PIN from each of its sources.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Longest PIN in bytes that a source may hold: far above what tokens take (SoftHSM2: 255), so that a wrong file
+/// is not read to its end.
+pub(super) const PIN_LEN_MAX: usize = 1024;
+
+/// What others may do with a file: bits of its mode that must not be set.
+#[derive(Clone, Copy)]
+struct Forbidden {
+    mode: u32,
+    remedy: &'static str,
+}
+
+/// Group and others may neither read nor write.
+const PRIVATE: Forbidden = Forbidden { mode: 0o066, remedy: "chmod 600" };
+
+/// The group may read: see [`PinSource::Credential`](super::PinSource::Credential).
+const CREDENTIAL: Forbidden = Forbidden { mode: 0o026, remedy: "chmod 440" };
+
+pub(super) fn file(path: &Path) -> Result<SecretString> {
+    checked_file(path, PRIVATE)
+}
+
+pub(super) fn credential(name: &str) -> Result<SecretString> {
+    match std::env::var_os("CREDENTIALS_DIRECTORY") {
+        Some(directory) if !directory.is_empty() => {
+            checked_file(&PathBuf::from(directory).join(name), CREDENTIAL)
+        }
+        _ => Err(unavailable(
+            "CREDENTIALS_DIRECTORY is not set: systemd sets it where a unit has LoadCredential=",
+        )),
+    }
+}
+
+pub(super) fn env(name: &str) -> Result<SecretString> {
+    // A name that is none may be a PIN, taken for its source.
+    let looks_like_a_name = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+    let said = if looks_like_a_name { format!("environment, {name}") } else { "environment".to_owned() };
+    match std::env::var_os(name) {
+        Some(value) => pin(&said, &Zeroizing::new(value.into_vec())),
+        None => Err(unavailable(&format!("{said}: not set"))),
+    }
+}
+
+pub(super) fn fd(number: RawFd) -> Result<SecretString> {
+    let said = format!("file descriptor {number}");
+    let opened = File::open(format!("/dev/fd/{number}"));
+    let bytes = read_to_end(&said, opened.map_err(|error| unavailable(&format!("{said}: {error}")))?)?;
+    pin(&said, line(&bytes))
+}
+
+pub(super) fn prompt() -> Result<SecretString> {
+    let said = "terminal";
+    let typed = rpassword::prompt_password("PIN of the token: ");
+    let typed = typed.map_err(|error| unavailable(&format!("{said}: {error}")))?;
+    pin(said, &Zeroizing::new(typed.into_bytes()))
+}
+
+/// The path that the rest of a `file:` URI names; none if an escape in it is broken.
+pub(super) fn percent_decoded(text: &str) -> Option<PathBuf> {
+    let mut parts = text.split('%');
+    let mut path = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        let digits = digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then_some(digits)?;
+        path.push(u8::from_str_radix(digits, 16).ok()?);
+        path.extend_from_slice(rest.as_bytes());
+    }
+    Some(OsString::from_vec(path).into())
+}
+
+fn checked_file(path: &Path, forbidden: Forbidden) -> Result<SecretString> {
+    // A word without a slash may be a PIN, taken for its source.
+    let is_path = path.as_os_str().as_encoded_bytes().contains(&b'/');
+    let said = if is_path { path.display().to_string() } else { "the file".to_owned() };
+    let cannot = |error: std::io::Error| unavailable(&format!("{said}: {error}"));
+    // Without waiting, where it is a pipe: that is refused below.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(cannot)?;
+    // Of the opened file, so that nobody puts another in its place meanwhile.
+    let facts = file.metadata().map_err(cannot)?;
+    let refused = |why: &str| Err(unavailable(&format!("{said}: {why}")));
+    if !facts.is_file() {
+        return refused("not a regular file");
+    }
+    if ![0, rustix::process::geteuid().as_raw()].contains(&facts.uid()) {
+        return refused("belongs to another user, who may change it");
+    }
+    if facts.mode() & forbidden.mode != 0 {
+        return refused(&format!("others may read or write it: take that away ({})", forbidden.remedy));
+    }
+    pin(&said, line(&read_to_end(&said, file)?))
+}
+
+/// Everything there is, if it is not longer than a PIN.
+fn read_to_end(said: &str, source: impl Read) -> Result<Zeroizing<Vec<u8>>> {
+    // Room for all of it from the start: a vector that grows would leave pieces of the PIN behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(PIN_LEN_MAX + 2));
+    let read = source.take(PIN_LEN_MAX as u64 + 2).read_to_end(&mut bytes);
+    read.map_err(|error| unavailable(&format!("{said}: {error}")))?;
+    Ok(bytes)
+}
+
+/// Without the newline that editors put at the end of a file.
+fn line(bytes: &[u8]) -> &[u8] {
+    bytes.strip_suffix(b"\n").unwrap_or(bytes)
+}
+
+/// PKCS#11 2.40, `C_Login`: a PIN is UTF-8.
+fn pin(said: &str, bytes: &[u8]) -> Result<SecretString> {
+    let why = match std::str::from_utf8(bytes) {
+        _ if bytes.is_empty() => "empty",
+        _ if bytes.len() > PIN_LEN_MAX => "longer than any PIN",
+        Ok(pin) => return Ok(pin.into()),
+        Err(_) => "not UTF-8",
+    };
+    Err(unavailable(&format!("{said}: {why}")))
+}
+
+fn unavailable(text: &str) -> Error {
+    Error::operator(ErrorKind::PinUnavailable, text)
+}

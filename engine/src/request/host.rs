@@ -1,0 +1,56 @@
+//! What the host does by itself, and where: verification, and encryption with a public key.
+
+use std::sync::Arc;
+
+use super::{Build, Request};
+use crate::error::{Error, Result};
+use crate::keys::KeyVersion;
+use crate::offload::offload;
+use crate::operation::{Ask, Operation};
+use crate::schedule::node::Payload;
+
+/// A request of its own, to be run on any thread.
+pub(super) struct HostWork<O: Operation> {
+    version: Arc<KeyVersion>,
+    ask: Ask,
+    input: Payload,
+    build: Build<O>,
+}
+
+impl<O: Operation> HostWork<O> {
+    pub(super) fn run(self) -> Result<O::Output> {
+        (self.build)(&self.ask, self.ask.on_host(&self.version.facts, &self.input)?)
+    }
+}
+
+impl<O: Operation> Request<'_, O> {
+    /// Runs it on this thread.
+    pub(super) fn run_on_host(&self) -> Result<O::Output> {
+        let facts = self.facts().ok_or_else(without_key)?;
+        (self.build)(&self.ask, self.ask.on_host(facts, &self.input)?)
+    }
+
+    /// The work, taken from the request.
+    pub(super) fn host_work(&mut self) -> Result<HostWork<O>> {
+        let version = self.key.map(Arc::clone).ok_or_else(without_key)?;
+        let input = Payload::new(std::mem::take(&mut self.input).into_owned());
+        Ok(HostWork { version, ask: self.ask.clone(), input, build: self.build })
+    }
+
+    /// Checks the request and has it run away from the thread that polls, from now on and not only when the future
+    /// is polled.
+    pub(super) fn begin_on_host(mut self) -> Result<impl Future<Output = Result<O::Output>> + Send> {
+        self.start()?;
+        let work = self.host_work().map_err(|error| self.fail(error))?;
+        let running = offload(move || work.run());
+        let mut trace = self.trace;
+        Ok(async move {
+            let answer = running.await.and_then(|answer| answer);
+            super::Trace::end(&mut trace, answer)
+        })
+    }
+}
+
+fn without_key() -> Error {
+    Error::internal("a host operation without a key")
+}

@@ -1,0 +1,89 @@
+//! The simulator's own symbols: configuration, counters, hangs. [`Loaded`](crate::Loaded) is their safe face.
+
+use std::ffi::{CStr, c_char};
+use std::time::Duration;
+
+use cryptoki_sys as sys;
+
+use crate::call::guarded;
+use crate::device;
+use crate::function::Function;
+use crate::hangs::HANGS;
+use crate::sessions;
+
+/// Sets the configuration: whole before `C_Initialize`, in parts while the module is in use.
+///
+/// # Safety
+/// `text` is null or ends in a zero byte.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn p11_sim_configure(text: *const c_char) -> sys::CK_RV {
+    // SAFETY: as the caller says.
+    let text = unsafe { read(text) };
+    guarded(|| device::configure(text.ok_or(sys::CKR_ARGUMENTS_BAD)?))
+}
+
+/// Calls of the function of this name so far; all ones if there is none.
+///
+/// # Safety
+/// `name` is null or ends in a zero byte.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn p11_sim_calls_of(name: *const c_char) -> u64 {
+    // SAFETY: as the caller says.
+    let function = unsafe { read(name) }.and_then(Function::by_name);
+    function.map_or(u64::MAX, |function| sessions::calls(function, None))
+}
+
+/// Calls on one token of the function of this name so far; all ones if there is no such function, or no such
+/// token in the device in use, or in the last one.
+///
+/// # Safety
+/// `name` and `label` are null or end in a zero byte.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn p11_sim_calls_on(name: *const c_char, label: *const c_char) -> u64 {
+    // SAFETY: as the caller says.
+    let function = unsafe { read(name) }.and_then(Function::by_name);
+    // SAFETY: as the caller says.
+    let label = unsafe { read(label) };
+    let token = label.and_then(device::token_named);
+    function.zip(token).map_or(u64::MAX, |(function, token)| sessions::calls(function, Some(token)))
+}
+
+/// How often a thread entered a session that another one was in. 0 in a sound program.
+#[unsafe(no_mangle)]
+pub extern "C" fn p11_sim_concurrent_use() -> u64 {
+    sessions::overlaps()
+}
+
+/// Sets every counter to zero.
+#[unsafe(no_mangle)]
+pub extern "C" fn p11_sim_reset_counters() {
+    sessions::reset_counters();
+}
+
+/// Lets every call go that hangs now, and forgets the rules by which calls hang.
+#[unsafe(no_mangle)]
+pub extern "C" fn p11_sim_release_hangs() {
+    device::release_hangs();
+}
+
+/// How many calls hang now.
+#[unsafe(no_mangle)]
+pub extern "C" fn p11_sim_hanging() -> u64 {
+    HANGS.hanging()
+}
+
+/// Waits until so many calls hang at once: 1, or 0 if they do not within so many milliseconds.
+#[unsafe(no_mangle)]
+pub extern "C" fn p11_sim_wait_hanging(count: u64, limit_ms: u64) -> u64 {
+    HANGS.wait_hanging(count, Duration::from_millis(limit_ms)).into()
+}
+
+/// # Safety
+/// `text` is null or ends in a zero byte, and outlives the result.
+unsafe fn read<'a>(text: *const c_char) -> Option<&'a str> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: not null, and as the caller says.
+    unsafe { CStr::from_ptr(text) }.to_str().ok()
+}

@@ -1,0 +1,127 @@
+//! Sessions and login.
+
+#![expect(non_snake_case, reason = "the standard's names")]
+
+use std::ffi::c_void;
+
+use cryptoki_sys as sys;
+
+use super::{raw, session_calls};
+use crate::call::{Call, in_session, on_slot, result};
+use crate::function::Function;
+use crate::sessions;
+
+pub(super) unsafe extern "C" fn C_OpenSession(
+    slot: sys::CK_SLOT_ID,
+    flags: sys::CK_FLAGS,
+    application: *mut c_void,
+    notify: sys::CK_NOTIFY,
+    session: *mut sys::CK_SESSION_HANDLE,
+) -> sys::CK_RV {
+    on_slot(Function::C_OpenSession, slot, |device, token| {
+        if flags & sys::CKF_SERIAL_SESSION == 0 {
+            return Err(sys::CKR_SESSION_PARALLEL_NOT_SUPPORTED);
+        }
+        if session.is_null() {
+            return Err(sys::CKR_ARGUMENTS_BAD);
+        }
+        let mut inner = 0;
+        if let Some(forward) = &device.forward {
+            let function = forward.list.C_OpenSession.ok_or(sys::CKR_FUNCTION_NOT_SUPPORTED)?;
+            // SAFETY: the caller has kept the standard's rules for this function; the handle is a live local.
+            result(unsafe { function(slot, flags, application, notify, &raw mut inner) })?;
+        }
+        let opened = sessions::open(token, flags, device.sessions_max(), device.config.seed, inner);
+        match (opened, &device.forward) {
+            // SAFETY: as above.
+            (Ok(handle), _) => unsafe { raw::put(session, handle) },
+            (Err(code), Some(forward)) => {
+                forward.close(inner);
+                Err(code)
+            }
+            (Err(code), None) => Err(code),
+        }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_CloseSession(session: sys::CK_SESSION_HANDLE) -> sys::CK_RV {
+    in_session(Function::C_CloseSession, session, true, |call| {
+        let inner = call.slot.forwarded();
+        let (token, left) = sessions::close(call.handle)?;
+        call.device.session_gone(token, call.handle, left);
+        match &call.device.forward {
+            Some(forward) => {
+                let function = forward.list.C_CloseSession.ok_or(sys::CKR_FUNCTION_NOT_SUPPORTED)?;
+                // SAFETY: a plain call; the session was open until now.
+                result(unsafe { function(inner) })
+            }
+            None => Ok(()),
+        }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_CloseAllSessions(slot: sys::CK_SLOT_ID) -> sys::CK_RV {
+    on_slot(Function::C_CloseAllSessions, slot, |device, token| {
+        for (handle, token) in sessions::close_all(Some(token)) {
+            device.session_gone(token, handle, 0);
+        }
+        match &device.forward {
+            Some(forward) => {
+                let function = forward.list.C_CloseAllSessions.ok_or(sys::CKR_FUNCTION_NOT_SUPPORTED)?;
+                // SAFETY: a plain call.
+                result(unsafe { function(slot) })
+            }
+            None => Ok(()),
+        }
+    })
+}
+
+session_calls!(
+    C_GetSessionInfo(info: *mut sys::CK_SESSION_INFO) = session_info;
+    C_Login(user: sys::CK_USER_TYPE, pin: *mut sys::CK_UTF8CHAR, pin_len: sys::CK_ULONG) = log_in;
+    C_Logout() = log_out;
+);
+
+/// # Safety
+/// As for the entry.
+unsafe fn session_info(call: &Call, info: *mut sys::CK_SESSION_INFO) -> Result<(), sys::CK_RV> {
+    let flags = call.slot.flags();
+    let state = match (call.token()?.logged_in(), flags & sys::CKF_RW_SESSION != 0) {
+        (false, false) => sys::CKS_RO_PUBLIC_SESSION,
+        (false, true) => sys::CKS_RW_PUBLIC_SESSION,
+        (true, false) => sys::CKS_RO_USER_FUNCTIONS,
+        (true, true) => sys::CKS_RW_USER_FUNCTIONS,
+    };
+    let slotID = crate::device::SLOT_FIRST + call.token as sys::CK_SLOT_ID;
+    // SAFETY: as for the entry.
+    unsafe { raw::put(info, sys::CK_SESSION_INFO { slotID, state, flags, ulDeviceError: 0 }) }
+}
+
+/// # Safety
+/// As for the entry.
+unsafe fn log_in(
+    call: &Call,
+    user: sys::CK_USER_TYPE,
+    pin: *mut sys::CK_UTF8CHAR,
+    pin_len: sys::CK_ULONG,
+) -> Result<(), sys::CK_RV> {
+    match user {
+        sys::CKU_USER => {
+            let token = call.token()?;
+            if let (true, Some(typed)) = (pin.is_null(), token.typed()) {
+                return token.log_in(typed.as_bytes());
+            }
+            // SAFETY: as for the entry.
+            let pin = unsafe { raw::bytes(pin, pin_len) }?;
+            token.log_in(pin)
+        }
+        sys::CKU_CONTEXT_SPECIFIC => Err(sys::CKR_OPERATION_NOT_INITIALIZED),
+        _ => Err(sys::CKR_USER_TYPE_INVALID),
+    }
+}
+
+/// # Safety
+/// None is needed; the entries are of one kind.
+unsafe fn log_out(call: &Call) -> Result<(), sys::CK_RV> {
+    call.token()?.log_out()
+}

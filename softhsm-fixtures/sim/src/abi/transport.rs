@@ -1,0 +1,168 @@
+//! Keys made of other keys: wrapped, unwrapped, derived.
+
+#![expect(non_snake_case, reason = "the standard's names")]
+
+use cryptoki_sys as sys;
+
+use super::objects::{Attributes, Handle, Ulong, add, secret};
+use super::raw::Room;
+use super::{mechanism, raw, session_calls};
+use crate::call::Call;
+use crate::crypto::wrap::Wrapping;
+use crate::key::Key;
+use crate::object::{Object, Template};
+
+session_calls!(
+    C_WrapKey(
+        mechanism: *mut sys::CK_MECHANISM,
+        wrapping: Handle,
+        key: Handle,
+        out: *mut sys::CK_BYTE,
+        out_len: *mut Ulong,
+    ) = wrap;
+    C_UnwrapKey(
+        mechanism: *mut sys::CK_MECHANISM,
+        unwrapping: Handle,
+        wrapped: *mut sys::CK_BYTE,
+        len: Ulong,
+        template: Attributes,
+        count: Ulong,
+        key: *mut Handle,
+    ) = unwrap;
+    C_DeriveKey(
+        mechanism: *mut sys::CK_MECHANISM,
+        base: Handle,
+        template: Attributes,
+        count: Ulong,
+        key: *mut Handle,
+    ) = derive;
+);
+
+/// # Safety
+/// As for the entry.
+unsafe fn wrap(
+    call: &Call,
+    mechanism: *mut sys::CK_MECHANISM,
+    wrapping: Handle,
+    key: Handle,
+    out: *mut sys::CK_BYTE,
+    out_len: *mut Ulong,
+) -> Result<(), sys::CK_RV> {
+    let token = call.token()?;
+    // SAFETY: as for the entry.
+    let how = unsafe { plain(call, mechanism, sys::CKF_WRAP) }?;
+    let wrapping = token.object(wrapping).ok_or(sys::CKR_WRAPPING_KEY_HANDLE_INVALID)?;
+    let key = token.object(key).ok_or(sys::CKR_KEY_HANDLE_INVALID)?;
+    if !wrapping.flag(sys::CKA_WRAP) {
+        return Err(sys::CKR_KEY_FUNCTION_NOT_PERMITTED);
+    }
+    if !key.flag(sys::CKA_EXTRACTABLE) {
+        return Err(sys::CKR_KEY_UNEXTRACTABLE);
+    }
+    let (Key::Aes(value) | Key::Mac(value) | Key::TripleDes(value)) = &key.key else {
+        return Err(sys::CKR_KEY_NOT_WRAPPABLE);
+    };
+    let wrapped = how.wrap(&wrapping.key, value)?;
+    // SAFETY: as for the entry.
+    match unsafe { raw::room(out, out_len, wrapped.len() as Ulong) }? {
+        Room::Query => Ok(()),
+        Room::TooSmall => Err(sys::CKR_BUFFER_TOO_SMALL),
+        // SAFETY: as for the entry.
+        Room::Enough => unsafe { raw::list(&wrapped, out, out_len) },
+    }
+}
+
+/// # Safety
+/// As for the entry.
+#[expect(clippy::too_many_arguments, reason = "the standard's")]
+unsafe fn unwrap(
+    call: &Call,
+    mechanism: *mut sys::CK_MECHANISM,
+    unwrapping: Handle,
+    wrapped: *mut sys::CK_BYTE,
+    len: Ulong,
+    template: Attributes,
+    count: Ulong,
+    key: *mut Handle,
+) -> Result<(), sys::CK_RV> {
+    // SAFETY: as for the entry.
+    let how = unsafe { plain(call, mechanism, sys::CKF_UNWRAP) }?;
+    // SAFETY: as for the entry.
+    let template = unsafe { raw::template(template, count) }?;
+    // SAFETY: as for the entry.
+    let wrapped = unsafe { raw::bytes(wrapped, len) }?;
+    let unwrapping = call.token()?.object(unwrapping).ok_or(sys::CKR_UNWRAPPING_KEY_HANDLE_INVALID)?;
+    if !unwrapping.flag(sys::CKA_UNWRAP) {
+        return Err(sys::CKR_KEY_FUNCTION_NOT_PERMITTED);
+    }
+    // PKCS#11 2.40, C_UnwrapKey: the wrapped key says its length.
+    if template.get(sys::CKA_VALUE_LEN).is_some() {
+        return Err(sys::CKR_TEMPLATE_INCONSISTENT);
+    }
+    let value = how.unwrap(&unwrapping.key, wrapped)?;
+    let made = secret(key_type(&template)?, value).map_err(|_| sys::CKR_WRAPPED_KEY_LEN_RANGE)?;
+    // SAFETY: as for the entry.
+    unsafe { add(call, Object::secret(made, &template, false)?, key) }
+}
+
+/// # Safety
+/// As for the entry.
+unsafe fn derive(
+    call: &Call,
+    how: *mut sys::CK_MECHANISM,
+    base: Handle,
+    template: Attributes,
+    count: Ulong,
+    key: *mut Handle,
+) -> Result<(), sys::CK_RV> {
+    // SAFETY: as for the entry.
+    let how = unsafe { raw::get(how) }?;
+    call.token()?.check_offered(how.mechanism, sys::CKF_DERIVE)?;
+    // SAFETY: as for the entry.
+    let agreement = unsafe { mechanism::agreement(&how) }?;
+    // SAFETY: as for the entry.
+    let template = unsafe { raw::template(template, count) }?;
+    let base = call.token()?.object(base).ok_or(sys::CKR_KEY_HANDLE_INVALID)?;
+    if !base.flag(sys::CKA_DERIVE) {
+        return Err(sys::CKR_KEY_FUNCTION_NOT_PERMITTED);
+    }
+    let key_type = key_type(&template)?;
+    let len = match key_type {
+        sys::CKK_DES3 => 24,
+        _ => template.number(sys::CKA_VALUE_LEN)?.ok_or(sys::CKR_TEMPLATE_INCOMPLETE)?,
+    };
+    let len = usize::try_from(len).ok().filter(|&len| len <= 512).ok_or(sys::CKR_KEY_SIZE_RANGE)?;
+    let mut value = agreement.agree(&base.key, len)?;
+    if key_type == sys::CKK_DES3 {
+        crate::material::set_parity(&mut value);
+    }
+    let made = secret(key_type, value).map_err(|_| sys::CKR_KEY_SIZE_RANGE)?;
+    // SAFETY: as for the entry.
+    unsafe { add(call, Object::secret(made, &template, false)?, key) }
+}
+
+/// A wrapping mechanism, which takes no parameter here.
+///
+/// # Safety
+/// `mechanism` is null or good for reading.
+unsafe fn plain(
+    call: &Call,
+    mechanism: *mut sys::CK_MECHANISM,
+    purpose: sys::CK_FLAGS,
+) -> Result<Wrapping, sys::CK_RV> {
+    // SAFETY: as the caller says.
+    let mechanism = unsafe { raw::get(mechanism) }?;
+    call.token()?.check_offered(mechanism.mechanism, purpose)?;
+    if mechanism.ulParameterLen != 0 {
+        return Err(sys::CKR_MECHANISM_PARAM_INVALID);
+    }
+    Wrapping::by_number(mechanism.mechanism)
+}
+
+/// The type of the secret key that a template describes.
+fn key_type(template: &Template) -> Result<sys::CK_KEY_TYPE, sys::CK_RV> {
+    if template.number(sys::CKA_CLASS)? != Some(sys::CKO_SECRET_KEY) {
+        return Err(sys::CKR_TEMPLATE_INCONSISTENT);
+    }
+    template.number(sys::CKA_KEY_TYPE)?.ok_or(sys::CKR_TEMPLATE_INCOMPLETE)
+}

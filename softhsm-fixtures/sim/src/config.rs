@@ -1,0 +1,400 @@
+//! The configuration: `key=value` pairs separated by commas.
+
+use std::path::PathBuf;
+
+use crate::function::Function;
+use crate::key::{Kind, Use};
+
+/// What a simulator is. The keys are documented at the top of the crate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) forward: Option<PathBuf>,
+    pub(crate) null: bool,
+    pub(crate) tokens: usize,
+    pub(crate) pin: String,
+    pub(crate) pin_tries: u32,
+    pub(crate) keypad: bool,
+    pub(crate) holds_back: bool,
+    pub(crate) input_max: u64,
+    pub(crate) interface_3: bool,
+    pub(crate) messages: Messages,
+    pub(crate) seed: u64,
+    pub(crate) keys: Vec<ExtraKey>,
+    pub(crate) hidden: Vec<Hidden>,
+    pub(crate) live: Live,
+}
+
+/// The part that can be changed while the module is in use. 0 is no limit and no delay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Live {
+    pub(crate) op_ns: u64,
+    pub(crate) call_ns: u64,
+    pub(crate) cores: u32,
+    pub(crate) sessions: u64,
+    pub(crate) hangs: Vec<Hang>,
+}
+
+/// What the functions for messages do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Messages {
+    Missing,
+    Right,
+    Wrong,
+}
+
+/// A call that does not return.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hang {
+    pub(crate) function: Function,
+    /// Number of the call, from 1, counted since the rule was set.
+    pub(crate) call: u64,
+    /// Whether every later call hangs too.
+    pub(crate) onwards: bool,
+    /// Label of the token whose calls count; all if none.
+    pub(crate) token: Option<String>,
+}
+
+/// A key beside those that every token has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ExtraKey {
+    pub(crate) label: String,
+    pub(crate) kind: Kind,
+    /// All that the kind is for, if none.
+    pub(crate) usage: Option<Use>,
+    /// Keys of one label and kind are the same on all tokens, unless this number differs.
+    pub(crate) variant: u64,
+    /// Labels of the tokens that hold it; all if empty.
+    pub(crate) tokens: Vec<String>,
+}
+
+/// A mechanism that is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hidden {
+    pub(crate) mechanism: u64,
+    /// Labels of the tokens that do not have it; all if empty.
+    pub(crate) tokens: Vec<String>,
+}
+
+/// Most tokens.
+pub(crate) const TOKENS_MAX: usize = 64;
+
+/// Most cores of a token: enough for any real device, and small enough to be allocated without a thought.
+const CORES_MAX: u32 = 65_536;
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            forward: None,
+            null: false,
+            tokens: 1,
+            pin: "1234".into(),
+            pin_tries: 3,
+            keypad: false,
+            holds_back: false,
+            input_max: 0,
+            interface_3: true,
+            messages: Messages::Right,
+            seed: 0,
+            keys: Vec::new(),
+            hidden: Vec::new(),
+            live: Live::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a whole configuration; keys that are not named have their defaults.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let mut config = Self::default();
+        for (key, value) in pairs(text)? {
+            config.set(key, value)?;
+        }
+        let own = config.null || !config.keys.is_empty() || !config.hidden.is_empty();
+        if config.forward.is_some() && own {
+            return Err("forward excludes null, keys and hide".into());
+        }
+        Ok(config)
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        match key {
+            "forward" if !value.is_empty() => self.forward = Some(value.into()),
+            "null" => self.null = number(key, value, 1)? == 1,
+            "tokens" => {
+                self.tokens = usize::try_from(number(key, value, TOKENS_MAX as u64)?).unwrap_or(TOKENS_MAX);
+            }
+            "pin" if !value.is_empty() => self.pin = value.into(),
+            "pin_tries" => self.pin_tries = small(key, value, u32::MAX)?,
+            "interface" => self.interface_3 = interface(value)?,
+            "messages" => self.messages = messages(key, value)?,
+            "keypad" => self.keypad = number(key, value, 1)? == 1,
+            "input_max" => self.input_max = number(key, value, u64::MAX)?,
+            "holds_back" => self.holds_back = number(key, value, 1)? == 1,
+            "seed" => self.seed = number(key, value, u64::MAX)?,
+            "keys" => {
+                for item in value.split(';') {
+                    self.keys.push(extra_key(item)?);
+                }
+            }
+            "hide" => {
+                for item in value.split(';') {
+                    self.hidden.push(hidden(item)?);
+                }
+            }
+            _ => self.live.set(key, value)?,
+        }
+        Ok(())
+    }
+}
+
+impl Hidden {
+    /// Whether it is missing on the token of this label.
+    pub(crate) fn is_on(&self, token: &String) -> bool {
+        self.tokens.is_empty() || self.tokens.contains(token)
+    }
+}
+
+impl Live {
+    /// Changes what the text names and leaves the rest; nothing at all if the text is wrong.
+    pub(crate) fn changed(&self, text: &str) -> Result<Self, String> {
+        let mut live = self.clone();
+        let pairs = pairs(text)?;
+        if pairs.iter().any(|(key, _)| *key == "hang") {
+            live.hangs.clear();
+        }
+        for (key, value) in pairs {
+            live.set(key, value)?;
+        }
+        Ok(live)
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        match key {
+            "op_us" => self.op_ns = micros(key, value)?,
+            "call_us" => self.call_ns = micros(key, value)?,
+            "cores" => self.cores = small(key, value, CORES_MAX)?,
+            "sessions" => self.sessions = number(key, value, u64::MAX)?,
+            "hang" => {
+                for item in value.split(';').filter(|item| !item.is_empty()) {
+                    self.hangs.push(hang(item)?);
+                }
+            }
+            _ => return Err(format!("unknown, empty or fixed: {key}={value}")),
+        }
+        Ok(())
+    }
+}
+
+fn pairs(text: &str) -> Result<Vec<(&str, &str)>, String> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items.map(|item| item.split_once('=').ok_or_else(|| format!("not key=value: {item}"))).collect()
+}
+
+fn number(key: &str, value: &str, max: u64) -> Result<u64, String> {
+    let parsed = value.parse().ok().filter(|&number| number <= max);
+    parsed.ok_or_else(|| format!("{key}={value} is not a number up to {max}"))
+}
+
+fn interface(value: &str) -> Result<bool, String> {
+    match value {
+        "3.0" => Ok(true),
+        "2.40" => Ok(false),
+        _ => Err(format!("interface={value} is neither 2.40 nor 3.0")),
+    }
+}
+
+fn messages(key: &str, value: &str) -> Result<Messages, String> {
+    Ok(match number(key, value, 2)? {
+        0 => Messages::Missing,
+        1 => Messages::Right,
+        _ => Messages::Wrong,
+    })
+}
+
+fn small(key: &str, value: &str, max: u32) -> Result<u32, String> {
+    number(key, value, max.into()).map(|number| u32::try_from(number).unwrap_or(max))
+}
+
+/// Microseconds, with a fraction if need be, as nanoseconds.
+fn micros(key: &str, value: &str) -> Result<u64, String> {
+    let wrong = || format!("{key}={value} is not a number of microseconds");
+    let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
+    let whole: u64 = whole.parse().ok().filter(|&whole| whole <= 1_000_000_000).ok_or_else(wrong)?;
+    if fraction.is_empty() || fraction.len() > 3 {
+        return Err(wrong());
+    }
+    let thousandths: u64 = format!("{fraction:0<3}").parse().map_err(|_| wrong())?;
+    Ok(whole * 1_000 + thousandths)
+}
+
+/// `C_Sign:100`, `C_Sign:100+`, `C_Sign:100@sim-1`, `C_Sign:100+@sim-1`.
+fn hang(item: &str) -> Result<Hang, String> {
+    let wrong = || format!("hang={item} is not FUNCTION:NUMBER[+][@TOKEN]");
+    let (front, token) = match item.split_once('@') {
+        Some((front, token)) => (front, Some(token.to_owned())),
+        None => (item, None),
+    };
+    let (name, call) = front.split_once(':').ok_or_else(wrong)?;
+    let (call, onwards) = call.strip_suffix('+').map_or((call, false), |call| (call, true));
+    let call = call.parse().ok().filter(|&call: &u64| call > 0).ok_or_else(wrong)?;
+    let function = Function::by_name(name).ok_or_else(wrong)?;
+    Ok(Hang { function, call, onwards, token })
+}
+
+/// `LABEL`, `LABEL:KIND`, `LABEL:KIND-USE`, `LABEL:KIND#VARIANT`, each with `@TOKEN+TOKEN...` after it or not.
+fn extra_key(item: &str) -> Result<ExtraKey, String> {
+    let wrong = || format!("keys={item} is not LABEL[:KIND[-USE]][#VARIANT][@TOKEN+TOKEN...]");
+    let (front, tokens) = item.split_once('@').unwrap_or((item, ""));
+    let (front, variant) = match front.split_once('#') {
+        Some((front, variant)) => (front, variant.parse().map_err(|_| wrong())?),
+        None => (front, 0),
+    };
+    let (label, kind) = front.split_once(':').unwrap_or((front, "aes"));
+    let (kind, usage) = match kind.split_once('-') {
+        Some((kind, usage)) => (kind, Some(Use::by_name(usage).ok_or_else(wrong)?)),
+        None => (kind, None),
+    };
+    let kind = Kind::by_name(kind).ok_or_else(wrong)?;
+    if label.is_empty() || usage.is_some_and(|usage| !kind.can_be_for(usage)) {
+        return Err(wrong());
+    }
+    Ok(ExtraKey { label: label.into(), kind, usage, variant, tokens: named(tokens) })
+}
+
+/// `0x1041`, `4161`, `0x1041@sim-0+sim-2`.
+fn hidden(item: &str) -> Result<Hidden, String> {
+    let wrong = || format!("hide={item} is not NUMBER[@TOKEN+TOKEN...]");
+    let (number, tokens) = item.split_once('@').unwrap_or((item, ""));
+    let number = match number.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => number.parse(),
+    };
+    Ok(Hidden { mechanism: number.map_err(|_| wrong())?, tokens: named(tokens) })
+}
+
+fn named(tokens: &str) -> Vec<String> {
+    tokens.split('+').filter(|token| !token.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_text_is_the_default() {
+        assert_eq!(Config::parse(""), Ok(Config::default()));
+        assert_eq!(Config::parse(" , "), Ok(Config::default()));
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let text = "null=1, op_us=12.5,call_us=3,cores=64,sessions=8,tokens=3,pin=77,pin_tries=9,keypad=1,holds_back=1,input_max=64,seed=5";
+        let config = Config::parse(text).unwrap();
+        let live = Live { op_ns: 12_500, call_ns: 3_000, cores: 64, sessions: 8, hangs: Vec::new() };
+        let expected = Config {
+            null: true,
+            tokens: 3,
+            pin: "77".into(),
+            pin_tries: 9,
+            keypad: true,
+            holds_back: true,
+            input_max: 64,
+            seed: 5,
+            live,
+            ..Config::default()
+        };
+        assert_eq!(config, expected);
+        let old = Config::parse("interface=2.40,messages=0").unwrap();
+        assert_eq!(old, Config { interface_3: false, messages: Messages::Missing, ..Config::default() });
+        assert_eq!(Config::parse("forward=/m.so").unwrap().forward, Some("/m.so".into()));
+    }
+
+    #[test]
+    fn hangs_name_function_number_and_token() {
+        let config = Config::parse("hang=C_Sign:100+@sim-1;C_Login:1,hang=C_Encrypt:7@x").unwrap();
+        let hang = |function, call, onwards, token: Option<&str>| Hang {
+            function,
+            call,
+            onwards,
+            token: token.map(str::to_owned),
+        };
+        let expected = [
+            hang(Function::C_Sign, 100, true, Some("sim-1")),
+            hang(Function::C_Login, 1, false, None),
+            hang(Function::C_Encrypt, 7, false, Some("x")),
+        ];
+        assert_eq!(config.live.hangs, expected);
+    }
+
+    #[test]
+    fn extra_keys_name_kind_variant_and_tokens() {
+        let config = Config::parse("keys=a@sim-0+sim-2;b:p256#7@sim-1;c:hmac;d:rsa2048-decrypt").unwrap();
+        let key = |label: &str, kind, variant, tokens: &[&str]| ExtraKey {
+            label: label.into(),
+            kind,
+            usage: None,
+            variant,
+            tokens: tokens.iter().map(|&token| token.into()).collect(),
+        };
+        let expected = [
+            key("a", Kind::Aes, 0, &["sim-0", "sim-2"]),
+            key("b", Kind::P256, 7, &["sim-1"]),
+            key("c", Kind::Hmac, 0, &[]),
+            ExtraKey { usage: Some(Use::Decrypt), ..key("d", Kind::Rsa2048, 0, &[]) },
+        ];
+        assert_eq!(config.keys, expected);
+    }
+
+    #[test]
+    fn hidden_mechanisms_are_numbers_in_either_base_with_their_tokens() {
+        let config = Config::parse("hide=0x1041;13@sim-0+sim-2").unwrap();
+        let expected = [
+            Hidden { mechanism: 0x1041, tokens: Vec::new() },
+            Hidden { mechanism: 13, tokens: vec!["sim-0".into(), "sim-2".into()] },
+        ];
+        assert_eq!(config.hidden, expected);
+    }
+
+    #[test]
+    fn wrong_texts_are_refused_and_named() {
+        let wrong = [
+            "nonsense",
+            "speed=9",
+            "null=2",
+            "op_us=x",
+            "op_us=1.",
+            "op_us=1.0001",
+            "op_us=-1",
+            "tokens=65",
+            "hang=C_Sign",
+            "hang=C_Sing:1",
+            "hang=C_Sign:0",
+            "keys=",
+            "keys=a:des",
+            "keys=a#x",
+            "keys=a:hmac-wrap",
+            "keys=a:aes-sign",
+            "hide=",
+            "interface=3",
+            "messages=3",
+            "hide=ECDSA",
+            "hide=0x1041,forward=/m.so",
+            "pin=",
+            "forward=",
+            "forward=/m.so,null=1",
+            "seed=18446744073709551616",
+        ];
+        for text in wrong {
+            assert!(Config::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_change_while_in_use_keeps_what_it_does_not_name() {
+        let live = Config::parse("op_us=5,cores=2,hang=C_Sign:1").unwrap().live;
+        let changed = live.changed("op_us=7").unwrap();
+        assert_eq!((changed.op_ns, changed.cores, changed.hangs.len()), (7_000, 2, 1));
+        assert!(live.changed("hang=").unwrap().hangs.is_empty());
+        assert!(live.changed("tokens=2").is_err());
+    }
+}

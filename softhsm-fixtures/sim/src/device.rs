@@ -1,0 +1,236 @@
+//! The simulated device: what `C_Initialize` makes and `C_Finalize` leaves.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use cryptoki_sys as sys;
+use parking_lot::{Mutex, RwLock};
+
+use crate::config::{Config, Live, TOKENS_MAX};
+use crate::cores::Cores;
+use crate::forward::Forward;
+use crate::hangs::HANGS;
+use crate::sessions;
+use crate::token::Token;
+
+/// Tokens with their cores, or a real module in their place.
+pub(crate) struct Device {
+    pub(crate) config: Config,
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) forward: Option<Forward>,
+    cores: Vec<Cores>,
+    op_ns: AtomicU64,
+    call_ns: AtomicU64,
+    sessions_max: AtomicU64,
+    /// The part of the configuration that may change, as it is now.
+    live: Mutex<Live>,
+}
+
+/// The number of the first slot: no token's index can be taken for a slot by mistake.
+pub(crate) const SLOT_FIRST: sys::CK_SLOT_ID = 16;
+
+/// The variable that configures a simulator which nothing else has configured.
+const VARIABLE: &str = "P11_SIM";
+
+/// The device in use.
+static CURRENT: RwLock<Option<&'static Device>> = RwLock::new(None);
+
+/// The device of the last `C_Initialize`. Its tokens outlive `C_Finalize`, as those of real devices do.
+///
+/// Never freed: a call that hangs may look at its device at any time.
+static KEPT: Mutex<Option<&'static Device>> = Mutex::new(None);
+
+/// What was configured by a call, for the next `C_Initialize`.
+static EXPLICIT: Mutex<Option<String>> = Mutex::new(None);
+
+/// Whether calls of operations need do nothing but answer: null mode without delays, hangs or hidden mechanisms.
+static FAST: AtomicBool = AtomicBool::new(false);
+
+/// Whether the short way of the null mode may be taken.
+#[inline]
+pub(crate) fn fast() -> bool {
+    // Relaxed: who takes the short way a moment too long has a call that began before the change.
+    FAST.load(Ordering::Relaxed)
+}
+
+/// The device in use, if the module is initialised.
+pub(crate) fn current() -> Result<&'static Device, sys::CK_RV> {
+    CURRENT.read().ok_or(sys::CKR_CRYPTOKI_NOT_INITIALIZED)
+}
+
+/// Makes or wakes the device, configured by what `configure` was given, else by `args`, else by the environment.
+pub(crate) fn initialise(args: Option<String>) -> Result<(), sys::CK_RV> {
+    let mut current = CURRENT.write();
+    if current.is_some() {
+        return Err(sys::CKR_CRYPTOKI_ALREADY_INITIALIZED);
+    }
+    let explicit = EXPLICIT.lock().clone();
+    let text = explicit.or(args).or_else(|| std::env::var(VARIABLE).ok()).unwrap_or_default();
+    let config = Config::parse(&text).map_err(|why| refuse(&why))?;
+    let device = waken(config)?;
+    HANGS.set(&device.live.lock().hangs);
+    *current = Some(device);
+    drop(current);
+    refresh();
+    Ok(())
+}
+
+/// Closes every session and ends the use of the device.
+pub(crate) fn finalise() -> Result<(), sys::CK_RV> {
+    let device = CURRENT.write().take().ok_or(sys::CKR_CRYPTOKI_NOT_INITIALIZED)?;
+    refresh();
+    for (handle, token) in sessions::close_all(None) {
+        device.session_gone(token, handle, 0);
+    }
+    device.forward.as_ref().map_or(Ok(()), Forward::finalise)
+}
+
+/// Sets the configuration: whole for the next `C_Initialize`, or parts of it while the module is in use.
+pub(crate) fn configure(text: &str) -> Result<(), sys::CK_RV> {
+    let Ok(device) = current() else {
+        Config::parse(text).map_err(|why| refuse(&why))?;
+        *EXPLICIT.lock() = Some(text.to_owned());
+        return Ok(());
+    };
+    let changed = device.live.lock().changed(text).map_err(|why| refuse(&why))?;
+    if text.contains("hang=") {
+        HANGS.set(&changed.hangs);
+    }
+    device.apply(changed);
+    refresh();
+    Ok(())
+}
+
+/// Whether the interface of PKCS#11 3.0 is there. Before `C_Initialize` that is what is configured by then.
+pub(crate) fn offers_interface_3() -> bool {
+    if let Ok(device) = current() {
+        return device.config.interface_3 && device.forward.is_none();
+    }
+    let text = EXPLICIT.lock().clone().or_else(|| std::env::var(VARIABLE).ok()).unwrap_or_default();
+    // A text that is wrong is refused by `C_Initialize`.
+    Config::parse(&text).is_ok_and(|config| config.interface_3 && config.forward.is_none())
+}
+
+/// Lets hanging calls go and forgets the rules that hold calls.
+pub(crate) fn release_hangs() {
+    HANGS.release();
+    if let Ok(device) = current() {
+        device.live.lock().hangs.clear();
+    }
+    refresh();
+}
+
+/// The number of the token with this label, in the device in use or, after `C_Finalize`, the last one.
+pub(crate) fn token_named(label: &str) -> Option<usize> {
+    let device = (*KEPT.lock())?;
+    (0..TOKENS_MAX).find(|&token| device.label(token) == label)
+}
+
+impl Device {
+    /// The token in a slot.
+    pub(crate) fn token_in(&self, slot: sys::CK_SLOT_ID) -> Result<usize, sys::CK_RV> {
+        if let Some(forward) = &self.forward {
+            return forward.token_in(slot);
+        }
+        let index = slot.checked_sub(SLOT_FIRST).and_then(|index| usize::try_from(index).ok());
+        index.filter(|&index| index < self.tokens.len()).ok_or(sys::CKR_SLOT_ID_INVALID)
+    }
+
+    /// The label of a token.
+    pub(crate) fn label(&self, token: usize) -> String {
+        match &self.forward {
+            Some(forward) => forward.label(token),
+            None => self.tokens.get(token).map(|token| token.label.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Most sessions per token; 0 for any number.
+    pub(crate) fn sessions_max(&self) -> u64 {
+        self.sessions_max.load(Ordering::Relaxed)
+    }
+
+    /// When a call that came at `begun_ns` returns to its caller, on this token if any; `None` if at once.
+    pub(crate) fn ends_at(&self, begun_ns: u64, works_on: Option<usize>) -> u64 {
+        let (op_ns, call_ns) = (self.op_ns.load(Ordering::Relaxed), self.call_ns.load(Ordering::Relaxed));
+        let arrival = begun_ns + call_ns / 2;
+        let done = match works_on.and_then(|token| self.cores.get(token)) {
+            Some(cores) if op_ns > 0 => cores.book(arrival, op_ns),
+            _ => arrival,
+        };
+        done + call_ns.div_ceil(2)
+    }
+
+    /// Whether calls take any time at all.
+    pub(crate) fn delays(&self) -> bool {
+        self.op_ns.load(Ordering::Relaxed) > 0 || self.call_ns.load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes the objects of a closed session along, and the login with the last one (PKCS#11 2.40, 5.6:
+    /// closing the last session logs the application out).
+    pub(crate) fn session_gone(&self, token: usize, handle: u64, left: u64) {
+        if let Some(token) = self.tokens.get(token) {
+            token.session_closed(handle);
+            if left == 0 {
+                // Not logged in is fine here.
+                let _was_in = token.log_out();
+            }
+        }
+    }
+
+    fn new(config: Config) -> Result<Self, sys::CK_RV> {
+        let forward = config.forward.as_deref().map(Forward::load).transpose().map_err(|why| refuse(&why))?;
+        let count = if forward.is_some() { 0 } else { config.tokens };
+        Ok(Self {
+            tokens: (0..count).map(|index| Token::new(index, &config)).collect(),
+            forward,
+            cores: (0..TOKENS_MAX).map(|_| Cores::new(0)).collect(),
+            op_ns: AtomicU64::new(0),
+            call_ns: AtomicU64::new(0),
+            sessions_max: AtomicU64::new(0),
+            live: Mutex::default(),
+            config,
+        })
+    }
+
+    /// Relaxed everywhere: a call that runs meanwhile may have the old value.
+    fn apply(&self, live: Live) {
+        self.op_ns.store(live.op_ns, Ordering::Relaxed);
+        self.call_ns.store(live.call_ns, Ordering::Relaxed);
+        self.sessions_max.store(live.sessions, Ordering::Relaxed);
+        let mut now = self.live.lock();
+        if now.cores != live.cores {
+            self.cores.iter().for_each(|cores| cores.reset(live.cores));
+        }
+        *now = live;
+    }
+}
+
+/// The kept device if it is the one that is asked for, with its tokens as they were; else a new one.
+fn waken(config: Config) -> Result<&'static Device, sys::CK_RV> {
+    let mut kept = KEPT.lock();
+    let live = config.live.clone();
+    let same = |device: &&Device| Config { live: live.clone(), ..device.config.clone() } == config;
+    let device = match kept.filter(same) {
+        Some(device) => device,
+        None => Box::leak(Box::new(Device::new(config)?)),
+    };
+    if let Some(forward) = &device.forward {
+        forward.initialise()?;
+    }
+    device.apply(live);
+    *kept = Some(device);
+    Ok(device)
+}
+
+/// Decides anew whether the short way may be taken.
+fn refresh() {
+    let device = CURRENT.read();
+    let bare = |device: &Device| device.config.null && device.config.hidden.is_empty() && !device.delays();
+    let fast = device.is_some_and(bare) && !HANGS.armed();
+    FAST.store(fast, Ordering::Relaxed);
+}
+
+/// Says on the standard error what is wrong with the configuration.
+fn refuse(why: &str) -> sys::CK_RV {
+    eprintln!("p11-sim: {why}");
+    sys::CKR_ARGUMENTS_BAD
+}
