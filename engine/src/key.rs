@@ -13,12 +13,15 @@ use crate::operation::{
     Ask, Cipher, Decrypt, Encrypt, FirstKey, MacPadding, RetailMac, Sign, SignAlgorithm, Verify, allows,
     ciphertext, plaintext, signature, spki_der, verdict,
 };
-use crate::request::{Many, Request};
+use crate::request::{Item, Many, Request};
 use crate::token::facts::KeyKind;
 use crate::token::task::{Iv, Mechanism};
 
 pub use stream::SignStream;
 pub use transport::WrappedKey;
+
+/// The input of what many requests have in common.
+const NOTHING: &[u8] = &[];
 
 /// A key of the engine, by name. Cheap to clone.
 #[derive(Clone)]
@@ -124,8 +127,7 @@ impl Key {
         how: impl Into<SignAlgorithm>,
         messages: impl IntoIterator<Item = I>,
     ) -> Many<'a, Sign> {
-        let how = how.into();
-        Many::new(messages.into_iter().map(|message| self.sign(how.clone(), message)))
+        Many::new(self.sign(how, NOTHING), messages.into_iter().map(Item::alike))
     }
 
     /// Verifies many signatures or MACs, each with its message.
@@ -135,8 +137,9 @@ impl Key {
         signed: impl IntoIterator<Item = (I, S)>,
     ) -> Many<'a, Verify> {
         let how = how.into();
-        let verify = |(message, signature): (I, S)| self.verify(how.clone(), message, signature.as_ref());
-        Many::new(signed.into_iter().map(verify))
+        let verify =
+            |(message, signature): (I, S)| Item::of(self.verify(how.clone(), message, signature.as_ref()));
+        Many::new(self.verify(how.clone(), NOTHING, NOTHING), signed.into_iter().map(verify))
     }
 
     /// Encrypts many messages: with the same additional data, and each under an IV that the engine draws.
@@ -149,8 +152,9 @@ impl Key {
         plains: impl IntoIterator<Item = I>,
     ) -> Many<'a, Encrypt> {
         let how = how.into();
-        let many = Many::new(plains.into_iter().map(|plain| self.encrypt(how.clone(), plain)));
-        if how.gives_iv() && many.len() > 1 {
+        let gives_iv = how.gives_iv();
+        let many = Many::new(self.encrypt(how, NOTHING), plains.into_iter().map(Item::alike));
+        if gives_iv && many.len() > 1 {
             let text = "one IV for several messages";
             return many.refuse(Error::refused(ErrorKind::InvalidInput, text));
         }
@@ -163,8 +167,7 @@ impl Key {
         how: impl Into<Cipher>,
         ciphers: impl IntoIterator<Item = I>,
     ) -> Many<'a, Decrypt> {
-        let how = how.into();
-        Many::new(ciphers.into_iter().map(|cipher| self.decrypt(how.clone(), cipher)))
+        Many::new(self.decrypt(how, NOTHING), ciphers.into_iter().map(Item::alike))
     }
 
     fn request<'a, O: crate::Operation>(

@@ -68,6 +68,7 @@ impl KeyVersion {
     }
 
     /// The tokens that can run a mechanism with this key.
+    #[inline]
     pub(crate) fn eligible(&self, usage: Usage, mechanism: &Mechanism, tokens: &[Arc<Token>]) -> u64 {
         let eligible = &self.eligible[usage as usize];
         match (mechanism, mechanism.index()) {

@@ -42,6 +42,8 @@ mod operation;
 #[cfg(all(feature = "otel", not(hsmux_loom)))]
 pub mod otel;
 #[cfg(not(hsmux_loom))]
+mod payload;
+#[cfg(not(hsmux_loom))]
 mod pending;
 #[cfg(not(hsmux_loom))]
 mod pin;

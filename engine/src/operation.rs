@@ -60,6 +60,9 @@ pub enum Decrypt {}
 #[derive(Debug)]
 pub enum Random {}
 
+/// Enciphers or deciphers the blocks of several requests; what comes out is for who put them together.
+pub(crate) enum Blocks {}
+
 impl Operation for Sign {
     type Output = Signature;
 }
@@ -80,6 +83,10 @@ impl Operation for Random {
     type Output = RandomBytes;
 }
 
+impl Operation for Blocks {
+    type Output = crate::payload::Payload;
+}
+
 mod sealed {
     /// Keeps [`Operation`](super::Operation) closed.
     #[expect(unnameable_types, reason = "out of reach, so that nobody else can implement `Operation`")]
@@ -90,6 +97,7 @@ mod sealed {
     impl Sealed for super::Encrypt {}
     impl Sealed for super::Decrypt {}
     impl Sealed for super::Random {}
+    impl Sealed for super::Blocks {}
 }
 
 #[cfg(test)]

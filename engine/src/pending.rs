@@ -4,13 +4,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::clock::{Time, now};
+use crate::clock::now;
 use crate::error::{Error, Outcome, Result};
 use crate::operation::Operation;
-use crate::request::{Finish, Trace, check_not_forked};
+use crate::request::{Build, Trace, check_not_forked, finish};
 use crate::schedule::core::Core;
 use crate::schedule::deadlines::Registration;
-use crate::schedule::node::{Node, Payload, expired};
+use crate::schedule::node::{Node, expired};
 use crate::sync::{Parker, Unparker};
 
 /// A request in flight: a future, or something to [`Pending::wait`] for.
@@ -23,30 +23,23 @@ pub struct Pending<O: Operation> {
     core: Arc<Core>,
     /// None once the answer is collected.
     node: Option<Arc<Node>>,
-    deadline: Option<Time>,
     registration: Option<Registration>,
     /// Its span, if somebody listens: closed here, on the caller's side.
     trace: Option<Box<Trace>>,
     /// The answer of a request that the host has carried out by itself: it never had a node.
     answered: Option<Box<Result<O::Output>>>,
-    finish: Finish<O>,
+    build: Build<O>,
 }
 
 impl<O: Operation> Pending<O> {
-    pub(crate) fn new(
-        core: Arc<Core>,
-        node: Arc<Node>,
-        deadline: Option<Time>,
-        trace: Option<Box<Trace>>,
-        finish: Finish<O>,
-    ) -> Self {
-        Self { core, node: Some(node), deadline, registration: None, trace, answered: None, finish }
+    pub(crate) fn new(core: Arc<Core>, node: Arc<Node>, trace: Option<Box<Trace>>, build: Build<O>) -> Self {
+        Self { core, node: Some(node), registration: None, trace, answered: None, build }
     }
 
     /// For a request that is answered already.
-    pub(crate) fn answered(core: Arc<Core>, answer: Result<O::Output>, finish: Finish<O>) -> Self {
+    pub(crate) fn answered(core: Arc<Core>, answer: Result<O::Output>, build: Build<O>) -> Self {
         let answered = Some(Box::new(answer));
-        Self { core, node: None, deadline: None, registration: None, trace: None, answered, finish }
+        Self { core, node: None, registration: None, trace: None, answered, build }
     }
 
     /// Waits for the output.
@@ -64,9 +57,10 @@ impl<O: Operation> Pending<O> {
         let answer = parked(|parker, context| {
             loop {
                 if let Poll::Ready(answer) = self.collect(context) {
-                    return self.finish.finish(answer?);
+                    return answer;
                 }
-                match self.deadline.map(|deadline| now().until(deadline)) {
+                let deadline = self.node.as_ref().and_then(|node| node.deadline);
+                match deadline.map(|deadline| now().until(deadline)) {
                     Some(left) if left.is_zero() => return self.give_up(),
                     Some(left) => parker.park_timeout(left),
                     None => parker.park(),
@@ -85,9 +79,9 @@ impl<O: Operation> Pending<O> {
         let Some(node) = self.node.take() else { return Err(polled_again()) };
         if let Some(answer) = node.try_collect() {
             self.note_run(&node);
-            return self.finish.finish(answer?);
+            return answer.and_then(|output| finish::<O>(&node, self.build, output));
         }
-        self.core.counters.expired();
+        self.core.counters.expired(node.requests());
         let in_lane = node.withdraw();
         if in_lane {
             self.core.count_withdrawn();
@@ -97,7 +91,8 @@ impl<O: Operation> Pending<O> {
 
     /// Has the watcher keep the deadline, which a future cannot do by itself.
     pub(crate) fn register(&mut self) {
-        if let (Some(deadline), Some(node), None) = (self.deadline, &self.node, self.registration) {
+        let Some(node) = self.node.as_ref().filter(|_| self.registration.is_none()) else { return };
+        if let Some(deadline) = node.deadline {
             let (registration, earliest) = self.core.deadlines.register(deadline, node);
             self.registration = Some(registration);
             if earliest {
@@ -107,17 +102,15 @@ impl<O: Operation> Pending<O> {
     }
 
     /// The answer, if it is there; else the waker is kept.
-    fn collect(&mut self, context: &Context<'_>) -> Poll<Result<Payload>> {
+    fn collect(&mut self, context: &Context<'_>) -> Poll<Result<O::Output>> {
         let Some(node) = &self.node else { return Poll::Ready(Err(polled_again())) };
-        let answer = node.poll(context);
-        if answer.is_ready() {
-            self.unregister();
-            if let Some(node) = self.node.take() {
-                self.note_run(&node);
-                Node::recycle(node);
-            }
-        }
-        answer
+        let Poll::Ready(answer) = node.poll(context) else { return Poll::Pending };
+        self.unregister();
+        let Some(node) = self.node.take() else { return Poll::Ready(Err(polled_again())) };
+        self.note_run(&node);
+        let answer = answer.and_then(|output| finish::<O>(&node, self.build, output));
+        Node::recycle(node);
+        Poll::Ready(answer)
     }
 
     fn note_run(&mut self, node: &Node) {
@@ -143,7 +136,6 @@ impl<O: Operation> Future for Pending<O> {
             return Poll::Ready(*answer);
         }
         if let Poll::Ready(answer) = this.collect(context) {
-            let answer = answer.and_then(|output| this.finish.finish(output));
             return Poll::Ready(Trace::end(&mut this.trace, answer));
         }
         this.register();
@@ -176,7 +168,7 @@ impl<O: Operation> std::fmt::Debug for Pending<O> {
     }
 }
 
-fn polled_again() -> Error {
+pub(crate) fn polled_again() -> Error {
     Error::internal("a future polled after its end")
 }
 

@@ -11,18 +11,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
-use zeroize::Zeroizing;
-
 use crate::clock::{Time, now};
 use crate::error::Result;
-use crate::operation::OperationKind;
+use crate::operation::{Ask, OperationKind};
+use crate::payload::Payload;
 use crate::pkcs11::forked;
 use crate::schedule::core::{Core, LaneId};
 use crate::schedule::fairness::Priority;
-use crate::schedule::node::{Buffers, Node, Payload};
+use crate::schedule::node::{Asked, Buffers, Node};
 use crate::schedule::wake::wake;
 use crate::sync::{Mutex, MutexGuard};
-use crate::token::task::{Call, Task};
+use crate::token::task::Task;
 use store::{FETCH_MAX, Portion, Store};
 
 pub(crate) use store::PIECE_MAX;
@@ -155,9 +154,10 @@ impl RandomPool {
     /// A fetch of so many bytes. It holds no room in the engine: there is one, of bounded size, and whoever waits for
     /// it holds room of its own, so that it cannot be refused on their behalf.
     fn fetch_node(self: &Arc<Self>, len: usize) -> Arc<Node> {
-        let task = Task { call: Call::Random, handles: None, output_len: len, plan: self.plan, merge: None };
+        let asked = Asked { ask: Ask::random(len), key: None, requests: 1 };
+        let task = Task { handles: None, output_len: len, plan: self.plan, merge: None };
         let waker = Waker::from(Arc::clone(self));
-        Node::make(task, OperationKind::Random, Payload::default(), now(), None, Some(&waker), None)
+        Node::make(asked, task, |_, _| {}, now(), None, Some(&waker), None)
     }
 
     /// The fetch has been answered.
@@ -212,7 +212,7 @@ impl State {
             if node.is_dead() {
                 continue;
             }
-            let mut out = Zeroizing::new(vec![0; len]);
+            let mut out = Payload::zeroed(len);
             if !self.take(&mut out) {
                 self.waiting.push_front(Waiting { node, len });
                 break;

@@ -7,6 +7,7 @@ mod many;
 mod pipeline;
 mod queue;
 mod random;
+mod together;
 mod trace;
 
 use std::borrow::Cow;
@@ -30,9 +31,10 @@ use crate::token::facts::{KeyFacts, KeyKind};
 use crate::token::task::Mechanism;
 
 pub use future::RequestFuture;
+pub(crate) use many::Item;
 pub use many::Many;
 pub use pipeline::{Pipeline, pipeline};
-pub(crate) use queue::{Finish, plan};
+pub(crate) use queue::{finish, plan};
 pub use trace::RequestId;
 pub(crate) use trace::{Ran, Trace};
 
@@ -60,6 +62,8 @@ pub struct Request<'a, O: Operation> {
     priority: Priority,
     tenant: u64,
     waits_for_room: bool,
+    /// How many requests of the caller it is: more than one if they were put together.
+    requests: u32,
     /// Its id and, from when it starts until it is in flight, its span; then its [`Pending`] has them.
     trace: Option<Box<Trace>>,
 }
@@ -100,7 +104,24 @@ impl<'a, O: Operation> Request<'a, O> {
             priority,
             tenant: 0,
             waits_for_room: false,
+            requests: 1,
             trace: None,
+        }
+    }
+
+    /// Another request under the same settings, without an id.
+    pub(crate) fn alike<P: Operation>(
+        &self,
+        ask: Ask,
+        input: Cow<'a, [u8]>,
+        build: Build<P>,
+    ) -> Request<'a, P> {
+        Request {
+            deadline: self.deadline,
+            priority: self.priority,
+            tenant: self.tenant,
+            waits_for_room: self.waits_for_room,
+            ..Request::new(self.shared, self.key, ask, input, build)
         }
     }
 
@@ -237,7 +258,7 @@ impl<'a, O: Operation> Request<'a, O> {
 
     /// Runs the request on this thread if it may and a session is idle, else in a lane.
     #[inline]
-    fn wait_on_token(mut self, mask: u64) -> Result<O::Output> {
+    fn wait_on_token(&mut self, mask: u64) -> Result<O::Output> {
         if self.limit().is_none() {
             match self.run_inline(mask) {
                 Some(Err(error)) if may_repeat(&error) => {}
@@ -245,12 +266,12 @@ impl<'a, O: Operation> Request<'a, O> {
                 None => {}
             }
         }
-        self.queue_for_room(mask).map_err(|refused| refused.error)?.wait()
+        self.queue(mask)?.wait()
     }
 
     /// As [`Request::wait_on_token`], into the caller's memory, which has room.
     #[inline]
-    fn wait_on_token_into(mut self, mask: u64, out: &mut [u8]) -> Result<usize>
+    fn wait_on_token_into(&mut self, mask: u64, out: &mut [u8]) -> Result<usize>
     where
         O::Output: AsRef<[u8]>,
     {
@@ -262,11 +283,12 @@ impl<'a, O: Operation> Request<'a, O> {
                 result => return self.end(result).inspect_err(|_| out.zeroize()),
             }
         }
-        let output = self.queue_for_room(mask).map_err(|refused| refused.error)?.wait()?;
+        let output = self.queue(mask)?.wait()?;
         copy(output.as_ref(), out)
     }
 
     /// Opens the request's span, if that is not open yet, and checks the request.
+    #[inline]
     fn start(&mut self) -> Result<u64> {
         Trace::start(&mut self.trace, self.ask.kind(), self.input.len());
         self.check().map_err(|error| self.fail(error))
@@ -284,6 +306,7 @@ impl<'a, O: Operation> Request<'a, O> {
     }
 
     /// Everything that can be said without a session. Returns the tokens that can run the request.
+    #[inline]
     fn check(&self) -> Result<u64> {
         check_not_forked()?;
         self.shared.core.check_open()?;
@@ -301,6 +324,7 @@ impl<'a, O: Operation> Request<'a, O> {
     }
 
     /// What only this engine can say.
+    #[inline]
     fn check_engine(&self) -> Result<()> {
         let opens_padding =
             self.ask.kind() == OperationKind::DecryptRsaPkcs1 || self.ask.is_raw_rsa_decryption();
@@ -346,13 +370,14 @@ impl<'a, O: Operation> Request<'a, O> {
     /// Refuses what is to be answered before now.
     fn check_time(&self, deadline: Option<Time>) -> Result<()> {
         if deadline.is_some_and(|deadline| now().until(deadline).is_zero()) {
-            self.shared.core.counters.expired();
+            self.shared.core.counters.expired(self.requests.into());
             return Err(expired(Outcome::NotDone));
         }
         Ok(())
     }
 
     /// The tokens that can run it.
+    #[inline]
     fn mask(&self) -> u64 {
         match (self.ask.used(), self.key) {
             (Some((usage, mechanism)), Some(version)) => {
@@ -371,15 +396,8 @@ fn copy(bytes: &[u8], out: &mut [u8]) -> Result<usize> {
     Ok(bytes.len())
 }
 
-impl<O: Operation> Refused<'_, O> {
-    /// Closes the span of a request that is refused for good.
-    fn ended(mut self: Box<Self>) -> Box<Self> {
-        self.error = self.request.fail(self.error);
-        self
-    }
-}
-
 /// In a forked child nothing may be called, and locks may be held by threads that are not there.
+#[inline]
 pub(crate) fn check_not_forked() -> Result<()> {
     if crate::pkcs11::forked() {
         return Err(Error::refused(ErrorKind::Forked, "build the engine after the fork"));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hsmux::{Error, ErrorKind, Hmac, Key, Many, Outcome, Sign};
+use hsmux::{AesEcb, Ciphertext, Error, ErrorKind, Hmac, Key, Many, Outcome, Sign, TokenSnapshot};
 use hsmux_tests::{Hsm, LONG, wait_idle};
 
 fn batch(key: &Key, len: usize) -> Many<'_, Sign> {
@@ -59,4 +59,87 @@ fn each_of_a_batch_may_have_its_own_time_in_flight() {
     let answers = batch(&key, 8).deadline_in(Duration::from_secs(3)).deadline_from_flight().wait();
     assert_eq!(answers.into_iter().filter(Result::is_ok).count(), 8);
     assert_eq!(engine.drain(LONG), 0);
+}
+
+fn messages(len: u16) -> Vec<Vec<u8>> {
+    let message = |number: u16| number.to_be_bytes().repeat(8 + 8 * usize::from(number % 3));
+    (0..len).map(message).collect()
+}
+
+/// What comes of each by a call of its own.
+fn one_by_one(hsm: &Hsm, messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let engine = hsm.builder().sessions(1).coalescing(false).build().unwrap();
+    let key = engine.key("aes256").unwrap();
+    messages.iter().map(|message| key.encrypt(AesEcb, message).wait().unwrap().into()).collect()
+}
+
+fn outputs(answers: Vec<Result<Ciphertext, Error>>) -> Vec<Vec<u8>> {
+    answers.into_iter().map(|answer| answer.unwrap().into()).collect()
+}
+
+#[test]
+fn blocks_of_a_batch_share_calls_and_each_message_has_its_own_output() {
+    let hsm = Hsm::new(1, "op_us=0");
+    let messages = messages(1_500);
+    let wanted = one_by_one(&hsm, &messages);
+    let engine = hsm.builder().sessions(1).holding(false).build().unwrap();
+    let key = engine.key("aes256").unwrap();
+    let calls = |function| hsm.sim.calls_of(function);
+    let before = calls("C_Encrypt");
+    assert_eq!(outputs(key.encrypt_many(AesEcb, &messages).wait()), wanted);
+    // 48 KB, at most 16 KiB and 1 024 of them in each.
+    assert!(calls("C_Encrypt") - before <= 4, "{} calls", calls("C_Encrypt") - before);
+    let plain = key.decrypt_many(AesEcb, &wanted).wait();
+    assert!(plain.into_iter().zip(&messages).all(|(plain, message)| plain.unwrap().as_bytes() == message));
+    assert!(calls("C_Decrypt") <= 4, "{} calls", calls("C_Decrypt"));
+    // Each is counted.
+    assert_eq!(engine.snapshot().tokens[0].merges.requests, 3_000);
+    let served =
+        |token: &TokenSnapshot| token.operations.iter().map(|operation| operation.count).sum::<u64>();
+    assert_eq!(engine.snapshot().tokens.iter().map(served).sum::<u64>(), 3_000);
+    assert_eq!(engine.drain(LONG), 0);
+}
+
+#[test]
+fn what_is_wrong_with_one_message_is_its_own_error() {
+    let hsm = Hsm::new(1, "op_us=0");
+    let good = messages(8);
+    let wanted = one_by_one(&hsm, &good);
+    let engine = hsm.builder().sessions(1).build().unwrap();
+    let key = engine.key("aes256").unwrap();
+    let mut mixed = good;
+    mixed.insert(3, vec![0; 15]);
+    mixed.push(Vec::new());
+    let mut answers = key.encrypt_many(AesEcb, &mixed).wait();
+    for place in [9, 3] {
+        assert_eq!(answers.remove(place).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+    assert_eq!(outputs(answers), wanted);
+}
+
+#[test]
+fn blocks_that_fail_together_or_find_no_room_together_are_run_one_by_one() {
+    let messages = messages(64);
+    let hsm = Hsm::new(1, "op_us=0,input_max=64");
+    let wanted = one_by_one(&hsm, &messages);
+    let room = 2_000;
+    for builder in [hsm.builder(), Hsm::new(1, "op_us=0").builder().bytes_max(room)] {
+        let engine = builder.sessions(1).build().unwrap();
+        let key = engine.key("aes256").unwrap();
+        assert_eq!(outputs(key.encrypt_many(AesEcb, &messages).wait()), wanted);
+    }
+}
+
+#[test]
+fn blocks_of_a_batch_that_are_late_are_late_each() {
+    let hsm = Hsm::new(1, "hang=C_Encrypt:1");
+    let engine = hsm.builder().sessions(1).hang_limit(LONG).build().unwrap();
+    let key = engine.key("aes256").unwrap();
+    let held = key.encrypt(AesEcb, vec![0; 16]).deadline(None).submit().unwrap();
+    assert!(hsm.sim.wait_hanging(1, LONG));
+    let answers = key.encrypt_many(AesEcb, &messages(10)).deadline_in(Duration::from_millis(10)).wait();
+    assert_eq!(late(&answers), 10);
+    assert_eq!(engine.snapshot().expired, 10);
+    hsm.sim.release_hangs();
+    held.wait().unwrap();
 }

@@ -69,7 +69,7 @@ mod tests {
 
     fn recorded(times: &[u64]) -> Histogram<u64> {
         let (buckets, mut histogram) = (Buckets::new(), buckets::empty());
-        times.iter().for_each(|&ns| buckets.record(ns));
+        times.iter().for_each(|&ns| buckets.record(ns, 1));
         buckets.add_to(&mut histogram);
         histogram
     }

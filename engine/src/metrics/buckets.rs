@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use hdrhistogram::Histogram;
 
-use crate::metrics::recorder::bump;
+use crate::metrics::recorder::add;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Values below this have a bucket each; above it every doubling has [`HALF`] buckets, so that a bucket is at
@@ -26,10 +26,11 @@ impl Buckets {
         Self(OnceLock::new())
     }
 
-    /// Counts a value. One writer at a time: who holds the session.
-    pub(crate) fn record(&self, ns: u64) {
+    /// Counts a value so many times. One writer at a time: who holds the session.
+    #[inline]
+    pub(crate) fn record(&self, ns: u64, times: u64) {
         let counts = self.0.get_or_init(|| (0..BUCKETS).map(|_| AtomicU64::new(0)).collect());
-        bump(&counts[index(ns)]);
+        add(&counts[index(ns)], times);
     }
 
     /// How many values were counted.
@@ -108,7 +109,7 @@ mod tests {
     #[test]
     fn percentiles_come_out_as_they_went_in() {
         let buckets = Buckets::new();
-        (1..=1_000).for_each(|us| buckets.record(us * 1_000));
+        (1..=1_000).for_each(|us| buckets.record(us * 1_000, 1));
         let mut histogram = empty();
         buckets.add_to(&mut histogram);
         assert_eq!(histogram.len(), 1_000);

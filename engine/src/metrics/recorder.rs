@@ -65,17 +65,17 @@ impl Recorder {
         }
     }
 
-    /// A request has been served from a queue. Only by the thread that holds the session.
-    pub(crate) fn served(&self, kind: OperationKind, queued_ns: u64, token_ns: u64) {
+    /// Requests have been served from a queue, each after so long. Only by the thread that holds the session.
+    pub(crate) fn served(&self, kind: OperationKind, requests: u64, queued_ns: u64, token_ns: u64) {
         let operation = self.operation(kind);
-        operation.queued[0].record(queued_ns);
-        operation.queued[1].record(token_ns);
-        operation.queued[2].record(queued_ns + token_ns);
+        operation.queued[0].record(queued_ns, requests);
+        operation.queued[1].record(token_ns, requests);
+        operation.queued[2].record(queued_ns + token_ns, requests);
     }
 
     /// A caller has run its request itself. Only by the thread that holds the session.
     pub(crate) fn served_inline(&self, kind: OperationKind, token_ns: u64) {
-        self.operation(kind).inline.record(token_ns);
+        self.operation(kind).inline.record(token_ns, 1);
     }
 
     /// A request has failed on the token.
@@ -98,9 +98,9 @@ impl Recorder {
     }
 
     /// So many requests were served together. Only by the thread that holds the session.
-    pub(crate) fn merged(&self, requests: usize) {
+    pub(crate) fn merged(&self, requests: u64) {
         bump(&self.merges[0]);
-        add(&self.merges[1], requests as u64);
+        add(&self.merges[1], requests);
     }
 
     /// Requests that were to be served together had to be run one by one. Only by the thread that holds the session.
@@ -141,11 +141,11 @@ impl Default for PerOperation {
 }
 
 /// Adds one without a locked instruction: there is a single writer. Relaxed: counters order nothing.
-pub(super) fn bump(counter: &AtomicU64) {
+fn bump(counter: &AtomicU64) {
     add(counter, 1);
 }
 
 /// As [`bump`], for more than one.
-fn add(counter: &AtomicU64, more: u64) {
+pub(super) fn add(counter: &AtomicU64, more: u64) {
     counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }

@@ -133,6 +133,7 @@ impl Ask {
     ///
     /// To be called once the input is known and checked, before [`Ask::call`] is carried out. A second time
     /// with the same input changes nothing.
+    #[inline]
     pub(crate) fn bind(&mut self, input: &[u8]) {
         if let (What::Decrypt(mode), Some(Call::Decrypt(mechanism))) = (&self.what, &mut self.call)
             && let Some(front) = input.get(..mode.front()).filter(|front| !front.is_empty())
@@ -143,6 +144,7 @@ impl Ask {
     }
 
     /// How many random bytes it asks for, if that is what it does.
+    #[inline]
     pub(crate) const fn random_len(&self) -> Option<usize> {
         match self.what {
             What::Random { len } => Some(len),
@@ -151,6 +153,7 @@ impl Ask {
     }
 
     /// What the token does, or `None` if the host answers by [`Ask::on_host`].
+    #[inline]
     pub(crate) const fn call(&self) -> Option<&Call> {
         self.call.as_ref()
     }
@@ -166,6 +169,7 @@ impl Ask {
     }
 
     /// What the token is given, for an input that [`Ask::check`] has accepted.
+    #[inline]
     pub(crate) fn encode<'b>(&self, input: &'b [u8], scratch: &'b mut Scratch) -> &'b [u8] {
         match (&self.what, self.mechanism()) {
             (What::Sign { scheme, .. } | What::Verify { scheme, .. }, Some(mechanism))
@@ -196,6 +200,7 @@ impl Ask {
     /// # Errors
     /// [`ErrorKind::Device`] if the module claims a length that the algorithm cannot have;
     /// [`ErrorKind::DecryptFailed`] if the padding is wrong.
+    #[inline]
     pub(crate) fn finish(&self, key: Option<KeyKind>, output: &mut [u8], written: usize) -> Result<usize> {
         let expected = self.written_len(key, output.len());
         if !expected.contains(&written) || written > output.len() {
@@ -223,6 +228,7 @@ impl Ask {
         Ok(len)
     }
 
+    #[inline]
     pub(crate) const fn kind(&self) -> OperationKind {
         match &self.what {
             What::Sign { scheme, .. } => scheme.kind(),
@@ -234,6 +240,7 @@ impl Ask {
     }
 
     /// The mechanism that the token runs; none for random bytes and for what the host answers.
+    #[inline]
     pub(crate) const fn mechanism(&self) -> Option<&Mechanism> {
         match self.used() {
             Some((_, mechanism)) => Some(mechanism),
@@ -242,6 +249,7 @@ impl Ask {
     }
 
     /// Whether it decrypts by a raw mechanism that takes the padding of PKCS#1 v1.5 off, or leaves it to the caller.
+    #[inline]
     pub(crate) const fn is_raw_rsa_decryption(&self) -> bool {
         matches!(
             &self.call,
@@ -258,6 +266,7 @@ impl Ask {
     }
 
     /// The mechanism that the token runs, and what for.
+    #[inline]
     pub(crate) const fn used(&self) -> Option<(Usage, &Mechanism)> {
         match &self.call {
             Some(Call::Sign(mechanism)) => Some((Usage::Sign, mechanism)),
@@ -343,11 +352,13 @@ impl fmt::Debug for Ask {
 const SIGNATURE_KEPT_MAX: usize = 8192 / 8 + 1;
 
 /// Whether the token is given what the host has hashed.
+#[inline]
 const fn takes_digest(mechanism: &Mechanism) -> bool {
     matches!(mechanism, Mechanism::Ecdsa | Mechanism::RsaPkcs1 | Mechanism::RsaPss { .. })
 }
 
 /// Whether the padding of a padded message is the host's work.
+#[inline]
 pub(super) const fn host_pads(mechanism: &Mechanism) -> bool {
     matches!(mechanism, Mechanism::AesCbc(_) | Mechanism::TripleDesCbc(_))
 }

@@ -18,6 +18,7 @@ impl Ask {
     /// key's attributes forbid the use, [`ErrorKind::InvalidInput`] if the input or a parameter has a length
     /// that the algorithm does not allow; but a ciphertext of an impossible length is
     /// [`ErrorKind::DecryptFailed`], like every other ciphertext that is not accepted.
+    #[inline]
     pub(crate) fn check(&self, facts: Option<&KeyFacts>, input: &[u8]) -> Result<()> {
         if let What::Random { len } = self.what {
             return check_random(len);
@@ -251,6 +252,7 @@ fn permit_mechanism(facts: &KeyFacts, mechanism: &Mechanism) -> Result<()> {
 }
 
 /// Whether the key's `CKA_ALLOWED_MECHANISMS` lets the mechanism run.
+#[inline]
 pub(crate) fn allows(facts: &KeyFacts, mechanism: &Mechanism) -> bool {
     let allowed = facts.allowed.as_deref().unwrap_or_default();
     allowed.is_empty() || allowed.contains(&number_used(mechanism))

@@ -4,18 +4,18 @@ use std::fmt;
 
 use der::Encode;
 use ring::digest;
-use zeroize::Zeroizing;
 
 use super::ask::Scheme;
 use super::asn1::IntegerPair;
 use crate::error::{Error, Result};
+use crate::payload::Payload;
 use crate::token::facts::Curve;
 use crate::token::task::Hash;
 
 /// Room for what the host makes of an input: a digest or a DigestInfo on the stack, a padded message on the heap.
 pub(crate) struct Scratch {
     bytes: [u8; SCRATCH_LEN],
-    padded: Zeroizing<Vec<u8>>,
+    padded: Payload,
 }
 
 /// The longest DigestInfo: 19 bytes in front of a SHA-512 digest.
@@ -23,7 +23,7 @@ const SCRATCH_LEN: usize = DIGEST_INFO_PREFIX_LEN + Hash::Sha512.len();
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        Self { bytes: [0; SCRATCH_LEN], padded: Zeroizing::new(Vec::new()) }
+        Self { bytes: [0; SCRATCH_LEN], padded: Payload::default() }
     }
 
     fn hold(&mut self, prefix: &[u8], digest: &[u8]) -> &[u8] {
@@ -44,8 +44,8 @@ impl Scratch {
     }
 
     /// The padded message as memory of its own, if there is one.
-    pub(crate) fn take_padded(&mut self) -> Option<Zeroizing<Vec<u8>>> {
-        (!self.padded.is_empty()).then(|| Zeroizing::new(std::mem::take(&mut *self.padded)))
+    pub(crate) fn take_padded(&mut self) -> Option<Payload> {
+        (!self.padded.is_empty()).then(|| std::mem::take(&mut self.padded))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::token::task::{AES_BLOCK_LEN, DES_BLOCK_LEN, GCM_TAG_LEN, Mechanism};
 impl Ask {
     /// The length of the output buffer: room for what the module writes and for what [`Ask::finish`] makes
     /// of it.
+    #[inline]
     pub(crate) fn output_len(&self, key: Option<KeyKind>, input_len: usize) -> usize {
         match &self.what {
             What::Sign { scheme: Scheme::Ecdsa(ecdsa), .. } if ecdsa.der => ecdsa_der_len_max(ecdsa.curve),
@@ -41,6 +42,7 @@ impl Ask {
     }
 
     /// The longest that the final form can be.
+    #[inline]
     pub(crate) fn final_len_max(&self, key: Option<KeyKind>, input_len: usize) -> usize {
         let output_len = self.output_len(key, input_len);
         match &self.what {
@@ -54,6 +56,7 @@ impl Ask {
     }
 
     /// The lengths that the module may have written into a buffer of so many bytes.
+    #[inline]
     pub(super) fn written_len(&self, key: Option<KeyKind>, buffer_len: usize) -> RangeInclusive<usize> {
         let exactly = |len| len..=len;
         match &self.what {
@@ -90,6 +93,7 @@ fn raw_len(output_max: Option<u32>, input_len: usize) -> usize {
 }
 
 /// Length of the signature that the token writes.
+#[inline]
 fn signature_len(scheme: Scheme, key: Option<KeyKind>) -> usize {
     match scheme {
         Scheme::Ecdsa(ecdsa) => 2 * ecdsa.curve.field_len(),

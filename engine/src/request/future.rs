@@ -5,15 +5,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::{Refused, Request};
+use super::Request;
 use crate::clock::Time;
-use crate::error::{Error, ErrorKind, Outcome, Result};
+use crate::error::{ErrorKind, Outcome, Result};
 use crate::offload::offload;
 use crate::operation::{Operation, Scratch};
-use crate::pending::Pending;
+use crate::payload::Payload;
+use crate::pending::{Pending, polled_again};
 use crate::schedule::core::Core;
 use crate::schedule::deadlines::Registration;
-use crate::schedule::node::{Node, Payload, expired};
+use crate::schedule::node::{Node, expired};
 use crate::schedule::waiters::Wants;
 
 /// The future of a [`Request`], for any executor.
@@ -37,12 +38,21 @@ enum State<'a, O: Operation> {
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A request on its way into a lane.
-pub(super) enum Entered<'a, O: Operation> {
+/// What came of a try to put a request in flight at once.
+pub(super) enum Entered<O: Operation> {
     Flying(Pending<O>),
-    Slowly(Boxed<'a, Result<Pending<O>>>),
     /// Answered at once.
     Done(O::Output),
+    /// Not in flight yet: [`Request::slowly`] goes on.
+    Slowly(Slowly),
+}
+
+/// Why a request is not in flight at once.
+pub(super) enum Slowly {
+    /// It is long and has to be hashed, away from the thread that polls.
+    Hash { mask: u64 },
+    /// It waits for room.
+    Room { mask: u64, started: Time, deadline: Option<Time> },
 }
 
 impl<'a, O: Operation> RequestFuture<'a, O> {
@@ -70,37 +80,49 @@ impl<'a, O: Operation> RequestFuture<'a, O> {
         Ok(Self(State::Host(Box::pin(request.begin_on_host()?))))
     }
 
-    /// `Ok` of a request that is in flight means that its waker is kept: there is nothing to poll yet.
-    fn start(request: Request<'a, O>, context: &Context<'_>) -> Result<State<'a, O>> {
-        if request.ask.call().is_none() {
-            return Ok(Self::on_host(request)?.0);
-        }
-        Ok(match request.enter(Some(context))? {
-            Entered::Flying(pending) => State::Flying(pending),
-            Entered::Slowly(future) => State::Entering(future),
-            Entered::Done(output) => State::Answered(Some(Ok(output))),
-        })
+    /// Starts the request. Once it is in flight its waker is kept: there is nothing to poll yet.
+    fn start(&mut self, context: &Context<'_>) -> Poll<()> {
+        let State::Start(waiting) = &mut self.0 else { return Poll::Ready(()) };
+        let Some(request) = waiting else { return Poll::Ready(()) };
+        let entered = match request.ask.call() {
+            Some(_) => request.try_enter(Some(context)),
+            None => {
+                let on_host = waiting.take().map_or_else(|| Err(polled_again()), Self::on_host);
+                self.0 = on_host.map_or_else(|error| State::Answered(Some(Err(error))), |this| this.0);
+                return Poll::Ready(());
+            }
+        };
+        self.0 = match entered {
+            Ok(Entered::Flying(pending)) => {
+                self.0 = State::Flying(pending);
+                return Poll::Pending;
+            }
+            Ok(Entered::Done(output)) => State::Answered(Some(Ok(output))),
+            Ok(Entered::Slowly(how)) => match waiting.take() {
+                Some(request) => State::Entering(request.slowly(how)),
+                None => State::Answered(None),
+            },
+            Err(error) => State::Answered(Some(Err(error))),
+        };
+        Poll::Ready(())
     }
 }
 
 impl<'a, O: Operation> Request<'a, O> {
     /// Puts the request in flight at once if that is quick and there is room; with a context, the waker is
-    /// kept with it.
-    pub(super) fn enter(mut self, context: Option<&Context<'_>>) -> Result<Entered<'a, O>> {
+    /// kept with it. In place, for a request is large: what it asks moves straight to where it stays.
+    pub(super) fn try_enter(&mut self, context: Option<&Context<'_>>) -> Result<Entered<O>> {
         let mask = self.start()?;
         if self.is_long() {
-            return Ok(Entered::Slowly(Box::pin(self.enter_slowly(mask))));
+            return Ok(Entered::Slowly(Slowly::Hash { mask }));
         }
         if let Some(pool) = self.pool() {
             if let Some(answer) = self.draw(pool) {
                 return self.end(answer).map(Entered::Done);
             }
-            match self.join_pool(pool, context.map(Context::waker)) {
-                Ok(mut pending) => {
-                    context.inspect(|_| pending.register());
-                    return Ok(Entered::Flying(pending));
-                }
-                Err(request) => self = request,
+            if let Some(mut pending) = self.join_pool(pool, context.map(Context::waker)) {
+                context.inspect(|_| pending.register());
+                return Ok(Entered::Flying(pending));
             }
         }
         let (started, deadline) = self.times();
@@ -109,42 +131,48 @@ impl<'a, O: Operation> Request<'a, O> {
                 Some(_) => ready.launch_polled(),
                 None => ready.launch(),
             })),
-            Err(refused) if refused.waits() => {
-                let entering = wait_for_room(refused, mask, None, started, deadline);
-                Ok(Entered::Slowly(Box::pin(entering)))
+            Err(error) if self.waits(&error) => Ok(Entered::Slowly(Slowly::Room { mask, started, deadline })),
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    /// Brings a request into flight that could not be put there at once.
+    pub(super) fn slowly(self, how: Slowly) -> Boxed<'a, Result<Pending<O>>> {
+        match how {
+            Slowly::Hash { mask } => Box::pin(self.hash_elsewhere(mask)),
+            Slowly::Room { mask, started, deadline } => {
+                Box::pin(wait_for_room(self, mask, None, started, deadline))
             }
-            Err(refused) => Err(refused.ended().error),
         }
     }
 
     /// Hashes a long input away from the thread that polls, then enters.
-    async fn enter_slowly(mut self, mask: u64) -> Result<Pending<O>> {
+    async fn hash_elsewhere(mut self, mask: u64) -> Result<Pending<O>> {
         let (started, deadline) = self.times();
         let encoded = self.offload_encoding().await.map_err(|error| self.fail(error))?;
         match self.ready(mask, Some(encoded.clone()), started, deadline, None) {
             Ok(ready) => Ok(ready.launch()),
-            Err(refused) if refused.waits() => {
-                wait_for_room(refused, mask, Some(encoded), started, deadline).await
+            Err(error) if self.waits(&error) => {
+                wait_for_room(self, mask, Some(encoded), started, deadline).await
             }
-            Err(refused) => Err(refused.ended().error),
+            Err(error) => Err(self.fail(error)),
         }
     }
 
     async fn offload_encoding(&self) -> Result<Payload> {
         let (ask, input) = (self.ask.clone(), Payload::new(self.input.clone().into_owned()));
-        offload(move || zeroize::Zeroizing::new(ask.encode(&input, &mut Scratch::new()).to_vec())).await
+        offload(move || Payload::new(ask.encode(&input, &mut Scratch::new()).to_vec())).await
     }
 }
 
 /// Waits until there is room for the request or its deadline has passed, which the watcher keeps.
 pub(super) async fn wait_for_room<O: Operation>(
-    refused: Box<Refused<'_, O>>,
+    mut request: Request<'_, O>,
     mask: u64,
     encoded: Option<Payload>,
     started: Time,
     deadline: Option<Time>,
 ) -> Result<Pending<O>> {
-    let mut request = refused.request;
     let core = &request.shared.core;
     let alarm = deadline.map(|deadline| Alarm::set(core, request.ask.kind(), started, deadline));
     let mut heard = core.admission.listen(Wants::Room(request.bytes()));
@@ -152,8 +180,8 @@ pub(super) async fn wait_for_room<O: Operation>(
         core.check_open().map_err(|error| request.fail(error))?;
         match request.ready(mask, encoded.clone(), started, deadline, None) {
             Ok(ready) => return Ok(ready.launch()),
-            Err(refused) if refused.error.kind() == ErrorKind::Overloaded => request = refused.request,
-            Err(refused) => return Err(refused.ended().error),
+            Err(error) if error.kind() == ErrorKind::Overloaded => {}
+            Err(error) => return Err(request.fail(error)),
         }
         let in_time = poll_fn(|context| match &alarm {
             Some(alarm) if alarm.node.poll(context).is_ready() => Poll::Ready(false),
@@ -193,26 +221,21 @@ impl<O: Operation> Future for RequestFuture<'_, O> {
     type Output = Result<O::Output>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let state = &mut self.get_mut().0;
+        let this = self.get_mut();
+        if this.start(context).is_pending() {
+            return Poll::Pending;
+        }
+        let state = &mut this.0;
         loop {
             *state = match state {
-                State::Start(request) => match request.take().map(|request| Self::start(request, context)) {
-                    Some(Ok(State::Flying(pending))) => {
-                        *state = State::Flying(pending);
-                        return Poll::Pending;
-                    }
-                    Some(Ok(next)) => next,
-                    Some(Err(error)) => State::Answered(Some(Err(error))),
-                    None => State::Answered(None),
-                },
+                State::Start(_) => State::Answered(None),
                 State::Entering(entering) => match entering.as_mut().poll(context) {
                     Poll::Ready(Ok(pending)) => State::Flying(pending),
                     Poll::Ready(Err(error)) => State::Answered(Some(Err(error))),
                     Poll::Pending => return Poll::Pending,
                 },
                 State::Answered(answer) => {
-                    let polled_again = || Err(Error::internal("a future polled after its end"));
-                    return Poll::Ready(answer.take().unwrap_or_else(polled_again));
+                    return Poll::Ready(answer.take().unwrap_or_else(|| Err(polled_again())));
                 }
                 State::Flying(pending) => return Pin::new(pending).poll(context),
                 State::Host(answer) => return answer.as_mut().poll(context),

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::keys::KeyVersion;
 use crate::offload::offload;
 use crate::operation::{Ask, Operation};
-use crate::schedule::node::Payload;
+use crate::payload::Payload;
 
 /// A request of its own, to be run on any thread.
 pub(super) struct HostWork<O: Operation> {

@@ -7,7 +7,7 @@ use super::{Ran, Request};
 use crate::clock::now;
 use crate::error::{Error, Result};
 use crate::operation::{Operation, Scratch};
-use crate::schedule::node::zeroed;
+use crate::payload::Payload;
 use crate::schedule::seat::{Seat, Work};
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicUsize;
@@ -32,7 +32,7 @@ impl<O: Operation> Request<'_, O> {
     /// queued for it.
     pub(super) fn run_inline(&mut self, mask: u64) -> Option<Result<O::Output>> {
         let seat = self.lease(mask)?;
-        let mut output = zeroed(self.ask.output_len(self.key_kind(), self.input.len()));
+        let mut output = Payload::zeroed(self.ask.output_len(self.key_kind(), self.input.len()));
         Some(self.run_on(seat, &mut output).and_then(|len| {
             output.truncate(len);
             (self.build)(&self.ask, std::mem::take(&mut *output))
@@ -40,13 +40,14 @@ impl<O: Operation> Request<'_, O> {
     }
 
     /// As [`Request::run_inline`], into the caller's memory if that has room for what the module may want.
+    #[inline]
     pub(super) fn run_inline_into(&mut self, mask: u64, out: &mut [u8]) -> Option<Result<usize>> {
         let output_len = self.ask.output_len(self.key_kind(), self.input.len());
         let seat = self.lease(mask)?;
         match out.get_mut(..output_len) {
             Some(out) => Some(self.run_on(seat, out)),
             None => {
-                let mut output = zeroed(output_len);
+                let mut output = Payload::zeroed(output_len);
                 Some(
                     self.run_on(seat, &mut output).inspect(|&len| out[..len].copy_from_slice(&output[..len])),
                 )
@@ -54,6 +55,7 @@ impl<O: Operation> Request<'_, O> {
         }
     }
 
+    #[inline]
     fn lease(&self, mask: u64) -> Option<Box<Seat>> {
         let seat = self.shared.core.lease_inline(mask, LAST.get())?;
         LAST.set((seat.place.token, seat.place.index));
@@ -61,6 +63,7 @@ impl<O: Operation> Request<'_, O> {
     }
 
     /// Runs the request on a leased seat and gives that back. `output` has the length that the ask wants.
+    #[inline]
     fn run_on(&mut self, mut seat: Box<Seat>, output: &mut [u8]) -> Result<usize> {
         self.ask.bind(&self.input);
         let core = &self.shared.core;

@@ -1,5 +1,6 @@
 //! Many requests of one key and algorithm at once: they share a lane's entry and one wake-up.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::IntoFuture;
 use std::pin::{Pin, pin};
@@ -11,15 +12,16 @@ use rayon::prelude::*;
 use super::future::wait_for_room;
 use super::host::HostWork;
 use super::queue::Ready;
-use super::{Refused, Request, RequestId, Trace, check_not_forked};
+use super::{Request, RequestId, Trace, check_not_forked};
 use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::offload::{POLL_BYTES_MAX, offload};
 use crate::operation::{Ask, Operation, Scratch};
+use crate::payload::Payload;
 use crate::pending::{Pending, block_on};
 use crate::schedule::core::{Core, LaneId};
 use crate::schedule::fairness::Priority;
-use crate::schedule::node::{Node, Payload};
+use crate::schedule::node::Node;
 
 /// Many requests of one kind, answered together and in order; each has its own result.
 ///
@@ -41,16 +43,36 @@ use crate::schedule::node::{Node, Payload};
 /// ```
 #[must_use = "requests do nothing until they are waited for or awaited"]
 pub struct Many<'a, O: Operation> {
-    requests: Vec<Request<'a, O>>,
+    /// What all have in common. It has no input.
+    pub(super) like: Request<'a, O>,
+    pub(super) items: Vec<Item<'a>>,
+    id: Option<RequestId>,
     /// Why none of them may run.
     refusal: Option<Error>,
     /// Whether the deadline of each counts from when it tries for room, not from the start of the batch.
-    each_in_flight: bool,
+    pub(super) each_in_flight: bool,
+}
+
+/// What one of many requests has for itself.
+pub(crate) struct Item<'a> {
+    pub(super) input: Cow<'a, [u8]>,
+    /// None if it asks the same as the others.
+    ask: Option<Box<Ask>>,
+}
+
+impl<'a> Item<'a> {
+    pub(crate) fn alike(input: impl Into<Cow<'a, [u8]>>) -> Self {
+        Self { input: input.into(), ask: None }
+    }
+
+    pub(crate) fn of<O: Operation>(request: Request<'a, O>) -> Self {
+        Self { input: request.input, ask: Some(Box::new(request.ask)) }
+    }
 }
 
 impl<'a, O: Operation> Many<'a, O> {
-    pub(crate) fn new(requests: impl Iterator<Item = Request<'a, O>>) -> Self {
-        Self { requests: requests.collect(), refusal: None, each_in_flight: false }
+    pub(crate) fn new(like: Request<'a, O>, items: impl Iterator<Item = Item<'a>>) -> Self {
+        Self { like, items: items.collect(), id: None, refusal: None, each_in_flight: false }
     }
 
     /// Refuses all, whatever they are.
@@ -61,12 +83,12 @@ impl<'a, O: Operation> Many<'a, O> {
     /// Answers all requests after this time at the latest, counted from the start of the batch: time that one of them
     /// waits for room counts too.
     pub fn deadline_in(self, limit: Duration) -> Self {
-        self.each(|request| request.deadline_in(limit))
+        self.deadline(Some(limit))
     }
 
     /// As [`Request::deadline`]; many requests always go through the queue.
     pub fn deadline(self, limit: Option<Duration>) -> Self {
-        self.each(|request| request.deadline(limit))
+        Self { like: self.like.deadline(limit), ..self }
     }
 
     /// Counts the deadline of each request from when it is about to be put in flight. For a batch that is larger than
@@ -78,35 +100,34 @@ impl<'a, O: Operation> Many<'a, O> {
 
     /// As [`Request::priority`].
     pub fn priority(self, priority: Priority) -> Self {
-        self.each(|request| request.priority(priority))
+        Self { like: self.like.priority(priority), ..self }
     }
 
     /// As [`Request::tenant`].
     pub fn tenant(self, tenant: u64) -> Self {
-        self.each(|request| request.tenant(tenant))
+        Self { like: self.like.tenant(tenant), ..self }
     }
 
     /// As [`Request::request_id`]: each of the batch has this one.
     pub fn request_id(self, id: impl Into<RequestId>) -> Self {
-        let id = id.into();
-        self.each(|request| request.request_id(id))
+        Self { id: Some(id.into()), ..self }
     }
 
     /// As [`Request::wait_for_room`], for the first of the batch: the others wait for it anyway.
     pub fn wait_for_room(self) -> Self {
-        self.each(Request::wait_for_room)
+        Self { like: self.like.wait_for_room(), ..self }
     }
 
     /// How many requests there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.requests.len()
+        self.items.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.requests.is_empty()
+        self.items.is_empty()
     }
 
     /// Runs all and waits for all; the results stand in the order of the requests.
@@ -120,77 +141,47 @@ impl<'a, O: Operation> Many<'a, O> {
         block_on(pin!(self.run()))
     }
 
-    fn each(self, set: impl Fn(Request<'a, O>) -> Request<'a, O>) -> Self {
-        Self { requests: self.requests.into_iter().map(set).collect(), ..self }
-    }
-
     async fn run(self) -> Vec<Result<O::Output>> {
-        if let Err(error) = check_not_forked() {
-            return self.requests.iter().map(|_| Err(error.clone())).collect();
+        let refusal = check_not_forked().err().or(self.refusal.clone());
+        if let Some(error) = refusal {
+            return self.items.iter().map(|_| Err(error.clone())).collect();
         }
-        if let Some(error) = &self.refusal {
-            return self.requests.iter().map(|_| Err(error.clone())).collect();
+        if self.like.ask.call().is_none() {
+            return self.run_on_host().await;
         }
-        match self.requests.first() {
-            Some(first) if first.ask.call().is_none() => self.run_on_host().await,
-            Some(_) => self.run_on_tokens().await,
-            None => Vec::new(),
+        let started = if self.each_in_flight { None } else { Some(now()) };
+        if self.goes_together() { self.run_together(started).await } else { self.run_apart(started).await }
+    }
+
+    /// One of them, as a request like any other.
+    pub(super) fn request(&self, item: Item<'a>) -> Request<'a, O> {
+        let ask = item.ask.map_or_else(|| self.like.ask.clone(), |ask| *ask);
+        let request = self.like.alike(ask, item.input, self.like.build);
+        match self.id {
+            Some(id) => request.request_id(id),
+            None => request,
         }
     }
 
-    async fn run_on_tokens(self) -> Vec<Result<O::Output>> {
-        let started = if self.each_in_flight { None } else { Some(now()) };
+    /// Each as a request of its own.
+    pub(super) async fn run_apart(mut self, started: Option<Time>) -> Vec<Result<O::Output>> {
         let encoded = match self.encode_elsewhere().await {
             Ok(encoded) => encoded,
-            Err(error) => return self.requests.iter().map(|_| Err(error.clone())).collect(),
+            Err(error) => return self.items.iter().map(|_| Err(error.clone())).collect(),
         };
-        let mut results = Vec::with_capacity(self.requests.len());
-        let mut flying = VecDeque::new();
-        let mut batch = Batch::default();
-        // Whether any has found room. A worker gives the room of a turn back after its answers: that none is in
-        // flight any more does not mean that the batch has none.
-        let mut entered = false;
-        for (request, encoded) in self.requests.into_iter().zip(encoded) {
-            let mut next = Some((request, encoded));
-            while let Some((request, encoded)) = next.take() {
-                let (refused, encoded) = match prepare(request, encoded, started) {
-                    Ok(ready) => {
-                        entered = true;
-                        flying.push_back(Ok(batch.add(ready)));
-                        break;
-                    }
-                    Err(refused) => refused,
-                };
-                // What is ready goes ahead of what has to wait.
-                batch.launch();
-                let overloaded = refused.error.kind() == ErrorKind::Overloaded;
-                match overloaded.then(|| flying.pop_front()) {
-                    Some(Some(first)) => {
-                        results.push(answer(first).await);
-                        next = Some((refused.request, encoded));
-                    }
-                    Some(None) if entered || refused.request.waits_for_room => {
-                        results.push(answer_later(refused, encoded, started).await);
-                    }
-                    _ => flying.push_back(Err(refused.ended().error)),
-                }
-            }
-        }
-        batch.launch();
-        for pending in flying {
-            results.push(answer(pending).await);
-        }
-        results
+        let items = std::mem::take(&mut self.items);
+        let requests = items.into_iter().map(|item| self.request(item));
+        run_all(requests.zip(encoded), started).await
     }
 
     /// Hashes the messages on the threads for it if they are too much for a thread that polls.
     async fn encode_elsewhere(&self) -> Result<Vec<Option<Payload>>> {
-        let hashed = self.requests.iter().filter(|request| request.ask.hashes());
-        if hashed.map(|request| request.input.len()).sum::<usize>() <= POLL_BYTES_MAX {
-            return Ok(self.requests.iter().map(|_| None).collect());
+        let all = self.items.iter().map(|item| item.input.len()).sum::<usize>();
+        if !self.like.ask.hashes() || all <= POLL_BYTES_MAX {
+            return Ok(self.items.iter().map(|_| None).collect());
         }
-        let owned = |request: &Request<'a, O>| (request.ask.clone(), Payload::new(request.input.to_vec()));
-        let inputs: Vec<(Ask, Payload)> = self.requests.iter().map(owned).collect();
+        let owned = |item: &Item<'a>| (self.like.ask.clone(), Payload::new(item.input.to_vec()));
+        let inputs: Vec<(Ask, Payload)> = self.items.iter().map(owned).collect();
         let encode = |(ask, input): &(Ask, Payload)| {
             Some(Payload::new(ask.encode(input, &mut Scratch::new()).to_vec()))
         };
@@ -198,8 +189,10 @@ impl<'a, O: Operation> Many<'a, O> {
     }
 
     /// All on rayon's threads, at once.
-    async fn run_on_host(self) -> Vec<Result<O::Output>> {
-        let begun = self.requests.into_iter().map(|mut request| {
+    async fn run_on_host(mut self) -> Vec<Result<O::Output>> {
+        let items = std::mem::take(&mut self.items);
+        let begun = items.into_iter().map(|item| {
+            let mut request = self.request(item);
             let work = request.start().and_then(|_| request.host_work());
             (request.trace, work)
         });
@@ -223,8 +216,52 @@ impl<'a, O: Operation> IntoFuture for Many<'a, O> {
 
 impl<O: Operation> std::fmt::Debug for Many<'_, O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Many").field("len", &self.requests.len()).finish_non_exhaustive()
+        f.debug_struct("Many").field("len", &self.items.len()).finish_non_exhaustive()
     }
+}
+
+/// Puts requests in flight, with what was prepared of each, and collects their answers in order.
+pub(super) async fn run_all<'a, O: Operation>(
+    requests: impl Iterator<Item = (Request<'a, O>, Option<Payload>)>,
+    started: Option<Time>,
+) -> Vec<Result<O::Output>> {
+    let mut results = Vec::with_capacity(requests.size_hint().0);
+    let mut flying = VecDeque::new();
+    let mut batch = Batch::default();
+    // Whether any has found room. A worker gives the room of a turn back after its answers: that none is in
+    // flight any more does not mean that the batch has none.
+    let mut entered = false;
+    for (request, encoded) in requests {
+        let mut next = Some((request, encoded));
+        while let Some((mut request, encoded)) = next.take() {
+            let error = match prepare(&mut request, &encoded, started) {
+                Ok(ready) => {
+                    entered = true;
+                    flying.push_back(Ok(batch.add(ready)));
+                    break;
+                }
+                Err(error) => error,
+            };
+            // What is ready goes ahead of what has to wait.
+            batch.launch();
+            let overloaded = error.kind() == ErrorKind::Overloaded;
+            match overloaded.then(|| flying.pop_front()) {
+                Some(Some(first)) => {
+                    results.push(answer(first).await);
+                    next = Some((request, encoded));
+                }
+                Some(None) if entered || request.waits_for_room => {
+                    results.push(answer_later(request, encoded, started).await);
+                }
+                _ => flying.push_back(Err(request.fail(error))),
+            }
+        }
+    }
+    batch.launch();
+    for pending in flying {
+        results.push(answer(pending).await);
+    }
+    results
 }
 
 /// Requests that have room and are to enter their lane together. If the batch is dropped before, they were
@@ -253,34 +290,28 @@ impl Batch {
     }
 }
 
-/// A request that found no room, with what was prepared of it.
-type NotReady<'a, O> = (Box<Refused<'a, O>>, Option<Payload>);
-
 /// Takes room for a request. Its time counts from `started`, or from now.
 fn prepare<O: Operation>(
-    mut request: Request<'_, O>,
-    encoded: Option<Payload>,
+    request: &mut Request<'_, O>,
+    encoded: &Option<Payload>,
     started: Option<Time>,
-) -> std::result::Result<Ready<O>, NotReady<'_, O>> {
+) -> Result<Ready<O>> {
     let (started, deadline) = request.times_from(started);
-    match request.start().and_then(|mask| request.check_time(deadline).map(|()| mask)) {
-        // The encoded form is kept for another try only if this one is refused: a copy of a digest.
-        Ok(mask) => request
-            .ready(mask, encoded.clone(), started, deadline, None)
-            .map_err(|refused| (refused, encoded)),
-        Err(error) => Err((Box::new(Refused { request, error }), encoded)),
-    }
+    let mask = request.start()?;
+    request.check_time(deadline)?;
+    // The encoded form is kept for another try: a copy of a digest.
+    request.ready(mask, encoded.clone(), started, deadline, None)
 }
 
 /// Waits for room, and then for the answer.
 async fn answer_later<O: Operation>(
-    mut refused: Box<Refused<'_, O>>,
+    mut request: Request<'_, O>,
     encoded: Option<Payload>,
     started: Option<Time>,
 ) -> Result<O::Output> {
-    refused.request.waits_for_room = true;
-    let (mask, (started, deadline)) = (refused.request.mask(), refused.request.times_from(started));
-    wait_for_room(refused, mask, encoded, started, deadline).await?.await
+    request.waits_for_room = true;
+    let (mask, (started, deadline)) = (request.mask(), request.times_from(started));
+    wait_for_room(request, mask, encoded, started, deadline).await?.await
 }
 
 async fn answer<O: Operation>(pending: Result<Pending<O>, Error>) -> Result<O::Output> {

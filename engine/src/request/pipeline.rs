@@ -81,14 +81,14 @@ impl<'a, O: Operation, S: Stream<Item = Request<'a, O>> + Unpin> Pipeline<'a, O,
 }
 
 impl<'a, O: Operation> Flight<'a, O> {
-    fn of(request: Request<'a, O>) -> Self {
+    fn of(mut request: Request<'a, O>) -> Self {
         if request.ask.call().is_none() {
             return RequestFuture::on_host(request)
                 .map_or_else(|error| Self::Answered(Some(Err(error))), Self::Slow);
         }
-        match request.enter(None) {
+        match request.try_enter(None) {
             Ok(Entered::Flying(pending)) => Self::Pending(pending),
-            Ok(Entered::Slowly(future)) => Self::Slow(RequestFuture::entering(future)),
+            Ok(Entered::Slowly(how)) => Self::Slow(RequestFuture::entering(request.slowly(how))),
             Ok(Entered::Done(output)) => Self::Answered(Some(Ok(output))),
             Err(error) => Self::Answered(Some(Err(error))),
         }

@@ -4,31 +4,21 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::task::Waker;
 
-use zeroize::Zeroizing;
-
 use super::{Build, Refused, Request};
 use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::offload::POLL_BYTES_MAX;
 use crate::operation::{Ask, Operation, Scratch};
+use crate::payload::Payload;
 use crate::pending::Pending;
 use crate::schedule::admission::Waiting;
 use crate::schedule::core::{Core, LaneId};
 use crate::schedule::cost::PLANS;
-use crate::schedule::node::{Node, Payload, expired};
+use crate::schedule::node::{Asked, Node, expired};
 use crate::schedule::waiters::Wants;
 use crate::token::facts::KeyKind;
 use crate::token::merge::Merge;
 use crate::token::task::{Call, Task};
-
-/// What remains to be done with the answer.
-pub(crate) struct Finish<O: Operation> {
-    ask: Ask,
-    key: Option<KeyKind>,
-    build: Build<O>,
-    /// Room that the finished form may need; the answer's buffer was made with it.
-    output_len: usize,
-}
 
 /// A request that has room but is in no lane yet.
 pub(super) struct Ready<O: Operation> {
@@ -42,77 +32,77 @@ pub(super) const NODE_BYTES: usize = 512;
 
 impl<'a, O: Operation> Request<'a, O> {
     /// Queues the request; waits for room first if that was asked for.
-    pub(super) fn queue_for_room(self, mask: u64) -> std::result::Result<Pending<O>, Box<Refused<'a, O>>> {
+    pub(super) fn queue_for_room(
+        mut self,
+        mask: u64,
+    ) -> std::result::Result<Pending<O>, Box<Refused<'a, O>>> {
+        self.queue(mask).map_err(|error| Box::new(Refused { request: self, error }))
+    }
+
+    /// As [`Self::queue_for_room`]; the request is left behind, and on an error as it was.
+    pub(super) fn queue(&mut self, mask: u64) -> Result<Pending<O>> {
         let (started, deadline) = self.times();
         let core = &self.shared.core;
-        let mut request = self;
         let mut heard = None;
         loop {
-            let mut refused = match request.ready(mask, None, started, deadline, None) {
+            let error = match self.ready(mask, None, started, deadline, None) {
                 Ok(ready) => return Ok(ready.launch()),
-                Err(refused) => refused,
+                Err(error) => error,
             };
-            if !refused.waits() {
-                return Err(refused.ended());
+            if !self.waits(&error) {
+                return Err(self.fail(error));
             }
             let may_try = match &mut heard {
                 // Before another try: what is given back from now on is heard of.
                 None => {
-                    heard = Some(core.admission.listen(Wants::Room(refused.request.bytes())));
+                    heard = Some(core.admission.listen(Wants::Room(self.bytes())));
                     Ok(())
                 }
                 Some(heard) => await_room(core, heard, deadline),
             };
             // After it listens, so that a stop is either seen here or wakes it.
-            if let Err(error) = may_try.and_then(|()| core.check_open()) {
-                refused.error = error;
-                return Err(refused.ended());
-            }
-            request = refused.request;
+            may_try.and_then(|()| core.check_open()).map_err(|error| self.fail(error))?;
         }
     }
 
     /// Takes room for the request and makes it ready for its lane. `encoded` is what the token is given, if
     /// that has been prepared elsewhere; `waker` is that of the future that waits for it, if it is known.
+    ///
+    /// What was asked and the input move out of the request; on an error it is as it was.
     pub(super) fn ready(
-        mut self,
+        &mut self,
         mask: u64,
         encoded: Option<Payload>,
         started: Time,
         deadline: Option<Time>,
         waker: Option<&Waker>,
-    ) -> std::result::Result<Ready<O>, Box<Refused<'a, O>>> {
+    ) -> Result<Ready<O>> {
         self.ask.bind(&self.input);
-        let parts = self.task(mask).and_then(|task| {
-            let permit = self.shared.core.admission.admit(self.bytes())?;
-            Ok((task, permit))
-        });
-        let (task, permit) = match parts {
-            Ok(parts) => parts,
-            Err(error) => {
-                if error.kind() == ErrorKind::Overloaded && !self.waits_for_room {
-                    self.shared.core.counters.refused();
-                }
-                return Err(Box::new(Refused { request: self, error }));
+        let task = self.task(mask)?;
+        let core = &self.shared.core;
+        let permit = core.admission.admit(self.bytes_with(task.output_len)).inspect_err(|error| {
+            if error.kind() == ErrorKind::Overloaded && !self.waits_for_room {
+                core.counters.refused();
             }
+        })?;
+        let ask = std::mem::replace(&mut self.ask, Ask::random(0));
+        let asked = Asked { ask, key: self.key_kind(), requests: self.requests };
+        let input = &mut self.input;
+        let fill = |ask: &Ask, memory: &mut Payload| match encoded {
+            Some(encoded) => *memory = encoded,
+            None => encode(ask, input, memory),
         };
-        let key = self.key_kind();
-        let input = encoded.unwrap_or_else(|| encode(&self.ask, self.input));
-        let (kind, output_len) = (self.ask.kind(), task.output_len);
-        let node = Node::make(task, kind, input, started, deadline, waker, Some(permit));
+        let node = Node::make(asked, task, fill, started, deadline, waker, Some(permit));
         let number = self.key.map_or(0, |version| version.number);
-        let lane = LaneId { key: number, kind, mask, priority: self.priority, tenant: self.tenant };
-        let finish = Finish::new(self.ask, key, self.build, output_len);
-        let core = Arc::clone(&self.shared.core);
-        let pending = Pending::new(core, Arc::clone(&node), deadline, self.trace, finish);
+        let lane =
+            LaneId { key: number, kind: node.kind, mask, priority: self.priority, tenant: self.tenant };
+        let pending = Pending::new(Arc::clone(core), Arc::clone(&node), self.trace.take(), self.build);
         Ok(Ready { lane, node, pending })
     }
 
     /// A request that the host has answered, as if it had been in flight.
     pub(super) fn answered(self, answer: Result<O::Output>) -> Pending<O> {
-        let (core, key) = (Arc::clone(&self.shared.core), self.key_kind());
-        let finish = Finish::new(self.ask, key, self.build, 0);
-        Pending::answered(core, answer, finish)
+        Pending::answered(Arc::clone(&self.shared.core), answer, self.build)
     }
 
     /// Whether the host's part takes too long for a thread that polls.
@@ -122,7 +112,11 @@ impl<'a, O: Operation> Request<'a, O> {
 
     /// Room that it takes.
     pub(super) fn bytes(&self) -> usize {
-        self.input.len() + self.output_len() + NODE_BYTES
+        self.bytes_with(self.output_len())
+    }
+
+    fn bytes_with(&self, output_len: usize) -> usize {
+        self.input.len() + output_len + NODE_BYTES
     }
 
     fn output_len(&self) -> usize {
@@ -135,11 +129,16 @@ impl<'a, O: Operation> Request<'a, O> {
         let handles = self.key.map(|version| Arc::clone(&version.handles));
         let plan = plan(self.ask.kind().index(), self.key_kind());
         let merge = self.merge(call, mask);
-        Ok(Task { call: call.clone(), handles, output_len, plan, merge })
+        Ok(Task { handles, output_len, plan, merge })
     }
 }
 
-impl<O: Operation> Request<'_, O> {
+impl<'a, O: Operation> Request<'a, O> {
+    /// Whether the request waits for the room that it was refused.
+    pub(super) fn waits(&self, error: &Error) -> bool {
+        self.waits_for_room && error.kind() == ErrorKind::Overloaded
+    }
+
     /// How the request can be merged with others on any of these tokens.
     fn merge(&self, call: &Call, mask: u64) -> Option<Merge> {
         let version = self.key.filter(|_| self.shared.coalescing)?;
@@ -151,7 +150,7 @@ impl<O: Operation> Request<'_, O> {
 fn await_room(core: &Core, heard: &mut Waiting, deadline: Option<Time>) -> Result<()> {
     match deadline.map(|deadline| now().until(deadline)) {
         Some(left) if left.is_zero() => {
-            core.counters.expired();
+            core.counters.expired(1);
             return Err(expired(Outcome::NotDone));
         }
         // If the time is up first, one more try is made.
@@ -159,13 +158,6 @@ fn await_room(core: &Core, heard: &mut Waiting, deadline: Option<Time>) -> Resul
         None => heard.wait(),
     }
     Ok(())
-}
-
-impl<O: Operation> Refused<'_, O> {
-    /// Whether the request waits for the room that it was refused.
-    pub(super) fn waits(&self) -> bool {
-        self.request.waits_for_room && self.error.kind() == ErrorKind::Overloaded
-    }
 }
 
 impl<O: Operation> Ready<O> {
@@ -185,36 +177,39 @@ impl<O: Operation> Ready<O> {
     }
 }
 
-impl<O: Operation> Finish<O> {
-    pub(super) const fn new(ask: Ask, key: Option<KeyKind>, build: Build<O>, output_len: usize) -> Self {
-        Self { ask, key, build, output_len }
+/// Makes the output of what a token wrote for a request.
+pub(crate) fn finish<O: Operation>(node: &Node, build: Build<O>, mut output: Payload) -> Result<O::Output> {
+    let Some(Asked { ask, key, .. }) = &node.asked else {
+        return Err(Error::internal("an answer to nothing that was asked"));
+    };
+    let written = output.len();
+    // Room that the finished form may need; the buffer was made with it.
+    let room = node.task.as_ref().map_or(0, |task| task.output_len);
+    if written < room {
+        output.resize(room, 0);
     }
-
-    pub(crate) fn finish(&self, mut output: Payload) -> Result<O::Output> {
-        let written = output.len();
-        output.resize(self.output_len.max(written), 0);
-        let len = self.ask.finish(self.key, &mut output, written)?;
-        output.truncate(len);
-        (self.build)(&self.ask, std::mem::take(&mut *output))
-    }
+    let len = ask.finish(*key, &mut output, written)?;
+    output.truncate(len);
+    build(ask, std::mem::take(&mut *output))
 }
 
 /// Bytes that are copied rather than moved: more than any digest with its frame.
 const SHORT: usize = 128;
 
-/// What the token is given, as memory of the engine's own. An owned input that goes to the token as it is, and a
+/// Puts what the token is given into the engine's own memory. An owned input that goes to the token as it is, and a
 /// message that was copied to be padded, move instead of being copied.
-fn encode(ask: &Ask, input: Cow<'_, [u8]>) -> Payload {
+fn encode(ask: &Ask, input: &mut Cow<'_, [u8]>, memory: &mut Payload) {
     let mut scratch = Scratch::new();
-    let encoded = ask.encode(&input, &mut scratch);
-    if std::ptr::eq(encoded, &*input) {
-        return Zeroizing::new(input.into_owned());
+    let encoded = ask.encode(input, &mut scratch);
+    let whole = std::ptr::eq(encoded, &**input);
+    if whole && let Cow::Owned(input) = input {
+        *memory = Payload::new(std::mem::take(input));
+    } else if whole || input.as_ptr_range().contains(&encoded.as_ptr()) || encoded.len() <= SHORT {
+        // A part of the input, or a digest.
+        memory.extend_from_slice(encoded);
+    } else {
+        *memory = scratch.take_padded().unwrap_or_default();
     }
-    // A part of the input, or a digest.
-    if input.as_ptr_range().contains(&encoded.as_ptr()) || encoded.len() <= SHORT {
-        return Zeroizing::new(encoded.to_vec());
-    }
-    scratch.take_padded().unwrap_or_default()
 }
 
 /// Kind of plan: operation and size of the key in four steps.

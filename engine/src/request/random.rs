@@ -5,14 +5,15 @@ use std::task::Waker;
 
 use zeroize::Zeroize;
 
-use super::queue::{Finish, NODE_BYTES};
+use super::queue::NODE_BYTES;
 use super::{Refused, Request, copy};
 use crate::error::Result;
-use crate::operation::Operation;
+use crate::operation::{Ask, Operation};
+use crate::payload::Payload;
 use crate::pending::Pending;
 use crate::random_pool::{PIECE_MAX, RandomPool};
 use crate::schedule::fairness::Priority;
-use crate::schedule::node::{Node, zeroed};
+use crate::schedule::node::{Asked, Node};
 
 impl<'a, O: Operation> Request<'a, O> {
     /// The pool that can serve it, if there is one.
@@ -24,32 +25,23 @@ impl<'a, O: Operation> Request<'a, O> {
 
     /// Its bytes, if the pool has them now.
     pub(super) fn draw(&self, pool: &Arc<RandomPool>) -> Option<Result<O::Output>> {
-        let mut bytes = zeroed(self.ask.random_len().unwrap_or_default());
+        let mut bytes = Payload::zeroed(self.ask.random_len().unwrap_or_default());
         pool.take(&mut bytes).then(|| (self.build)(&self.ask, std::mem::take(&mut *bytes)))
     }
 
-    /// Puts it in flight as one that waits for the pool's fetch. It comes back if it had better ask the token by
+    /// Puts it in flight as one that waits for the pool's fetch. Not if it had better ask the token by
     /// itself: its priority is not that of the fetch, there is no room for it, or the fetch takes too long.
-    #[expect(clippy::result_large_err, reason = "the request goes on by value; no failure is passed up")]
-    pub(super) fn join_pool(
-        self,
-        pool: &Arc<RandomPool>,
-        waker: Option<&Waker>,
-    ) -> std::result::Result<Pending<O>, Self> {
-        let len = self.ask.random_len().unwrap_or_default();
-        if self.priority != Priority::Normal {
-            return Err(self);
-        }
+    pub(super) fn join_pool(&mut self, pool: &Arc<RandomPool>, waker: Option<&Waker>) -> Option<Pending<O>> {
+        let len = self.ask.random_len().filter(|_| self.priority == Priority::Normal)?;
         let core = &self.shared.core;
-        let Ok(permit) = core.admission.admit(len + NODE_BYTES) else { return Err(self) };
+        let permit = core.admission.admit(len + NODE_BYTES).ok()?;
         let (started, deadline) = self.times();
-        let node = Node::served_elsewhere(self.ask.kind(), started, deadline, waker, permit);
-        let node = Arc::new(node);
+        let asked = Asked { ask: Ask::random(len), key: None, requests: 1 };
+        let node = Arc::new(Node::served_elsewhere(asked, started, deadline, waker, permit));
         if !pool.join(&node, len, started) {
-            return Err(self);
+            return None;
         }
-        let finish = Finish::new(self.ask, None, self.build, len);
-        Ok(Pending::new(Arc::clone(core), node, deadline, self.trace, finish))
+        Some(Pending::new(Arc::clone(core), node, self.trace.take(), self.build))
     }
 
     /// As [`Request::submit`], of a request that was started.
@@ -62,23 +54,26 @@ impl<'a, O: Operation> Request<'a, O> {
             let answer = self.end(answer);
             return Ok(self.answered(answer));
         }
-        self.join_pool(pool, None).or_else(|request| request.queue_for_room(mask))
+        match self.join_pool(pool, None) {
+            Some(pending) => Ok(pending),
+            None => self.queue_for_room(mask),
+        }
     }
 
     /// Blocks until it has its bytes, from the pool if that can serve it.
-    pub(super) fn wait_on_pool(mut self, pool: &Arc<RandomPool>, mask: u64) -> Result<O::Output> {
+    pub(super) fn wait_on_pool(&mut self, pool: &Arc<RandomPool>, mask: u64) -> Result<O::Output> {
         if let Some(answer) = self.draw(pool) {
             return self.end(answer);
         }
         match self.join_pool(pool, None) {
-            Ok(pending) => pending.wait(),
-            Err(request) => request.wait_on_token(mask),
+            Some(pending) => pending.wait(),
+            None => self.wait_on_token(mask),
         }
     }
 
     /// As [`Request::wait_on_pool`], into the caller's memory, which has room.
     pub(super) fn wait_on_pool_into(
-        mut self,
+        &mut self,
         pool: &Arc<RandomPool>,
         mask: u64,
         out: &mut [u8],
@@ -91,8 +86,8 @@ impl<'a, O: Operation> Request<'a, O> {
             return self.end(Ok(len)).inspect_err(|_| out.zeroize());
         }
         match self.join_pool(pool, None) {
-            Ok(pending) => copy(pending.wait()?.as_ref(), out),
-            Err(request) => request.wait_on_token_into(mask, out),
+            Some(pending) => copy(pending.wait()?.as_ref(), out),
+            None => self.wait_on_token_into(mask, out),
         }
     }
 }

@@ -202,7 +202,7 @@ impl Drop for Trace {
 }
 
 /// Whether any subscriber of the process takes spans of this level: a load and a branch, all that most processes pay.
-fn may_be_wanted() -> bool {
+pub(super) fn may_be_wanted() -> bool {
     Level::DEBUG <= LevelFilter::current()
 }
 

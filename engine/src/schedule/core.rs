@@ -146,12 +146,14 @@ impl Core {
     }
 
     /// Says whether new requests are taken.
+    #[inline]
     pub(crate) fn check_open(&self) -> Result<()> {
         // Relaxed: a request that slips in while draining begins is served or failed like any other queued.
         if self.draining.load(Ordering::Relaxed) { Err(draining()) } else { Ok(()) }
     }
 
     /// Leases a session to a caller that runs its request itself; the tokens are those of `mask`.
+    #[inline]
     pub(crate) fn lease_inline(&self, mask: u64, hint: (usize, usize)) -> Option<Box<Seat>> {
         self.dispatch.lease(mask, self.inline_closed.load(Ordering::Relaxed), hint)
     }
@@ -201,6 +203,7 @@ impl Core {
     }
 
     /// Puts a session among the idle, or closes it if the engine has stopped.
+    #[inline]
     pub(crate) fn release(&self, seat: Box<Seat>) {
         self.dispatch.release(seat);
         if self.stopped.load(Ordering::SeqCst) {
@@ -493,8 +496,8 @@ impl TokenSeats {
 }
 
 impl Counters {
-    pub(crate) fn expired(&self) {
-        self.expired.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn expired(&self, requests: u64) {
+        self.expired.fetch_add(requests, Ordering::Relaxed);
     }
 
     pub(crate) fn refused(&self) {

@@ -123,6 +123,7 @@ impl<T, S: Seat> Dispatch<T, S> {
     /// Leases a session to an inline caller: an idle one of the set, if nothing is queued for the set.
     ///
     /// `closed` are tokens that take no inline callers, `hint` is the (token, index) that the caller had last.
+    #[inline]
     pub(crate) fn lease(&self, mask: u64, closed: u64, hint: (usize, usize)) -> Option<Box<S>> {
         let mask = mask & self.healthy.load(Ordering::Relaxed) & !self.drained.load(Ordering::Relaxed);
         if self.lanes_waiting.load(Ordering::Relaxed) != 0
@@ -195,25 +196,31 @@ impl<T, S: Seat> Dispatch<T, S> {
     }
 
     /// Puts a session among the idle, or parks it, and looks whether work came meanwhile.
+    #[inline]
     pub(crate) fn release(&self, session: Box<S>) {
         let token = session.token();
+        // With a SeqCst fence at its end, which pairs with the one in `enqueue`: either this look sees the lane that
+        // was queued, or the submitter that queued it sees this session idle.
         self.put_idle(session);
-        // SeqCst fence: pairs with the one in `enqueue`. Either this look sees the lane that was queued, or
-        // the submitter that queued it sees this session idle.
-        fence(Ordering::SeqCst);
         self.look(token);
     }
 
     /// Puts a session among the idle without a look: for a worker that takes it again at once or then looks.
+    #[inline]
     pub(crate) fn put_idle(&self, session: Box<S>) {
         self.idle[session.token()].put(session.index(), session);
     }
 
     /// If work waits that this token can serve, wakes a session for it.
+    #[inline]
     pub(crate) fn look(&self, token: usize) {
-        if self.lanes_waiting.load(Ordering::SeqCst) == 0 {
-            return;
+        if self.lanes_waiting.load(Ordering::SeqCst) != 0 {
+            self.wake_for_waiting(token);
         }
+    }
+
+    #[cold]
+    fn wake_for_waiting(&self, token: usize) {
         let waiting: SmallVec<[Arc<RunQueue<T>>; 8]> =
             self.queues.read().iter().filter(|q| q.serves(token)).map(Arc::clone).collect();
         waiting.into_iter().for_each(|queue| self.wake_one(&queue));

@@ -1,6 +1,6 @@
 //! The idle sessions of one token: whoever takes one out owns it, whoever puts it back gives it up.
 
-use crate::sync::{AtomicU64, AtomicUsize, CachePadded, Ordering, Slot, fence};
+use crate::sync::{AtomicU64, AtomicUsize, CachePadded, Ordering, Slot, fence, fence_after_swap};
 
 /// Slots for the idle sessions of one token, one per session.
 ///
@@ -59,19 +59,24 @@ impl<S> Idle<S> {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Returns a session to its slot.
+    /// Returns a session to its slot. A `SeqCst` fence for who looks for work next: whoever is to find the session
+    /// finds it, or has stored before this fence what the caller loads after it.
+    #[inline]
     pub(super) fn put(&self, index: usize, session: Box<S>) {
         let before = self.slots[index].put(session);
         debug_assert!(before.is_none(), "two sessions in slot {index}");
         let (word, bit) = self.bit(index);
         // SeqCst fence: pairs with those in `search` and `set_limit`; see the type's documentation.
-        fence(Ordering::SeqCst);
+        fence_after_swap();
         if word.load(Ordering::Relaxed) & bit == 0 && index < self.limit.load(Ordering::SeqCst) {
             word.fetch_or(bit, Ordering::SeqCst);
+            // SeqCst fence: the bit is seen too.
+            fence_after_swap();
         }
     }
 
     /// Takes the session at `hint` if it is idle, else any.
+    #[inline]
     pub(super) fn take(&self, hint: usize) -> Option<Box<S>> {
         let hint = if hint < self.slots.len() { hint } else { 0 };
         self.take_at(hint).or_else(|| self.search(hint))
@@ -88,6 +93,7 @@ impl<S> Idle<S> {
     }
 
     /// Takes the session at `index` if it is idle.
+    #[inline]
     pub(super) fn take_at(&self, index: usize) -> Option<Box<S>> {
         let slot = self.slots.get(index)?;
         let (word, bit) = self.bit(index);
@@ -145,6 +151,7 @@ impl<S> Idle<S> {
         None
     }
 
+    #[inline]
     fn bit(&self, index: usize) -> (&AtomicU64, u64) {
         (&self.maybe[index / 64], 1 << (index % 64))
     }

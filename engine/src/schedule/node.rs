@@ -4,23 +4,22 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use zeroize::{Zeroize, Zeroizing};
-
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
-use crate::operation::OperationKind;
+use crate::operation::{Ask, OperationKind};
+use crate::payload::Payload;
 use crate::request::Ran;
 use crate::schedule::admission::{Permit, Places};
 use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::token::facts::KeyKind;
 use crate::token::merge::Merge;
-use crate::token::task::Task;
-
-/// Bytes of a request or its answer; wiped when dropped.
-pub(crate) type Payload = Zeroizing<Vec<u8>>;
+use crate::token::task::{Call, Task};
 
 /// A queued request. Shared by its waiter, its lane or session, and the watcher.
 pub(crate) struct Node {
     /// None only in an alarm.
+    pub(crate) asked: Option<Asked>,
+    /// None in an alarm and in what somebody else answers.
     pub(crate) task: Option<Task>,
     pub(crate) kind: OperationKind,
     /// Length of the input, kept apart because the input leaves early: it decides the cost.
@@ -37,13 +36,21 @@ struct Body {
     stage: Stage,
     buffers: Buffers,
     waker: Option<Waker>,
-    /// What is left of the input's memory when a session is done with it.
-    spent: Vec<u8>,
+    /// Memory for an input: what is left of the last one when a session is done with it.
+    spent: Payload,
     permit: Option<Permit>,
     /// Times a session has begun it: a request that did not run is repeated once, no more.
     attempts: u8,
     /// Answered while it lay in a lane: its place stays taken until the node has left the lane.
     in_lane: bool,
+}
+
+/// What was asked. It lies here from the start, where session and waiter both find it, and is copied nowhere.
+pub(crate) struct Asked {
+    pub(crate) ask: Ask,
+    pub(crate) key: Option<KeyKind>,
+    /// How many requests of callers it is: more than one if they were put together before they came.
+    pub(crate) requests: u32,
 }
 
 /// The memory of a request: what the token is given, and room for what it writes.
@@ -90,17 +97,21 @@ pub(crate) enum Begun {
 /// cells from a free list of the thread, 346 with one allocation each.
 const SPARE_MAX: usize = 256;
 
+/// Memory of an input that a spare node keeps for its next one, in bytes: more is wiped at every use.
+const SPENT_MAX: usize = 256;
+
 thread_local! {
     /// Nodes without a request, referred to by nobody else.
     static SPARE: RefCell<Vec<Arc<Node>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Node {
-    /// Makes a node, out of one that this thread has kept if there is one. Requests of callers have a permit.
+    /// Makes a node, out of one that this thread has kept if there is one. Requests of callers have a permit. `fill`
+    /// puts what the token is given into memory that may be there from before, and is empty.
     pub(crate) fn make(
+        asked: Asked,
         task: Task,
-        kind: OperationKind,
-        input: Payload,
+        fill: impl FnOnce(&Ask, &mut Payload),
         submitted: Time,
         deadline: Option<Time>,
         waker: Option<&Waker>,
@@ -111,13 +122,16 @@ impl Node {
         // Always so, for nobody else refers to it. Field by field, in place: a node is too large to be made on the
         // stack and copied.
         if let Some(node) = Arc::get_mut(&mut this) {
-            let buffers = Buffers { output: zeroed(task.output_len), input };
-            (node.kind, node.size, node.submitted, node.deadline) =
-                (kind, buffers.input.len(), submitted, deadline);
-            node.task = Some(task);
-            (node.began_ns, node.ended_ns) = (AtomicU64::new(0), AtomicU64::new(0));
             let body = node.body.get_mut();
-            (body.stage, body.buffers, body.permit) = (Stage::Waiting, buffers, permit);
+            let mut input = std::mem::take(&mut body.spent);
+            fill(&asked.ask, &mut input);
+            (node.kind, node.size) = (asked.ask.kind(), input.len());
+            (node.submitted, node.deadline) = (submitted, deadline);
+            body.buffers.output = Payload::zeroed(task.output_len);
+            body.buffers.input = input;
+            (node.asked, node.task) = (Some(asked), Some(task));
+            (node.began_ns, node.ended_ns) = (AtomicU64::new(0), AtomicU64::new(0));
+            (body.stage, body.permit) = (Stage::Waiting, permit);
             (body.attempts, body.in_lane) = (0, false);
             body.waker = waker.cloned();
         }
@@ -139,28 +153,30 @@ impl Node {
 
     /// Lets go of all that the request held.
     fn clear(&mut self) {
-        self.task = None;
+        (self.asked, self.task) = (None, None);
         let body = self.body.get_mut();
         body.stage = Stage::Gone;
         body.buffers = Buffers::default();
-        body.spent = Vec::new();
+        if body.spent.capacity() > SPENT_MAX {
+            body.spent = Payload::default();
+        }
         (body.waker, body.permit) = (None, None);
     }
 
     fn blank() -> Self {
         let body = Mutex::new(Body::new(Stage::Gone, Buffers::default()));
-        Self::without_task(OperationKind::Random, Time::from_ns(0), None, body)
+        Self::without_task(None, OperationKind::Random, Time::from_ns(0), None, body)
     }
 
     /// A node that never enters a lane: the watcher answers it at the deadline, as it answers requests.
     pub(crate) fn alarm(kind: OperationKind, submitted: Time, deadline: Time) -> Self {
         let body = Mutex::new(Body::new(Stage::Running, Buffers::default()));
-        Self::without_task(kind, submitted, Some(deadline), body)
+        Self::without_task(None, kind, submitted, Some(deadline), body)
     }
 
     /// A node that never enters a lane: somebody else answers it.
     pub(crate) fn served_elsewhere(
-        kind: OperationKind,
+        asked: Asked,
         submitted: Time,
         deadline: Option<Time>,
         waker: Option<&Waker>,
@@ -168,17 +184,29 @@ impl Node {
     ) -> Self {
         let mut body = Body::new(Stage::Running, Buffers::default());
         (body.waker, body.permit) = (waker.cloned(), Some(permit));
-        Self::without_task(kind, submitted, deadline, Mutex::new(body))
+        let kind = asked.ask.kind();
+        Self::without_task(Some(asked), kind, submitted, deadline, Mutex::new(body))
     }
 
     const fn without_task(
+        asked: Option<Asked>,
         kind: OperationKind,
         submitted: Time,
         deadline: Option<Time>,
         body: Mutex<Body>,
     ) -> Self {
         let (began_ns, ended_ns) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { task: None, kind, size: 0, submitted, deadline, began_ns, ended_ns, body }
+        Self { asked, task: None, kind, size: 0, submitted, deadline, began_ns, ended_ns, body }
+    }
+
+    /// What the token is to do.
+    pub(crate) fn call(&self) -> Option<&Call> {
+        self.asked.as_ref()?.ask.call()
+    }
+
+    /// How many requests of callers it is.
+    pub(crate) fn requests(&self) -> u64 {
+        self.asked.as_ref().map_or(1, |asked| asked.requests.into())
     }
 
     /// Index of the kind of plan that serves it, for its cost.
@@ -242,8 +270,8 @@ impl Node {
     /// later answers are dropped. Returns the waker to wake after the session is free.
     pub(crate) fn complete(&self, mut buffers: Buffers, places: &mut Places<'_>) -> Option<Waker> {
         // Nothing keeps a copy of a payload beyond its completion; the memory itself is its waiter's to free.
-        buffers.input.zeroize();
-        let spent = std::mem::take(&mut *buffers.input);
+        buffers.input.wipe();
+        let spent = std::mem::take(&mut buffers.input);
         let mut body = self.body.lock();
         if body.is_answered() {
             drop(body);
@@ -304,7 +332,15 @@ impl Node {
 
 impl Body {
     const fn new(stage: Stage, buffers: Buffers) -> Self {
-        Self { stage, buffers, waker: None, spent: Vec::new(), permit: None, attempts: 0, in_lane: false }
+        Self {
+            stage,
+            buffers,
+            waker: None,
+            spent: Payload::new(Vec::new()),
+            permit: None,
+            attempts: 0,
+            in_lane: false,
+        }
     }
 
     fn fail(&mut self, error: Error, in_lane: bool, places: &mut Places<'_>) -> Option<Waker> {
@@ -367,19 +403,6 @@ impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Node").field("kind", &self.kind).field("size", &self.size).finish_non_exhaustive()
     }
-}
-
-/// Memory for an output. Short ones are filled by hand: glibc's `calloc`, which `vec![0; n]` calls, passes by
-/// the thread's own cache of free blocks and takes 170 instructions more than `malloc` and a `memset` do.
-pub(crate) fn zeroed(len: usize) -> Payload {
-    const SHORT: usize = 1_024;
-    if len > SHORT {
-        return Payload::new(vec![0; len]);
-    }
-    let mut bytes = Vec::with_capacity(len);
-    // A zero that the compiler does not know: else it makes `calloc` of it again.
-    bytes.resize(len, std::hint::black_box(0));
-    Payload::new(bytes)
 }
 
 pub(crate) const fn expired(outcome: Outcome) -> Error {

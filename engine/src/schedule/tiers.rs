@@ -35,11 +35,13 @@ impl Tiers {
         self.several.store(several, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(super) fn several(&self) -> bool {
         self.several.load(Ordering::Relaxed)
     }
 
     /// The tokens of a set that serve first.
+    #[inline]
     pub(super) fn front(&self, mask: u64) -> u64 {
         if !self.several() {
             return mask;

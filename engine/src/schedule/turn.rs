@@ -82,7 +82,10 @@ impl Worker<'_> {
         match result {
             Ok(()) => {
                 ended.seat.costs[node.plan()].learn(node.size, end.ns_since(at));
-                ended.seat.meter.served(node.plan(), 1, end.ns_since(at));
+                ended.seat.meter.served(node.plan(), node.requests(), end.ns_since(at));
+                if node.requests() > 1 {
+                    ended.seat.recorder.merged(node.requests());
+                }
                 self.answer(&ended.seat, watch, node, buffers, at, end);
             }
             Err(failed) => {
@@ -154,13 +157,14 @@ impl Worker<'_> {
         at: Time,
         end: Time,
     ) {
+        let requests = begun.iter().map(|(position, _)| nodes[*position].requests()).sum();
         if let Some((first, _)) = begun.first() {
             let bytes = begun.iter().map(|(position, _)| nodes[*position].size).sum();
             let plan = merged_plan(&nodes[*first]);
             seat.costs[plan].learn(bytes, end.ns_since(at));
-            seat.meter.served(plan, begun.len() as u64, end.ns_since(at));
+            seat.meter.served(plan, requests, end.ns_since(at));
         }
-        seat.recorder.merged(begun.len());
+        seat.recorder.merged(requests);
         for (position, buffers) in begun {
             nodes[position].note_run(at, end);
             self.answer(seat, watch, &nodes[position], buffers, at, end);
@@ -169,7 +173,7 @@ impl Worker<'_> {
 
     /// One request was carried out, from `at` to `end`.
     fn answer(&mut self, seat: &Seat, watch: &Watch, node: &Node, buffers: Buffers, at: Time, end: Time) {
-        seat.recorder.served(node.kind, at.ns_since(node.submitted), end.ns_since(at));
+        seat.recorder.served(node.kind, node.requests(), at.ns_since(node.submitted), end.ns_since(at));
         let waker = node.complete(buffers, &mut self.places);
         watch.keep(waker, &mut self.places, end);
     }
@@ -183,7 +187,7 @@ impl Worker<'_> {
         let waker = match node.begin(at, &mut self.places) {
             Begun::Run(buffers) => return Some(buffers),
             Begun::Expired(waker) => {
-                self.core.counters.expired();
+                self.core.counters.expired(node.requests());
                 waker
             }
             Begun::Gone => None,
@@ -276,12 +280,12 @@ fn group(nodes: &[Arc<Node>], first: usize, may_merge: bool) -> Group {
 /// Runs the request's task on the session; on success the output is what the token wrote. A panic below (there
 /// is none known) fails the request and retires the session; the process lives on.
 fn execute(seat: &mut Seat, node: &Node, buffers: &mut Buffers, when: When) -> Result<(), Failed> {
-    let Some(task) = &node.task else { return Err(without_task()) };
+    let (Some(call), Some(task)) = (node.call(), &node.task) else { return Err(without_task()) };
     guarded(|| {
         let Buffers { input, output } = buffers;
         // A first attempt may have cut it.
         output.resize(task.output_len, 0);
-        let written = seat.session.run(&task.call, task.handles.as_deref(), input, output, when)?;
+        let written = seat.session.run(call, task.handles.as_deref(), input, output, when)?;
         output.truncate(written);
         Ok(())
     })
@@ -299,10 +303,11 @@ fn execute_merged(
         let mut handles = None;
         let mut requests = Vec::with_capacity(begun.len());
         for (position, Buffers { input, output }) in begun {
-            let task = nodes[*position].task.as_ref().ok_or_else(without_task)?;
+            let node = &*nodes[*position];
+            let (Some(call), Some(task)) = (node.call(), &node.task) else { return Err(without_task()) };
             output.resize(task.output_len, 0);
             handles = handles.or(task.handles.as_deref());
-            requests.push(Merging { call: &task.call, input, output });
+            requests.push(Merging { call, input, output });
         }
         seat.session.run_merged(merge, handles, &mut requests, when)
     })

@@ -183,6 +183,7 @@ impl Mechanism {
     pub(crate) const RETAIL_MAC: usize = 21;
 
     /// Its place among all mechanisms; none for a raw one.
+    #[inline]
     pub(crate) const fn index(&self) -> Option<usize> {
         Some(match self {
             Self::RsaPkcs1 => 0,

@@ -57,6 +57,7 @@ impl Session {
 
     /// Runs a call into `output`, which has the length that the operation planned; returns how much of it was
     /// written. `handles` says where the key is; calls without a key have none.
+    #[inline]
     pub(crate) fn run(
         &mut self,
         call: &Call,
@@ -89,6 +90,7 @@ impl Session {
         self.end_messages()
     }
 
+    #[inline]
     fn run_once(
         &mut self,
         call: &Call,
@@ -194,6 +196,7 @@ impl Session {
         Ok(self.raw.encrypt(key, &how, &*block, output)?)
     }
 
+    #[inline]
     pub(super) fn key(&self, handles: Option<&Handles>) -> Result<ObjectHandle, Failed> {
         match handles.and_then(|handles| handles.used_on(self.token)) {
             Some(handle) if handle.epoch == self.epoch => Ok(handle.object),
@@ -238,6 +241,7 @@ fn with_iv<R>(
     }
 }
 
+#[inline]
 fn without_iv(mechanism: &Mechanism) -> pkcs11::Mechanism<'_> {
     match mechanism {
         Mechanism::RsaPss { hash, salt_len } | Mechanism::RsaPssHashing { hash, salt_len } => {

@@ -27,10 +27,9 @@ pub(crate) enum Call {
     Random,
 }
 
-/// One request as a session runs it.
+/// How a session runs one request's call.
 #[derive(Clone)]
 pub(crate) struct Task {
-    pub(crate) call: Call,
     /// None for calls without a key.
     pub(crate) handles: Option<Arc<Handles>>,
     /// Bytes the output needs at most.
