@@ -1,5 +1,7 @@
 //! Batches: one deadline for all, or one for each.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests fails its test")]
+
 use std::time::Duration;
 
 use hsmux::{AesEcb, Ciphertext, Error, ErrorKind, Hmac, Key, Many, Outcome, Sign, TokenSnapshot};
@@ -137,7 +139,7 @@ fn blocks_of_a_batch_that_are_late_are_late_each() {
     let key = engine.key("aes256").unwrap();
     let held = key.encrypt(AesEcb, vec![0; 16]).deadline(None).submit().unwrap();
     assert!(hsm.sim.wait_hanging(1, LONG));
-    let answers = key.encrypt_many(AesEcb, &messages(10)).deadline_in(Duration::from_millis(10)).wait();
+    let answers = key.encrypt_many(AesEcb, messages(10)).deadline_in(Duration::from_millis(10)).wait();
     assert_eq!(late(&answers), 10);
     assert_eq!(engine.snapshot().expired, 10);
     hsm.sim.release_hangs();

@@ -28,6 +28,9 @@ use crate::schedule::node::Node;
 /// When the engine's limits on requests or bytes in flight are reached, the batch waits for room, until the deadline,
 /// and goes on; a request that finds none is refused only while none of the batch has found any.
 ///
+/// Requests by ECB are put together, up to 1 024 and 16 KiB, unless coalescing is off or a subscriber wants their
+/// spans: those are one request in flight, with the bytes of all, and are answered at the same time.
+///
 /// # Cancel safety
 /// Dropping its future withdraws what no session has begun; the results of the rest are thrown away.
 ///

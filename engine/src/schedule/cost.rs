@@ -5,6 +5,18 @@
 /// a wake-up. A longer turn makes every other key of the set wait longer and gains nothing more.
 pub(crate) const TURN_NS: u64 = 1_000_000;
 
+/// The shortest turn: less is over before a thread that it wakes has run.
+const TURN_NS_MIN: u64 = 100_000;
+
+/// A turn takes at most this part of what its requests have queued: their answers leave when it is over, so it adds
+/// that much to the wait of those in it and of those behind it.
+const TURN_PART: u64 = 2;
+
+/// Length of a turn while requests queue for so long.
+pub(crate) fn turn_ns(wait_ns: u64) -> u64 {
+    (wait_ns / TURN_PART).clamp(TURN_NS_MIN, TURN_NS)
+}
+
 /// Kinds of plan that a session tells apart: operation x size of the key.
 /// The second half of them is for merged calls.
 pub(crate) const PLANS: usize = 256;
@@ -96,6 +108,11 @@ mod tests {
             let (got, want) = (line.estimate_ns(size), 5_000 + 2 * size as u64);
             assert!(got.abs_diff(want) <= want / 50, "{size}: {got}, {want}");
         }
+    }
+
+    #[test]
+    fn a_turn_is_a_part_of_the_wait_within_bounds() {
+        assert_eq!([0, 300_000, u64::MAX].map(turn_ns), [TURN_NS_MIN, 150_000, TURN_NS]);
     }
 
     #[test]

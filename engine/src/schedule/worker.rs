@@ -6,7 +6,7 @@ use std::task::Waker;
 use crate::clock::{Time, now};
 use crate::schedule::admission::Places;
 use crate::schedule::core::Core;
-use crate::schedule::cost::TURN_NS;
+use crate::schedule::cost::turn_ns;
 use crate::schedule::gather;
 use crate::schedule::lane::Lane;
 use crate::schedule::node::Node;
@@ -26,6 +26,7 @@ pub(crate) fn run(core: &Arc<Core>, place: Place, mailbox: &Mailbox, parker: &Pa
         nodes: Vec::new(),
         spent: Vec::new(),
         delivered: 0,
+        wait_ns: 0,
         operation_ns: u64::MAX,
     };
     while let Some(seat) = mailbox.receive(parker) {
@@ -54,6 +55,8 @@ pub(super) struct Worker<'a> {
     pub(super) spent: Vec<Arc<Vec<Arc<Node>>>>,
     /// Wakers delivered since the token last gathered.
     delivered: usize,
+    /// How long the oldest request of the last turn had queued.
+    wait_ns: u64,
     /// What an operation of the last turn took on the token.
     pub(super) operation_ns: u64,
 }
@@ -96,13 +99,15 @@ impl Worker<'_> {
             let cost = |lane: &Lane<Arc<Node>>, node: &Arc<Node>| {
                 costs.add(&seat, lane.demotion.may_merge(start.as_ns()), node)
             };
+            let budget_ns = turn_ns(self.wait_ns);
             let taken =
-                self.core.dispatch.take(self.place.token, start.as_ns(), TURN_NS, cost, &mut self.nodes);
+                self.core.dispatch.take(self.place.token, start.as_ns(), budget_ns, cost, &mut self.nodes);
             // No work: the session goes back first, then those who wait for answers are woken by `run`.
             let Some(turn) = taken else { return self.rest(seat, start) };
             let Some(ended) = self.run_turn(seat, &turn.lane, start) else { return };
             seat = ended.seat;
-            self.core.dispatch.settle(&turn, ended.at.ns_since(start), ended.wait_ns, TURN_NS);
+            self.wait_ns = ended.wait_ns;
+            self.core.dispatch.settle(&turn, ended.at.ns_since(start), ended.wait_ns, budget_ns);
             if seat.watch.wakers_are_due(ended.at, ended.wait_ns) {
                 // User code runs in a waker, and never while a session is leased.
                 let watch = Arc::clone(&seat.watch);

@@ -178,7 +178,7 @@ fn badly_padded() -> [Vec<u8>; 4] {
 
 /// The ciphertext that this RSA key decrypts to these bytes.
 fn raise(key: &Key, encoded: &[u8]) -> Vec<u8> {
-    let public = rsa::RsaPublicKey::from_public_key_der(&key.public_key_der().unwrap()).unwrap();
+    let public = rsa::PublicKey::from_public_key_der(&key.public_key_der().unwrap()).unwrap();
     let message = rsa::BoxedUint::from_be_slice(encoded, 2048).unwrap();
     rsa::hazmat::rsa_encrypt(&public, &message).unwrap().to_be_bytes().into_vec()
 }
