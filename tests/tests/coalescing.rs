@@ -298,3 +298,28 @@ fn shared_calls_are_parts_of_an_operation_that_is_held() {
         assert_eq!(key.decrypt(AesEcb, cipher).wait().unwrap().as_ref(), message(i, 16));
     }
 }
+
+#[test]
+fn thousands_of_requests_are_merged_fully_within_three_turns_of_a_cold_start() {
+    const SESSIONS: u64 = 8;
+    let hsm = Hsm::new(1, "op_us=1000,cores=64");
+    let engine = hsm.builder().sessions(8).host_modes(["aes256"]).hang_limit(LONG).build().unwrap();
+    let (mac, aes) = (engine.key("hmac").unwrap(), engine.key("aes256").unwrap());
+    // All sessions are busy while the requests come, or the first of them would be served before the last is there.
+    hsm.sim.configure("hang=C_Sign:1+").unwrap();
+    let held: Vec<_> = (0..SESSIONS).map(|_| mac.sign(Hmac::SHA256, b"held").submit().unwrap()).collect();
+    assert!(hsm.sim.wait_hanging(8, LONG));
+    let before = calls(&hsm, "C_Encrypt") + calls(&hsm, "C_EncryptUpdate");
+    let submit = |number: u16| {
+        aes.encrypt(AesCtr::new(), number.to_be_bytes().repeat(8)).deadline_in(LONG).submit().unwrap()
+    };
+    let waiting: Vec<_> = (0..4_096).map(submit).collect();
+    hsm.sim.release_hangs();
+    let sealed: Vec<Vec<u8>> = waiting.into_iter().map(|one| one.wait().unwrap().into()).collect();
+    let made = calls(&hsm, "C_Encrypt") + calls(&hsm, "C_EncryptUpdate") - before;
+    assert!(made <= 3 * SESSIONS, "{made} calls");
+    held.into_iter().for_each(|one| drop(one.wait().unwrap()));
+    for (number, plain) in (0..4_096_u16).zip(aes.decrypt_many(AesCtr::new(), &sealed).wait()) {
+        assert_eq!(plain.unwrap().as_bytes(), number.to_be_bytes().repeat(8));
+    }
+}
