@@ -237,8 +237,10 @@ impl<M, T, P> Builder<M, T, P> {
     /// Whether requests that wait for the same key share PKCS#11 calls where their mode allows it: ECB always, CTR and
     /// CBC for keys with [`Key::with_host_modes`](crate::Key::with_host_modes). Default: yes.
     ///
-    /// Answers are the same either way. Without it every request is a call of its own, as some audits demand of a
-    /// token's own log.
+    /// Answers are the same either way: a token first shows it, once for each type and length of key, on a session key that
+    /// is thrown away. Where it does not, or makes no such key, requests run one by one
+    /// ([`MergeSnapshot::unproven`](crate::MergeSnapshot::unproven)). Without it every request is a call of its own, as
+    /// some audits demand of a token's own log.
     #[must_use]
     pub const fn coalescing(mut self, on: bool) -> Self {
         self.settings.coalescing = on;

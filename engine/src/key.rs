@@ -44,6 +44,9 @@ impl Key {
     /// be made than from CTR and CBC themselves. But the mode is then this process's work: not for where only a
     /// validated module may encrypt.
     ///
+    /// A mode that the token has not shown to be the same either way is left to it
+    /// ([`Builder::coalescing`](crate::Builder::coalescing)).
+    ///
     /// # Errors
     /// `KeyMismatch` if it is no key of AES or triple DES; `NotPermitted` if it may not be used by the ECB mechanism.
     pub fn with_host_modes(self) -> Result<Self> {

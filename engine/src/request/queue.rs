@@ -18,8 +18,7 @@ use crate::schedule::cost::PLANS;
 use crate::schedule::node::{Node, Payload, expired};
 use crate::schedule::waiters::Wants;
 use crate::token::facts::KeyKind;
-use crate::token::merge::Merge;
-use crate::token::task::{Call, Task};
+use crate::token::task::Task;
 
 /// What remains to be done with the answer.
 pub(crate) struct Finish<O: Operation> {
@@ -134,16 +133,8 @@ impl<'a, O: Operation> Request<'a, O> {
         let output_len = self.output_len();
         let handles = self.key.map(|version| Arc::clone(&version.handles));
         let plan = plan(self.ask.kind().index(), self.key_kind());
-        let merge = self.merge(call, mask);
+        let merge = self.key.and_then(|version| version.merge(call, mask));
         Ok(Task { call: call.clone(), handles, output_len, plan, merge })
-    }
-}
-
-impl<O: Operation> Request<'_, O> {
-    /// How the request can be merged with others on any of these tokens.
-    fn merge(&self, call: &Call, mask: u64) -> Option<Merge> {
-        let version = self.key.filter(|_| self.shared.coalescing)?;
-        version.merge(call, mask)
     }
 }
 
