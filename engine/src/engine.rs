@@ -56,6 +56,7 @@ pub(crate) struct Shared {
     /// Of requests that name none, in nanoseconds; [`NO_DEADLINE`] for none. May change.
     pub(crate) deadline_ns: AtomicU64,
     pub(crate) rsa_pkcs1_decryption: bool,
+    pub(crate) validated_only: bool,
     copies: Copies,
     pub(crate) random_pool: Option<Arc<RandomPool>>,
     pub(crate) catalogues: Vec<RwLock<Catalogue>>,
@@ -75,6 +76,7 @@ const WRITTEN_OFF_PER_TOKEN: usize = 4;
 
 impl Engine {
     pub(crate) fn start(module: &Path, names: &[String], pin: PinSource, settings: Settings) -> Result<Self> {
+        settings.check()?;
         settings.pin_keep.check(&pin)?;
         let library = Library::load(module, settings.init_args.as_deref())?;
         let slots = find_tokens(&library, names)?;
@@ -110,6 +112,7 @@ impl Engine {
             tokens,
             deadline_ns: AtomicU64::new(deadline_ns(settings.deadline)),
             rsa_pkcs1_decryption: settings.rsa_pkcs1_decryption,
+            validated_only: settings.validated_only,
             copies: settings.copies,
             random_pool,
             catalogues,

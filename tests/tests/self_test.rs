@@ -1,11 +1,14 @@
-//! Requests share calls only where the module has shown, on a key that is thrown away, that it answers them rightly.
+//! Requests share calls only where the module has shown, on a key that is thrown away, that it answers them rightly,
+//! and where the host may do the mode.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails its test")]
 
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use cryptoki::context::Pkcs11;
 use cryptoki::object::Attribute;
-use hsmux::{AesCbc, AesCtr, AesEcb, Cipher, Copies, Engine, Key, KeySpec, TripleDesCbc, TripleDesEcb};
+use hsmux::{
+    AesCbc, AesCtr, AesEcb, Cipher, Copies, Engine, ErrorKind, Key, KeySpec, TripleDesCbc, TripleDesEcb,
+};
 use hsmux_tests::Hsm;
 
 /// Of one session, so that requests wait for each other.
@@ -157,4 +160,20 @@ fn where_sharing_is_turned_off_nothing_is_tested() {
     let engine = hsm.builder().sessions(1).coalescing(false).build().unwrap();
     assert!(!shares(&engine, &engine.key("aes256").unwrap(), AesEcb, 16));
     assert_eq!(hsm.sim.calls_of("C_GenerateKey"), 0);
+}
+
+#[test]
+fn where_only_the_module_may_encipher_no_mode_is_done_on_the_host_and_ecb_is_still_shared() {
+    let hsm = Hsm::new(1, "");
+    let builder = || hsm.builder().sessions(1).validated_only(true);
+    let error = builder().host_modes(["aes256"]).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(error.to_string().contains("`validated_only` leaves no key to `host_modes`"), "{error}");
+    let engine = builder().build().unwrap();
+    let key = engine.key("aes256").unwrap();
+    let error = key.clone().with_host_modes().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotPermitted);
+    assert!(error.to_string().contains("built with `validated_only`"), "{error}");
+    assert!(!shares(&engine, &key, AesCtr::new(), 16) && !shares(&engine, &key, AesCbc::new(), 5));
+    assert!(shares(&engine, &key, AesEcb, 16));
 }
