@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::keys::copies::Copies;
 use crate::operate::Tier;
 use crate::pin::{PinKeep, PinSource};
@@ -50,6 +50,7 @@ pub(crate) struct Settings {
     pub(crate) holding: bool,
     pub(crate) copies: Copies,
     pub(crate) host_modes: Vec<String>,
+    pub(crate) validated_only: bool,
     pub(crate) random_pool: bool,
     pub(crate) message_api: bool,
     pub(crate) tiers: Vec<(String, Tier)>,
@@ -76,6 +77,7 @@ impl Engine {
             holding: true,
             copies: Copies::Auto,
             host_modes: Vec::new(),
+            validated_only: false,
             random_pool: true,
             message_api: true,
             tiers: Vec::new(),
@@ -237,8 +239,10 @@ impl<M, T, P> Builder<M, T, P> {
     /// Whether requests that wait for the same key share PKCS#11 calls where their mode allows it: ECB always, CTR and
     /// CBC for keys with [`Key::with_host_modes`](crate::Key::with_host_modes). Default: yes.
     ///
-    /// Answers are the same either way. Without it every request is a call of its own, as some audits demand of a
-    /// token's own log.
+    /// Answers are the same either way: a token first shows it, once for each type and length of key, on a session key that
+    /// is thrown away. Where it does not, or makes no such key, requests run one by one
+    /// ([`MergeSnapshot::unproven`](crate::MergeSnapshot::unproven)). Without it every request is a call of its own, as
+    /// some audits demand of a token's own log.
     #[must_use]
     pub const fn coalescing(mut self, on: bool) -> Self {
         self.settings.coalescing = on;
@@ -263,10 +267,27 @@ impl<M, T, P> Builder<M, T, P> {
     }
 
     /// Keys that the host may do CTR and CBC for: each named as for [`Engine::key`](crate::Engine::key), and treated as
-    /// by [`Key::with_host_modes`](crate::Key::with_host_modes). Default: none.
+    /// by [`Key::with_host_modes`](crate::Key::with_host_modes). Default: none; not with [`Builder::validated_only`].
     #[must_use]
     pub fn host_modes<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.settings.host_modes.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Whether only the module enciphers and deciphers with secret keys, as where only a validated module may. Default:
+    /// no.
+    ///
+    /// [`Key::with_host_modes`](crate::Key::with_host_modes) is refused then, and [`Builder::host_modes`] fails the
+    /// build: CTR and CBC run whole on the token, each request by a call of its own, which costs what host modes gain.
+    /// ECB goes on sharing calls, for the token does all of it.
+    ///
+    /// It does not bear on the rest of what the host does, which uses no secret key: hashing and padding, padding that is taken
+    /// off what RSA has decrypted, public keys (verification, encryption with RSA), comparing MACs, joining the two
+    /// steps of a [`RetailMac`](crate::RetailMac), random IVs. A digest that was made elsewhere is signed by
+    /// [`Key::sign_digest`](crate::Key::sign_digest).
+    #[must_use]
+    pub const fn validated_only(mut self, only: bool) -> Self {
+        self.settings.validated_only = only;
         self
     }
 
@@ -308,6 +329,19 @@ impl<M, T, P> Builder<M, T, P> {
         self
     }
 }
+
+impl Settings {
+    /// # Errors
+    /// `Configuration`, if settings contradict each other.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.validated_only && !self.host_modes.is_empty() {
+            return Err(Error::operator(ErrorKind::Configuration, VALIDATED_WITH_HOST_MODES));
+        }
+        Ok(())
+    }
+}
+
+pub(crate) const VALIDATED_WITH_HOST_MODES: &str = "`validated_only` leaves no key to `host_modes`";
 
 impl Builder<PathBuf, Vec<String>, PinSource> {
     /// Loads the module, logs in to every token, opens the sessions and lists the keys.

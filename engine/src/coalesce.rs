@@ -26,6 +26,14 @@ pub(crate) enum Mode {
     CbcDecrypt,
 }
 
+/// Modes that are proven together: there and back, and CTR whatever part of its blocks counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    Ecb,
+    Ctr,
+    Cbc,
+}
+
 /// One request: its message, and room for as many bytes.
 pub(crate) struct Message<'a> {
     /// A block; empty for ECB.
@@ -56,6 +64,14 @@ impl Mode {
         match self {
             Self::EcbEncrypt | Self::Ctr { .. } | Self::CbcEncrypt => true,
             Self::EcbDecrypt | Self::CbcDecrypt => false,
+        }
+    }
+
+    pub(crate) const fn family(self) -> Family {
+        match self {
+            Self::EcbEncrypt | Self::EcbDecrypt => Family::Ecb,
+            Self::Ctr { .. } => Family::Ctr,
+            Self::CbcEncrypt | Self::CbcDecrypt => Family::Cbc,
         }
     }
 
@@ -109,6 +125,11 @@ pub(crate) fn serve<E>(
         done?;
     }
     Ok(())
+}
+
+impl Family {
+    /// In the order of their declaration.
+    pub(crate) const ALL: [Self; 3] = [Self::Ecb, Self::Ctr, Self::Cbc];
 }
 
 impl Blocks {

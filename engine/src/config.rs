@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::builder::Builder;
+use crate::builder::{Builder, VALIDATED_WITH_HOST_MODES};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::copies::Copies;
@@ -79,6 +79,7 @@ pub struct Config {
     copies: KeyCopies,
     #[serde(default)]
     host_modes: Vec<String>,
+    validated_only: Option<Spanned<bool>>,
     #[serde(default = "yes")]
     random_pool: bool,
     #[serde(default = "yes")]
@@ -157,6 +158,7 @@ impl Config {
                 KeyCopies::Required => Copies::Required,
             })
             .host_modes(&self.host_modes)
+            .validated_only(self.validated_only())
             .random_pool(self.random_pool)
             .message_api(self.message_api);
         for token in self.tokens() {
@@ -225,6 +227,7 @@ impl Config {
             ("copies", self.copies != other.copies),
             ("holding", self.holding != other.holding),
             ("host_modes", self.host_modes != other.host_modes),
+            ("validated_only", self.validated_only() != other.validated_only()),
             ("random_pool", self.random_pool != other.random_pool),
             ("message_api", self.message_api != other.message_api),
             ("token", self.token_names().collect::<HashSet<_>>() != other.token_names().collect()),
@@ -238,6 +241,10 @@ impl Config {
             toml::from_str(text).map_err(|error| located(text, error.span(), error.message()))?;
         let keep = config.pin_keep.as_ref().map(Spanned::span);
         config.pin_keep().check(config.pin()).map_err(|error| located(text, keep, error.why()))?;
+        if config.validated_only() && !config.host_modes.is_empty() {
+            let only = config.validated_only.as_ref().map(Spanned::span);
+            return Err(located(text, only, VALIDATED_WITH_HOST_MODES));
+        }
         let mut names = HashSet::new();
         for token in &config.token {
             if let Err(error) = TokenName::parse(&token.get_ref().name) {
@@ -269,6 +276,10 @@ impl Config {
             None | Some(Keep::Memory) => PinKeep::Memory,
             Some(Keep::Reread) => PinKeep::Reread,
         }
+    }
+
+    fn validated_only(&self) -> bool {
+        self.validated_only.as_ref().is_some_and(|only| *only.get_ref())
     }
 
     fn requests_max(&self) -> usize {

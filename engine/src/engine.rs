@@ -56,7 +56,7 @@ pub(crate) struct Shared {
     /// Of requests that name none, in nanoseconds; [`NO_DEADLINE`] for none. May change.
     pub(crate) deadline_ns: AtomicU64,
     pub(crate) rsa_pkcs1_decryption: bool,
-    pub(crate) coalescing: bool,
+    pub(crate) validated_only: bool,
     copies: Copies,
     pub(crate) random_pool: Option<Arc<RandomPool>>,
     pub(crate) catalogues: Vec<RwLock<Catalogue>>,
@@ -76,6 +76,7 @@ const WRITTEN_OFF_PER_TOKEN: usize = 4;
 
 impl Engine {
     pub(crate) fn start(module: &Path, names: &[String], pin: PinSource, settings: Settings) -> Result<Self> {
+        settings.check()?;
         settings.pin_keep.check(&pin)?;
         let library = Library::load(module, settings.init_args.as_deref())?;
         let slots = find_tokens(&library, names)?;
@@ -111,7 +112,7 @@ impl Engine {
             tokens,
             deadline_ns: AtomicU64::new(deadline_ns(settings.deadline)),
             rsa_pkcs1_decryption: settings.rsa_pkcs1_decryption,
-            coalescing: settings.coalescing,
+            validated_only: settings.validated_only,
             copies: settings.copies,
             random_pool,
             catalogues,
@@ -139,8 +140,9 @@ impl Engine {
     /// `Configuration` for a URI that asks for another module, or has attributes that nobody here understands.
     ///
     /// # Blocking
-    /// Asks the tokens once to prove that they hold the same key; and for as long as they take to list their keys
-    /// again, at most a minute each.
+    /// Asks the tokens once to prove that they hold the same key and, for the first key of a block cipher of its type and
+    /// length, to show that requests may share calls, by some twenty small operations; and for as long as they take to
+    /// list their keys again, at most a minute each.
     pub fn key<'n>(&self, name: impl Into<KeyName<'n>>) -> Result<Key> {
         check_not_forked()?;
         let (name, shared) = (name.into(), &self.shared);

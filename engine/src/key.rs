@@ -45,11 +45,19 @@ impl Key {
     ///
     /// What leaves the token is the cipher's output on counter blocks and on ciphertexts, from which nothing else can
     /// be made than from CTR and CBC themselves. But the mode is then this process's work: not for where only a
-    /// validated module may encrypt.
+    /// validated module may encrypt ([`Builder::validated_only`](crate::Builder::validated_only)).
+    ///
+    /// A mode that the token has not shown to be the same either way is left to it
+    /// ([`Builder::coalescing`](crate::Builder::coalescing)).
     ///
     /// # Errors
-    /// `KeyMismatch` if it is no key of AES or triple DES; `NotPermitted` if it may not be used by the ECB mechanism.
+    /// `KeyMismatch` if it is no key of AES or triple DES; `NotPermitted` if it may not be used by the ECB mechanism, or
+    /// if only the module may do modes.
     pub fn with_host_modes(self) -> Result<Self> {
+        if self.shared.validated_only {
+            let text = "the engine is built with `validated_only`: no mode may be done on the host";
+            return Err(Error::refused(ErrorKind::NotPermitted, text));
+        }
         self.version.allow_host_modes()?;
         Ok(self)
     }

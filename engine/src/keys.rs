@@ -7,10 +7,12 @@ pub(crate) mod generate;
 mod identity;
 pub(crate) mod known;
 pub(crate) mod name;
+mod self_test;
 pub(crate) mod wrap;
 
 use std::sync::Arc;
 
+use crate::coalesce::Family;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::catalogue::{Catalogue, Listed};
 use crate::keys::copies::Copies;
@@ -37,6 +39,9 @@ pub(crate) struct KeyVersion {
     /// The tokens on which the key was proven to be the same and that offer a mechanism, by
     /// [`Usage`] and [`Mechanism::index`]: bit i is token i. Worked out once, because every request asks.
     eligible: [[u64; Mechanism::COUNT]; Usage::ALL.len()],
+    /// The tokens on which requests may share calls, because the self-test has shown that they are answered as by
+    /// themselves, by [`Family`]: bit i is token i.
+    merging: [u64; Family::ALL.len()],
     /// Whether the host may do the modes of its ciphers around single blocks.
     host_modes: AtomicBool,
 }
@@ -80,13 +85,10 @@ impl KeyVersion {
 
     /// Lets the host do modes around single blocks.
     pub(crate) fn allow_host_modes(&self) -> Result<()> {
-        let ecb = match self.facts.kind {
-            KeyKind::Aes { .. } => Mechanism::AesEcb,
-            KeyKind::TripleDes { .. } => Mechanism::TripleDesEcb,
-            _ => return Err(Error::refused(ErrorKind::KeyMismatch, "it is no key of a block cipher")),
-        };
-        let usable = self.facts.encrypt || self.facts.decrypt;
-        if !usable || !allows(&self.facts, &ecb) {
+        if ecb(self.facts.kind).is_none() {
+            return Err(Error::refused(ErrorKind::KeyMismatch, "it is no key of a block cipher"));
+        }
+        if !may_use_ecb(&self.facts) {
             let text = "the key may not be used by ECB, which modes on the host are made of";
             return Err(Error::refused(ErrorKind::NotPermitted, text));
         }
@@ -101,16 +103,20 @@ impl KeyVersion {
             Direction::Encrypt => (Usage::Encrypt, self.facts.encrypt),
             Direction::Decrypt => (Usage::Decrypt, self.facts.decrypt),
         };
-        let tokens = self.eligible[usage as usize][merge.ecb().index()?];
+        let offering = self.eligible[usage as usize][merge.ecb().index()?];
+        let tokens = offering & self.merging[merge.family() as usize];
         (permitted && mask & !tokens == 0).then_some(merge)
     }
 
+    /// Blocks for the self-test of coalescing, if this is the first key of its kind.
     fn new(facts: KeyFacts, handles: Handles, proven: u64, tokens: &[Arc<Token>]) -> Self {
         let eligible = Usage::ALL.map(|usage| {
             std::array::from_fn(|index| offering(proven, tokens, |token| token.has(index, usage)))
         });
+        let merging = self_test::passed_by(&facts, proven, tokens);
         Self {
             number: next_number(),
+            merging,
             facts,
             handles: Arc::new(handles),
             proven,
@@ -118,6 +124,19 @@ impl KeyVersion {
             host_modes: AtomicBool::new(false),
         }
     }
+}
+
+/// The mechanism of single blocks, of a key of a block cipher.
+const fn ecb(kind: KeyKind) -> Option<Mechanism> {
+    match kind {
+        KeyKind::Aes { .. } => Some(Mechanism::AesEcb),
+        KeyKind::TripleDes { .. } => Some(Mechanism::TripleDesEcb),
+        _ => None,
+    }
+}
+
+fn may_use_ecb(facts: &KeyFacts) -> bool {
+    (facts.encrypt || facts.decrypt) && ecb(facts.kind).is_some_and(|ecb| allows(facts, &ecb))
 }
 
 /// Those tokens of a mask that offer something.

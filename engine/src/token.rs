@@ -9,6 +9,7 @@ pub(crate) mod merge;
 pub(crate) mod message;
 pub(crate) mod name;
 pub(crate) mod object;
+pub(crate) mod proofs;
 pub(crate) mod service;
 pub(crate) mod session;
 pub(crate) mod task;
@@ -28,6 +29,7 @@ use crate::token::gate::{Gate, Pass};
 use crate::token::hold::Holds;
 use crate::token::mechanism::{Mechanism, Usage};
 use crate::token::message::Messages;
+use crate::token::proofs::Proofs;
 use crate::token::service::{Held, Service};
 use crate::token::session::Session;
 
@@ -49,6 +51,7 @@ pub(crate) struct Token {
     counts: Arc<Mutex<Counts>>,
     pub(crate) holds: Arc<Holds>,
     pub(crate) copies: Arc<Copies>,
+    pub(crate) proofs: Arc<Proofs>,
     gate: Arc<Gate>,
 }
 
@@ -66,6 +69,8 @@ pub(crate) struct Standing<'a> {
 pub(crate) struct Terms {
     /// To send a PIN although a wrong one could lock the token.
     pub(crate) consent: bool,
+    /// Whether requests share calls.
+    pub(crate) coalescing: bool,
     /// Whether sessions hold operations open.
     pub(crate) holding: bool,
     /// Whether they use messages of PKCS#11 3.x.
@@ -162,6 +167,7 @@ impl Token {
                 counts,
                 holds,
                 copies: Arc::default(),
+                proofs: Arc::new(Proofs::new(terms.coalescing)),
                 gate,
             },
             pass,

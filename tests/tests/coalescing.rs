@@ -199,6 +199,21 @@ fn encrypt_inline(key: &Key, count: u8) -> Vec<Vec<u8>> {
     (0..count).map(|i| key.encrypt(AesEcb, message(i, 16)).deadline(None).wait().unwrap().into()).collect()
 }
 
+/// Calls so far of functions that encrypt: the beginning of an operation, a whole one, a part of one.
+fn encryptions(hsm: &Hsm) -> [u64; 3] {
+    ["C_EncryptInit", "C_Encrypt", "C_EncryptUpdate"].map(|function| calls(hsm, function))
+}
+
+/// Parts of operations so far.
+fn parts(hsm: &Hsm) -> u64 {
+    calls(hsm, "C_EncryptUpdate") + calls(hsm, "C_DecryptUpdate")
+}
+
+/// How many more there are of each.
+fn since<const N: usize>(now: [u64; N], before: [u64; N]) -> [u64; N] {
+    std::array::from_fn(|i| now[i] - before[i])
+}
+
 /// Operations of encryption that are open: begun, and neither run whole nor ended.
 fn open(hsm: &Hsm) -> u64 {
     calls(hsm, "C_EncryptInit") - calls(hsm, "C_Encrypt") - calls(hsm, "C_EncryptFinal")
@@ -209,17 +224,21 @@ fn an_operation_stays_open_from_the_second_of_a_kind_on_and_ends_before_another(
     let hsm = hsm("");
     let engine = hsm.builder().sessions(1).build().unwrap();
     let key = engine.key("aes256").unwrap();
+    let functions = ["C_DecryptInit", "C_Decrypt", "C_DecryptFinal"];
+    let decryptions = || functions.map(|function| calls(&hsm, function));
+    let before = (encryptions(&hsm), decryptions());
     let encrypted = encrypt_inline(&key, 100);
     // On a machine that stalls for a second, one has ended in between and the next has been begun.
-    assert_eq!(calls(&hsm, "C_Encrypt") + calls(&hsm, "C_EncryptUpdate"), 100);
-    assert!(calls(&hsm, "C_EncryptInit") < 10, "{} for 100 blocks", calls(&hsm, "C_EncryptInit"));
+    let [begun, whole, in_parts] = since(encryptions(&hsm), before.0);
+    assert_eq!(whole + in_parts, 100);
+    assert!(begun < 10, "{begun} for 100 blocks");
     for (i, cipher) in (0..).zip(encrypted) {
         assert_eq!(key.decrypt(AesEcb, cipher).deadline(None).wait().unwrap().as_ref(), message(i, 16));
     }
     assert_eq!(open(&hsm), 0);
     engine.key("hmac").unwrap().sign(Hmac::SHA256, b"another").deadline(None).wait().unwrap();
-    let begun = calls(&hsm, "C_DecryptInit") - calls(&hsm, "C_Decrypt");
-    assert!(begun > 0 && begun == calls(&hsm, "C_DecryptFinal"));
+    let [begun, whole, ended] = since(decryptions(), before.1);
+    assert!(begun > whole && begun - whole == ended);
     hsm.assert_sound();
 }
 
@@ -227,8 +246,10 @@ fn an_operation_stays_open_from_the_second_of_a_kind_on_and_ends_before_another(
 fn one_that_takes_turns_with_another_is_not_held() {
     let hsm = hsm("");
     let engine = hsm.builder().sessions(1).build().unwrap();
-    inline(&engine.key("aes256").unwrap(), 10);
-    assert_eq!(calls(&hsm, "C_EncryptUpdate") + calls(&hsm, "C_DecryptUpdate"), 0);
+    let key = engine.key("aes256").unwrap();
+    let before = parts(&hsm);
+    inline(&key, 10);
+    assert_eq!(parts(&hsm), before);
 }
 
 #[test]
@@ -236,9 +257,10 @@ fn a_held_operation_ends_before_its_key_is_destroyed_and_is_not_gone_on_with() {
     let hsm = hsm("");
     let engine = hsm.builder().sessions(1).build().unwrap();
     let key = engine.generate_key("short-lived", KeySpec::Aes(32)).unwrap();
+    let before = parts(&hsm);
     encrypt_inline(&key, 5);
-    let parts = calls(&hsm, "C_EncryptUpdate");
-    assert!(parts > 0);
+    let held = parts(&hsm);
+    assert!(held > before);
     hsm.sim.configure("hang=C_DestroyObject:1").unwrap();
     std::thread::scope(|scope| {
         let destroying = scope.spawn(|| engine.destroy_key("short-lived"));
@@ -248,15 +270,17 @@ fn a_held_operation_ends_before_its_key_is_destroyed_and_is_not_gone_on_with() {
         destroying.join().unwrap().unwrap();
     });
     key.encrypt(AesEcb, message(0, 16)).deadline(None).wait().unwrap_err();
-    assert_eq!(calls(&hsm, "C_EncryptUpdate"), parts);
+    assert_eq!(parts(&hsm), held);
 }
 
 #[test]
 fn an_operation_that_nobody_goes_on_with_ends_by_itself() {
     let hsm = hsm("");
     let engine = hsm.builder().sessions(1).build().unwrap();
-    encrypt_inline(&engine.key("aes256").unwrap(), 3);
-    assert!(calls(&hsm, "C_EncryptUpdate") > 0);
+    let key = engine.key("aes256").unwrap();
+    let before = parts(&hsm);
+    encrypt_inline(&key, 3);
+    assert!(parts(&hsm) > before);
     eventually("the operation ends", || open(&hsm) == 0);
     encrypt_inline(&engine.key("aes256").unwrap(), 3);
     hsm.assert_sound();
@@ -267,16 +291,17 @@ fn nothing_is_held_where_that_is_turned_off_nor_with_a_module_that_keeps_blocks_
     let plain = hsm("");
     let engine = plain.builder().sessions(1).holding(false).build().unwrap();
     encrypt_inline(&engine.key("aes256").unwrap(), 10);
-    assert_eq!(calls(&plain, "C_EncryptUpdate"), 0);
+    assert_eq!(parts(&plain), 0);
 
     let back = hsm(",holds_back=1");
     let engine = back.builder().sessions(1).build().unwrap();
     let key = engine.key("aes256").unwrap();
+    let before = parts(&back);
     for (i, cipher) in (0..).zip(encrypt_inline(&key, 10)) {
         assert_eq!(key.decrypt(AesEcb, cipher).deadline(None).wait().unwrap().as_ref(), message(i, 16));
     }
     // Tried once, and never again.
-    assert_eq!(calls(&back, "C_EncryptUpdate") + calls(&back, "C_DecryptUpdate"), 1);
+    assert_eq!(parts(&back) - before, 1);
 }
 
 #[test]
@@ -284,15 +309,14 @@ fn shared_calls_are_parts_of_an_operation_that_is_held() {
     let hsm = hsm("");
     let engine = hsm.builder().sessions(1).build().unwrap();
     let key = engine.key("aes256").unwrap();
-    let before = ["C_EncryptInit", "C_Encrypt", "C_EncryptUpdate"].map(|function| calls(&hsm, function));
-    assert_eq!(before, [0; 3]);
+    let before = encryptions(&hsm);
     let encrypted: Vec<Vec<u8>> = key
         .encrypt_many(AesEcb, (0..200).map(|i| message(i, 16)))
         .wait()
         .into_iter()
         .map(|one| one.unwrap().into())
         .collect();
-    let encrypt = ["C_EncryptInit", "C_Encrypt", "C_EncryptUpdate"].map(|function| calls(&hsm, function));
+    let encrypt = since(encryptions(&hsm), before);
     assert!(encrypt.iter().sum::<u64>() < 40, "{encrypt:?} for 200 messages");
     for (i, cipher) in (0..).zip(encrypted) {
         assert_eq!(key.decrypt(AesEcb, cipher).wait().unwrap().as_ref(), message(i, 16));

@@ -96,11 +96,12 @@ fn keys_of_another_engine_are_refused_before_any_call() {
     };
     let (ours, theirs) = (build("sim-0"), build("sim-1"));
     let first = theirs.key("first").unwrap();
+    let (mac, kek, aes) =
+        (ours.key("asked").unwrap(), ours.key("kek").unwrap(), theirs.key("aes256").unwrap());
     let calls = hsm.calls();
-    let mac = ours.key("asked").unwrap();
     let mac = mac.sign(RetailMac::new(&first, MacPadding::Method2).unwrap(), vec![7; 20]).wait().unwrap_err();
     assert_eq!(mac.kind(), ErrorKind::InvalidInput);
-    let wrapped = ours.key("kek").unwrap().wrap(KeyWrap::AesKw, &theirs.key("aes256").unwrap()).unwrap_err();
+    let wrapped = kek.wrap(KeyWrap::AesKw, &aes).unwrap_err();
     assert_eq!(wrapped.kind(), ErrorKind::InvalidInput);
     assert_eq!(hsm.calls(), calls);
 }

@@ -185,8 +185,9 @@ fn a_failure_is_named_whoever_found_it() {
 
 #[test]
 fn what_is_given_up_refused_or_late_says_so() {
-    let spans = heard("hang=C_Encrypt:1", |hsm, engine| {
+    let spans = heard("", |hsm, engine| {
         let aes = engine.key("aes256").unwrap();
+        hsm.sim.configure("hang=C_Encrypt:1").unwrap();
         let request = |id: &str| aes.encrypt(AesEcb, vec![1; 16]).request_id(id);
         let running = request("running").submit().unwrap();
         assert!(hsm.sim.wait_hanging(1, LONG));

@@ -79,6 +79,7 @@ impl Started {
         let library = self.libraries.last().ok_or_else(|| Error::internal("an engine without a module"))?;
         let terms = Terms {
             consent: settings.pin_despite_warning,
+            coalescing: settings.coalescing,
             holding: settings.holding,
             messages: settings.message_api,
         };

@@ -78,6 +78,24 @@ pub(crate) fn generate(session: &mut Session, name: &str, spec: KeySpec) -> Resu
     }
 }
 
+/// Generates a key of a block cipher in the session, for whoever destroys it soon.
+///
+/// # Errors
+/// `KeyMismatch`, if it is none; what the token answers.
+pub(crate) fn generate_throw_away(session: &mut Session, kind: KeyKind) -> Result<ObjectHandle> {
+    let (mechanism, len) = match kind {
+        KeyKind::Aes { len } => (sys::CKM_AES_KEY_GEN, Some(len)),
+        KeyKind::TripleDes { len: 16 } => (sys::CKM_DES2_KEY_GEN, None),
+        KeyKind::TripleDes { .. } => (sys::CKM_DES3_KEY_GEN, None),
+        _ => return Err(Error::refused(ErrorKind::KeyMismatch, "it is no key of a block cipher")),
+    };
+    let mut template = vec![Attribute::Token(false), Attribute::Label(SESSION_LABEL.to_vec())];
+    template.extend(guarded());
+    template.extend(KeySpec::TripleDes.uses());
+    template.extend(len.map(|len| Attribute::ValueLen(u64::from(len).into())));
+    Ok(session.generate_key(&Mechanism::Plain(mechanism), &template)?)
+}
+
 impl KeySpec {
     /// The uses of the private or secret key: each is said, because a token fills in what is not (SoftHSM2 2.6.1 with
     /// true), and a key that wraps and decrypts gives away what it has wrapped.

@@ -196,11 +196,14 @@ fn sessions(f: &mut Formatter<'_>, snapshot: &Snapshot) -> fmt::Result {
 /// A family with one sample a token: name, help, value.
 pub(crate) type TokenFamily = (&'static str, &'static str, fn(&TokenSnapshot) -> u64);
 
-pub(crate) const TOKEN_GAUGES: [TokenFamily; 2] = [
+pub(crate) const TOKEN_GAUGES: [TokenFamily; 3] = [
     ("hsmux_token_drained", "1 while the operator has taken the token out of service, else 0.", |token| {
         token.drained.into()
     }),
     ("hsmux_key_copies", "Keys that have a warm copy in the token's memory.", |token| token.copies as u64),
+    ("hsmux_merge_unproven", "Kinds of keys whose requests share no calls: a self-test failed.", |token| {
+        token.merges.unproven as u64
+    }),
 ];
 
 pub(crate) const TOKEN_COUNTERS: [TokenFamily; 3] = [

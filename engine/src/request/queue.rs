@@ -17,8 +17,7 @@ use crate::schedule::cost::PLANS;
 use crate::schedule::node::{Asked, Node, expired};
 use crate::schedule::waiters::Wants;
 use crate::token::facts::KeyKind;
-use crate::token::merge::Merge;
-use crate::token::task::{Call, Task};
+use crate::token::task::Task;
 
 /// A request that has room but is in no lane yet.
 pub(super) struct Ready<O: Operation> {
@@ -128,21 +127,19 @@ impl<'a, O: Operation> Request<'a, O> {
         let output_len = self.output_len();
         let handles = self.key.map(|version| Arc::clone(&version.handles));
         let plan = plan(self.ask.kind().index(), self.key_kind());
-        let merge = self.merge(call, mask);
+        let merge = self.key.and_then(|version| version.merge(call, mask));
         Ok(Task { handles, output_len, plan, merge })
     }
-}
 
-impl<'a, O: Operation> Request<'a, O> {
+    /// Whether it may share calls with its like, on every token that may run it.
+    pub(super) fn merges(&self) -> bool {
+        let merge = |call| self.key?.merge(call, self.mask());
+        self.ask.call().and_then(merge).is_some()
+    }
+
     /// Whether the request waits for the room that it was refused.
     pub(super) fn waits(&self, error: &Error) -> bool {
         self.waits_for_room && error.kind() == ErrorKind::Overloaded
-    }
-
-    /// How the request can be merged with others on any of these tokens.
-    fn merge(&self, call: &Call, mask: u64) -> Option<Merge> {
-        let version = self.key.filter(|_| self.shared.coalescing)?;
-        version.merge(call, mask)
     }
 }
 

@@ -22,10 +22,11 @@ const CHUNK_REQUESTS: usize = 1_024;
 type Parts = Vec<Result<usize>>;
 
 impl<'a, O: Operation> Many<'a, O> {
-    /// Whether the requests are of single blocks by the token's own mechanism, and nobody traces them one by one.
+    /// Whether the requests are of single blocks by the token's own mechanism, share calls on every token that may run
+    /// them, and are not traced one by one.
     pub(super) fn goes_together(&self) -> bool {
         let ecb = self.like.ask.mechanism().is_some_and(|mechanism| mechanism.is_ecb());
-        self.items.len() > 1 && ecb && self.like.shared.coalescing && !trace::may_be_wanted()
+        self.items.len() > 1 && ecb && self.like.merges() && !trace::may_be_wanted()
     }
 
     /// In chunks. One that fails runs again request by request, so that each has its own outcome: a block may be

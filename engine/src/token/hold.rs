@@ -86,6 +86,11 @@ impl Holds {
         Arc::new(Self { on, changes: zero(), open: zero() })
     }
 
+    /// Whether operations are held open.
+    pub(crate) const fn are_wanted(&self) -> bool {
+        self.on
+    }
+
     /// A key changes: what is held now is not used any more.
     pub(crate) fn key_changes(&self) {
         self.changes.fetch_add(1, Ordering::SeqCst);

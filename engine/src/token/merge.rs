@@ -1,6 +1,6 @@
 //! Several requests of one key by fewer calls than they are.
 
-use crate::coalesce::{self, Message, Mode};
+use crate::coalesce::{self, Family, Message, Mode};
 use crate::error::{Error, ErrorKind, Outcome, Retry};
 use crate::pkcs11::Direction;
 use crate::token::hold::{Ecb, When};
@@ -47,6 +47,11 @@ impl Merge {
     /// What the token does for it.
     pub(crate) const fn direction(self) -> Direction {
         if self.mode.enciphers() { Direction::Encrypt } else { Direction::Decrypt }
+    }
+
+    /// What must have been shown of a token before it may do this.
+    pub(crate) const fn family(self) -> Family {
+        self.mode.family()
     }
 
     /// The mechanism that the token runs for it.

@@ -18,6 +18,7 @@ pub(crate) struct Config {
     pub(crate) input_max: u64,
     pub(crate) interface_3: bool,
     pub(crate) messages: Messages,
+    pub(crate) wrong: Vec<Wrong>,
     pub(crate) seed: u64,
     pub(crate) keys: Vec<ExtraKey>,
     pub(crate) hidden: Vec<Hidden>,
@@ -40,6 +41,21 @@ pub(crate) enum Messages {
     Missing,
     Right,
     Wrong,
+}
+
+/// What comes out wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// Every block of ECB but the first of a call.
+    Ecb,
+    /// The same in decryption only.
+    EcbDecrypt,
+    /// The same in parts of an operation only.
+    EcbParts,
+    /// CBC: it runs under another IV than its own.
+    Cbc,
+    /// CTR: likewise.
+    Ctr,
 }
 
 /// A call that does not return.
@@ -94,6 +110,7 @@ impl Default for Config {
             input_max: 0,
             interface_3: true,
             messages: Messages::Right,
+            wrong: Vec::new(),
             seed: 0,
             keys: Vec::new(),
             hidden: Vec::new(),
@@ -131,6 +148,11 @@ impl Config {
             "input_max" => self.input_max = number(key, value, u64::MAX)?,
             "holds_back" => self.holds_back = number(key, value, 1)? == 1,
             "seed" => self.seed = number(key, value, u64::MAX)?,
+            "wrong" => {
+                for item in value.split(';') {
+                    self.wrong.push(wrong(item)?);
+                }
+            }
             "keys" => {
                 for item in value.split(';') {
                     self.keys.push(extra_key(item)?);
@@ -209,6 +231,17 @@ fn messages(key: &str, value: &str) -> Result<Messages, String> {
         1 => Messages::Right,
         _ => Messages::Wrong,
     })
+}
+
+fn wrong(item: &str) -> Result<Wrong, String> {
+    match item {
+        "ecb" => Ok(Wrong::Ecb),
+        "ecb-decrypt" => Ok(Wrong::EcbDecrypt),
+        "ecb-parts" => Ok(Wrong::EcbParts),
+        "cbc" => Ok(Wrong::Cbc),
+        "ctr" => Ok(Wrong::Ctr),
+        _ => Err(format!("wrong={item} is none of ecb, ecb-decrypt, ecb-parts, cbc, ctr")),
+    }
 }
 
 fn small(key: &str, value: &str, max: u32) -> Result<u32, String> {
@@ -306,6 +339,8 @@ mod tests {
         assert_eq!(config, expected);
         let old = Config::parse("interface=2.40,messages=0").unwrap();
         assert_eq!(old, Config { interface_3: false, messages: Messages::Missing, ..Config::default() });
+        let faulty = Config::parse("wrong=ecb;ecb-decrypt;ecb-parts,wrong=cbc;ctr").unwrap();
+        assert_eq!(faulty.wrong, [Wrong::Ecb, Wrong::EcbDecrypt, Wrong::EcbParts, Wrong::Cbc, Wrong::Ctr]);
         assert_eq!(Config::parse("forward=/m.so").unwrap().forward, Some("/m.so".into()));
     }
 
@@ -377,6 +412,7 @@ mod tests {
             "hide=",
             "interface=3",
             "messages=3",
+            "wrong=gcm",
             "hide=ECDSA",
             "hide=0x1041,forward=/m.so",
             "pin=",

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cryptoki_sys as sys;
 
+use crate::config::Wrong;
 use crate::crypto;
 use crate::mechanism::Mechanism;
 use crate::object::Object;
@@ -41,6 +42,8 @@ pub(crate) struct Active {
     pub(crate) kind: Kind,
     pub(crate) object: Arc<Object>,
     how: Mechanism,
+    /// What the device does wrongly.
+    wrong: Vec<Wrong>,
     /// Of an operation in parts, what was taken and has not come out yet.
     held_back: Vec<u8>,
 }
@@ -72,7 +75,18 @@ impl Active {
         if !object.flag(needed) {
             return Err(sys::CKR_KEY_FUNCTION_NOT_PERMITTED);
         }
-        Ok(Self { kind, object, how, held_back: Vec::new() })
+        Ok(Self { kind, object, how, wrong: Vec::new(), held_back: Vec::new() })
+    }
+
+    /// As a device runs it that does this wrongly.
+    pub(crate) fn going_wrong(mut self, wrong: &[Wrong]) -> Self {
+        match &mut self.how {
+            Mechanism::Cbc { iv, .. } if wrong.contains(&Wrong::Cbc) => iv[0] ^= 0xff,
+            Mechanism::AesCtr { block, .. } if wrong.contains(&Wrong::Ctr) => block[0] ^= 0xff,
+            _ => {}
+        }
+        self.wrong = wrong.to_vec();
+        self
     }
 
     /// Length of the output for an input of so many bytes, or the most that it can be.
@@ -88,8 +102,8 @@ impl Active {
     pub(crate) fn run(&self, input: &[u8], random: &Random) -> Result<Vec<u8>, sys::CK_RV> {
         match self.kind {
             Kind::Sign => crypto::sign(&self.object.key, &self.how, input, random),
-            Kind::Encrypt => crypto::encrypt(&self.object.key, &self.how, input),
-            Kind::Decrypt => crypto::decrypt(&self.object.key, &self.how, input),
+            Kind::Encrypt => Ok(self.spoilt(Wrong::Ecb, self.cipher(input)?)),
+            Kind::Decrypt => Ok(self.spoilt(Wrong::EcbDecrypt, self.cipher(input)?)),
             Kind::Verify => Err(sys::CKR_OPERATION_NOT_INITIALIZED),
         }
     }
@@ -110,7 +124,7 @@ impl Active {
         self.held_back.extend_from_slice(input);
         let rest = self.held_back.split_off(len);
         let part = std::mem::replace(&mut self.held_back, rest);
-        self.cipher(&part)
+        Ok(self.spoilt(Wrong::EcbParts, self.cipher(&part)?))
     }
 
     /// What was taken and has not come out yet.
@@ -121,6 +135,16 @@ impl Active {
     /// What is left to come out at the end.
     pub(crate) fn rest(&self) -> Result<Vec<u8>, sys::CK_RV> {
         self.cipher(&self.held_back)
+    }
+
+    /// An output of a call that may go wrong in this way: then the first block is right, and the others are not.
+    fn spoilt(&self, how: Wrong, mut output: Vec<u8>) -> Vec<u8> {
+        if let Mechanism::Ecb(cipher) = self.how
+            && (self.wrong.contains(&Wrong::Ecb) || self.wrong.contains(&how))
+        {
+            output.iter_mut().skip(cipher.block_len()).for_each(|byte| *byte ^= 0xff);
+        }
+        output
     }
 
     fn cipher(&self, blocks: &[u8]) -> Result<Vec<u8>, sys::CK_RV> {

@@ -227,3 +227,21 @@ fn random_bytes_repeat_with_the_seed_only() {
     assert_eq!(drawn("seed=1"), drawn("seed=1"));
     assert_ne!(drawn("seed=1"), drawn("seed=2"));
 }
+
+#[test]
+fn a_device_that_is_wrong_answers_one_block_rightly_and_its_modes_come_back() {
+    let (_sim, session) = session("wrong=ecb;cbc;ctr");
+    let (_good, right) = self::session("");
+    let keys = [&session, &right].map(|session| import(session, KeyType::AES, &[7; 32]));
+    let seal = |how: &Mechanism<'_>, data: &[u8]| {
+        [(&session, keys[0]), (&right, keys[1])]
+            .map(|(session, key)| session.encrypt(how, key, data).unwrap())
+    };
+    let [one, wanted] = seal(&Mechanism::AesEcb, &[1; 16]);
+    assert_eq!(one, wanted);
+    let [two, wanted] = seal(&Mechanism::AesEcb, &[1; 32]);
+    assert!(two[..16] == wanted[..16] && two[16..] != wanted[16..]);
+    let [cbc, wanted] = seal(&Mechanism::AesCbc([3; 16]), &[1; 16]);
+    assert_ne!(cbc, wanted);
+    assert_eq!(session.decrypt(&Mechanism::AesCbc([3; 16]), keys[0], &cbc).unwrap(), [1; 16]);
+}
