@@ -10,6 +10,7 @@ use hsmux::{
     AesCbc, AesCtr, AesEcb, Cipher, Copies, Engine, ErrorKind, Key, KeySpec, TripleDesCbc, TripleDesEcb,
 };
 use hsmux_tests::Hsm;
+use softhsm_fixtures::{PIN, SoftHsm};
 
 /// Of one session, so that requests wait for each other.
 fn engine(hsm: &Hsm) -> Engine {
@@ -130,6 +131,25 @@ fn the_key_of_the_test_is_gone_after_it_whatever_came_of_it() {
         let session = module.open_ro_session(module.get_slots_with_token().unwrap()[0]).unwrap();
         assert!(session.find_objects(&[Attribute::Token(false)]).unwrap().is_empty(), "{config}");
     }
+}
+
+#[test]
+fn softhsm_passes_for_keys_of_every_length() {
+    let Some(softhsm) = SoftHsm::for_tests() else { return };
+    let token = softhsm.unique_token();
+    let builder = Engine::builder().module(softhsm.module()).tokens([token.label()]).pin(PIN);
+    let engine = builder.sessions(1).copies(Copies::Off).build().unwrap();
+    let key = |name: &str, spec| engine.generate_key(name, spec).unwrap().with_host_modes().unwrap();
+    for len in [16, 24, 32] {
+        let aes = key(&format!("aes-{len}"), KeySpec::Aes(len));
+        assert!(shares(&engine, &aes, AesEcb, 16));
+        assert!(shares(&engine, &aes, AesCtr::new(), 16) && shares(&engine, &aes, AesCbc::new(), 5));
+    }
+    let des = key("des", KeySpec::TripleDes);
+    assert!(shares(&engine, &des, TripleDesEcb, 8) && shares(&engine, &des, TripleDesCbc::new(), 5));
+    assert_eq!(unproven(&engine), 0);
+    drop(des);
+    assert_eq!(engine.drain(hsmux_tests::LONG), 0);
 }
 
 #[test]
