@@ -32,7 +32,7 @@ const FIELDS: [&str; 20] = [
 /// The one object on stdout, after its fields were checked.
 #[track_caller]
 fn report(hsm: &Hsm, arguments: &[&str]) -> serde_json::Value {
-    let ended = hsm.run_with_pin(&[&["load", "--json", "--seconds", "0.2"], arguments].concat());
+    let ended = hsm.run_with_pin(&[&["load", "--json", "--seconds", "0.5"], arguments].concat());
     ended.succeeds();
     assert_eq!(ended.stdout.lines().count(), 1, "{ended:?}");
     let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
