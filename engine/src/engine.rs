@@ -3,7 +3,6 @@
 mod instances;
 mod listing;
 
-use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +21,7 @@ use crate::keys::{Found, KeyVersion};
 use crate::metrics::Snapshot;
 use crate::operate::{deadline_ns, hang_ns, mask_of};
 use crate::operation::{Ask, OperationKind, Random, random};
+use crate::payload::Input;
 use crate::pin::{Pin, PinSource};
 use crate::pkcs11::{self, Fault, Library, ObjectHandle};
 use crate::random_pool::RandomPool;
@@ -249,7 +249,7 @@ impl Engine {
     /// Random bytes of a token: up to 256 of them from a pool that is filled in bulk, unless
     /// [`Builder::random_pool`](crate::Builder::random_pool) is off.
     pub fn random(&self, len: usize) -> Request<'_, Random> {
-        Request::new(&self.shared, None, Ask::random(len), Cow::Borrowed(&[]), random)
+        Request::new(&self.shared, None, Ask::random(len), Input::default(), random)
     }
 
     /// What the engine has done so far; nothing in a forked child.

@@ -188,7 +188,7 @@ impl Key {
         ask.choose(|usage, mechanism| {
             version.eligible(usage, mechanism, tokens) != 0 && allows(&version.facts, mechanism)
         });
-        Request::new(&self.shared, Some(&self.version), ask, input.into(), build)
+        Request::new(&self.shared, Some(&self.version), ask, input.into().into(), build)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Memory for what requests carry.
 
+use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
 
 use zeroize::Zeroize;
@@ -33,6 +34,49 @@ impl Payload {
     pub(crate) fn wipe(&mut self) {
         if self.0.capacity() > 0 {
             self.0.zeroize();
+        }
+    }
+}
+
+/// What a request is given: the caller's, or the engine's own, which is wiped wherever the request ends.
+pub(crate) enum Input<'a> {
+    Borrowed(&'a [u8]),
+    Owned(Payload),
+}
+
+impl Input<'_> {
+    /// As memory of the engine's own; what is owned moves.
+    pub(crate) fn into_payload(self) -> Payload {
+        match self {
+            Self::Borrowed(bytes) => Payload::new(bytes.to_vec()),
+            Self::Owned(payload) => payload,
+        }
+    }
+}
+
+impl Default for Input<'_> {
+    fn default() -> Self {
+        Self::Borrowed(&[])
+    }
+}
+
+impl<'a> From<Cow<'a, [u8]>> for Input<'a> {
+    fn from(bytes: Cow<'a, [u8]>) -> Self {
+        match bytes {
+            Cow::Borrowed(bytes) => Self::Borrowed(bytes),
+            Cow::Owned(bytes) => Self::Owned(Payload::new(bytes)),
+        }
+    }
+}
+
+impl Deref for Input<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::Owned(payload) => payload,
         }
     }
 }

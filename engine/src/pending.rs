@@ -81,7 +81,7 @@ impl<O: Operation> Pending<O> {
             self.note_run(&node);
             return answer.and_then(|output| finish::<O>(&node, self.build, output));
         }
-        self.core.counters.expired(node.requests());
+        self.core.counters.expired(node.requests);
         let in_lane = node.withdraw();
         if in_lane {
             self.core.count_withdrawn();

@@ -10,7 +10,6 @@ mod random;
 mod together;
 mod trace;
 
-use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::IntoFuture;
 use std::sync::Arc;
@@ -23,6 +22,7 @@ use crate::engine::Shared;
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::keys::KeyVersion;
 use crate::operation::{Ask, Operation, OperationKind};
+use crate::payload::Input;
 use crate::pending::Pending;
 use crate::schedule::fairness::Priority;
 use crate::schedule::node::expired;
@@ -56,7 +56,7 @@ pub struct Request<'a, O: Operation> {
     shared: &'a Arc<Shared>,
     key: Option<&'a Arc<KeyVersion>>,
     ask: Ask,
-    input: Cow<'a, [u8]>,
+    input: Input<'a>,
     build: Build<O>,
     deadline: Deadline,
     priority: Priority,
@@ -90,7 +90,7 @@ impl<'a, O: Operation> Request<'a, O> {
         shared: &'a Arc<Shared>,
         key: Option<&'a Arc<KeyVersion>>,
         ask: Ask,
-        input: Cow<'a, [u8]>,
+        input: Input<'a>,
         build: Build<O>,
     ) -> Self {
         let (deadline, priority) = (Deadline::Engine, Priority::Normal);
@@ -110,12 +110,7 @@ impl<'a, O: Operation> Request<'a, O> {
     }
 
     /// Another request under the same settings, without an id.
-    pub(crate) fn alike<P: Operation>(
-        &self,
-        ask: Ask,
-        input: Cow<'a, [u8]>,
-        build: Build<P>,
-    ) -> Request<'a, P> {
+    pub(crate) fn alike<P: Operation>(&self, ask: Ask, input: Input<'a>, build: Build<P>) -> Request<'a, P> {
         Request {
             deadline: self.deadline,
             priority: self.priority,

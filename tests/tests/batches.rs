@@ -117,19 +117,66 @@ fn what_is_wrong_with_one_message_is_its_own_error() {
         assert_eq!(answers.remove(place).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
     assert_eq!(outputs(answers), wanted);
+    assert_eq!(engine.snapshot().tokens[0].merges.requests, 8);
 }
 
 #[test]
-fn blocks_that_fail_together_or_find_no_room_together_are_run_one_by_one() {
+fn blocks_that_find_no_room_together_are_run_one_by_one() {
     let messages = messages(64);
-    let hsm = Hsm::new(1, "op_us=0,input_max=64");
+    let hsm = Hsm::new(1, "op_us=0");
     let wanted = one_by_one(&hsm, &messages);
-    let room = 2_000;
-    for builder in [hsm.builder(), Hsm::new(1, "op_us=0").builder().bytes_max(room)] {
-        let engine = builder.sessions(1).build().unwrap();
-        let key = engine.key("aes256").unwrap();
+    let engine = hsm.builder().sessions(1).bytes_max(2_000).build().unwrap();
+    let key = engine.key("aes256").unwrap();
+    assert_eq!(outputs(key.encrypt_many(AesEcb, &messages).wait()), wanted);
+}
+
+#[test]
+fn blocks_that_fail_together_are_run_one_by_one_and_after_three_failures_no_more_are_put_together() {
+    let messages = messages(64);
+    let hsm = Hsm::new(1, "op_us=0,input_max=256");
+    let wanted = one_by_one(&hsm, &messages);
+    let engine = hsm.builder().sessions(1).build().unwrap();
+    let key = engine.key("aes256").unwrap();
+    for _ in 0..5 {
         assert_eq!(outputs(key.encrypt_many(AesEcb, &messages).wait()), wanted);
     }
+    let snapshot = engine.snapshot();
+    assert!(snapshot.tokens[0].operations.iter().all(|operation| operation.errors.is_empty()));
+    assert_eq!(snapshot.tokens[0].merges.failures, 3);
+}
+
+#[test]
+fn the_answers_of_a_batch_stay_in_order_where_some_of_it_fails_together() {
+    // Three chunks, of which the one in the middle is too much for the module: 64 x 256 bytes between short ones.
+    let hsm = Hsm::new(1, "op_us=0,input_max=8192");
+    let short = |number: u16| number.to_be_bytes().repeat(8);
+    let mut messages: Vec<_> = (0..200).map(short).collect();
+    messages.extend((200..264).map(|number: u16| number.to_be_bytes().repeat(128)));
+    messages.extend((264..400).map(short));
+    let wanted = one_by_one(&hsm, &messages);
+    let engine = hsm.builder().sessions(1).build().unwrap();
+    let key = engine.key("aes256").unwrap();
+    assert_eq!(outputs(key.encrypt_many(AesEcb, &messages).wait()), wanted);
+    let merges = &engine.snapshot().tokens[0].merges;
+    assert!(merges.failures > 0 && merges.requests > 0, "{merges:?}");
+}
+
+#[test]
+fn blocks_whose_call_hangs_are_not_tried_again() {
+    let hsm = Hsm::new(1, "");
+    let engine = hsm.builder().sessions(2).hang_limit(Duration::from_millis(50)).build().unwrap();
+    let key = engine.key("aes256").unwrap();
+    hsm.sim.configure("hang=C_Encrypt:1+").unwrap();
+    let answers = key.encrypt_many(AesEcb, messages(10)).deadline_in(LONG).wait();
+    let hung =
+        |answer: &Result<_, Error>| answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Hung);
+    assert!(answers.iter().all(hung), "{answers:?}");
+    assert_eq!(engine.snapshot().hung, 1);
+    hsm.sim.configure("hang=").unwrap();
+    hsm.sim.release_hangs();
+    assert!(key.encrypt_many(AesEcb, messages(10)).wait().iter().all(Result::is_ok));
+    wait_idle(&engine);
+    assert_eq!((engine.snapshot().in_flight, engine.snapshot().bytes_in_flight), (0, 0));
 }
 
 #[test]

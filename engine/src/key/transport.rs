@@ -62,7 +62,8 @@ impl Key {
     /// for a peer that is no point or a spec that is no secret key, `MechanismUnavailable`; what the token answers.
     ///
     /// # Blocking
-    /// Until the token has answered: one call on its service session, at most a minute.
+    /// Until the token has answered: one call on its service session, and of the first key of a block cipher of its type
+    /// and length a self-test ([`Builder::coalescing`](crate::Builder::coalescing)); at most a minute each.
     pub fn agree(&self, peer: &[u8], kdf: AgreementKdf, shared: &[u8], spec: KeySpec) -> Result<Self> {
         check_not_forked()?;
         let facts = &self.version.facts;

@@ -21,6 +21,7 @@ use crate::keys::may_use_ecb;
 use crate::pkcs11::{Direction, Mechanism, ObjectHandle, Session};
 use crate::token::Token;
 use crate::token::facts::{KeyFacts, KeyKind};
+use crate::token::hold::Holds;
 use crate::token::proofs::Proof;
 use crate::token::task::{AES_BLOCK_LEN, DES_BLOCK_LEN};
 
@@ -46,17 +47,17 @@ fn prove(token: &Token, kind: KeyKind, cipher: Cipher) -> Proof {
     let proofs = Arc::clone(&token.proofs);
     let listed =
         Family::ALL.map(|family| cipher.mechanism(family).is_some_and(|number| token.offers(number)));
-    let parts = token.holds.are_wanted();
+    let holds = Arc::clone(&token.holds);
     let proven = token.with_service(move |session, _| {
         // Two threads may have asked for keys of the kind at the same time.
         if let Some(proof) = proofs.of(kind) {
             return Ok(proof);
         }
-        let proof = test(session, kind, cipher, listed, parts);
+        let proof = test(session, kind, cipher, listed, &holds);
         match &proof {
             Ok(proof) => proofs.remember(kind, *proof),
             Err(error) if is_settled(error.kind()) => proofs.remember(kind, Proof::default()),
-            // The next key of the kind tries again.
+            // Another key of the kind tries again when it is asked for.
             Err(_) => {}
         }
         proof
@@ -86,11 +87,11 @@ fn test(
     kind: KeyKind,
     cipher: Cipher,
     listed: [bool; Family::ALL.len()],
-    parts: bool,
+    holds: &Holds,
 ) -> Result<Proof> {
     let key = generate_throw_away(session, kind)?;
     let mut trial = Trial { session, key, cipher };
-    let proof = trial.run(listed, parts);
+    let proof = trial.run(listed, holds);
     // It goes with the session in any case.
     let _destroyed = session.destroy(key);
     proof
@@ -142,16 +143,24 @@ struct Trial<'a> {
 
 impl Trial<'_> {
     /// A mode that the token does not list passes: no request for it comes to the token.
-    fn run(&mut self, listed: [bool; Family::ALL.len()], parts: bool) -> Result<Proof> {
+    fn run(&mut self, listed: [bool; Family::ALL.len()], holds: &Holds) -> Result<Proof> {
         let mut proof = Proof::default();
-        if !self.agrees(Family::Ecb)? || parts && !self.agrees_in_parts()? {
+        if !self.agrees(Family::Ecb)? {
             return Ok(proof);
+        }
+        if holds.are_wanted() && !self.agrees_in_parts()? {
+            tracing::warn!("parts of an operation differ from whole calls: none is held open");
+            holds.turn_off();
         }
         proof.0[Family::Ecb as usize] = true;
         for family in [Family::Ctr, Family::Cbc] {
             let index = family as usize;
-            // An error is the mode's own: ECB has just worked.
-            proof.0[index] = !listed[index] || self.agrees(family).unwrap_or(false);
+            proof.0[index] = !listed[index]
+                || match self.agrees(family) {
+                    // The mode's own: ECB has just worked.
+                    Err(error) if is_settled(error.kind()) => false,
+                    agrees => agrees?,
+                };
         }
         Ok(proof)
     }

@@ -201,9 +201,11 @@ pub(crate) const TOKEN_GAUGES: [TokenFamily; 3] = [
         token.drained.into()
     }),
     ("hsmux_key_copies", "Keys that have a warm copy in the token's memory.", |token| token.copies as u64),
-    ("hsmux_merge_unproven", "Kinds of keys whose requests share no calls: a self-test failed.", |token| {
-        token.merges.unproven as u64
-    }),
+    (
+        "hsmux_merge_unproven",
+        "Kinds of keys of which a self-test failed, so that their requests share no calls in some mode.",
+        |token| token.merges.unproven as u64,
+    ),
 ];
 
 pub(crate) const TOKEN_COUNTERS: [TokenFamily; 3] = [

@@ -160,7 +160,7 @@ impl<'a, O: Operation> Request<'a, O> {
     }
 
     async fn offload_encoding(&self) -> Result<Payload> {
-        let (ask, input) = (self.ask.clone(), Payload::new(self.input.clone().into_owned()));
+        let (ask, input) = (self.ask.clone(), Payload::new(self.input.to_vec()));
         offload(move || Payload::new(ask.encode(&input, &mut Scratch::new()).to_vec())).await
     }
 }
@@ -174,7 +174,7 @@ pub(super) async fn wait_for_room<O: Operation>(
     deadline: Option<Time>,
 ) -> Result<Pending<O>> {
     let core = &request.shared.core;
-    let alarm = deadline.map(|deadline| Alarm::set(core, request.ask.kind(), started, deadline));
+    let alarm = deadline.map(|deadline| Alarm::set(core, &request, started, deadline));
     let mut heard = core.admission.listen(Wants::Room(request.bytes()));
     loop {
         core.check_open().map_err(|error| request.fail(error))?;
@@ -201,8 +201,9 @@ struct Alarm<'a> {
 }
 
 impl<'a> Alarm<'a> {
-    fn set(core: &'a Core, kind: crate::OperationKind, started: Time, deadline: Time) -> Self {
-        let node = Arc::new(Node::alarm(kind, started, deadline));
+    fn set<O: Operation>(core: &'a Core, request: &Request<'_, O>, started: Time, deadline: Time) -> Self {
+        let requests = request.requests.into();
+        let node = Arc::new(Node::alarm(request.ask.kind(), requests, started, deadline));
         let (registration, earliest) = core.deadlines.register(deadline, &node);
         if earliest {
             core.deadline_before_look(deadline);

@@ -33,7 +33,7 @@ impl<O: Operation> Request<'_, O> {
     /// The work, taken from the request.
     pub(super) fn host_work(&mut self) -> Result<HostWork<O>> {
         let version = self.key.map(Arc::clone).ok_or_else(without_key)?;
-        let input = Payload::new(std::mem::take(&mut self.input).into_owned());
+        let input = std::mem::take(&mut self.input).into_payload();
         Ok(HostWork { version, ask: self.ask.clone(), input, build: self.build })
     }
 

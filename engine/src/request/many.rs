@@ -17,7 +17,7 @@ use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::offload::{POLL_BYTES_MAX, offload};
 use crate::operation::{Ask, Operation, Scratch};
-use crate::payload::Payload;
+use crate::payload::{Input, Payload};
 use crate::pending::{Pending, block_on};
 use crate::schedule::core::{Core, LaneId};
 use crate::schedule::fairness::Priority;
@@ -28,8 +28,9 @@ use crate::schedule::node::Node;
 /// When the engine's limits on requests or bytes in flight are reached, the batch waits for room, until the deadline,
 /// and goes on; a request that finds none is refused only while none of the batch has found any.
 ///
-/// Requests by ECB are put together, up to 1 024 and 16 KiB, unless coalescing is off or a subscriber wants their
-/// spans: those are one request in flight, with the bytes of all, and are answered at the same time.
+/// Requests by ECB are put together, up to 1 024 and 16 KiB, where they may share calls and no subscriber of the
+/// process takes spans at level `DEBUG`: those are one request in flight, with the bytes of all, run on one session and
+/// are answered at the same time. If their call fails, each runs once more by itself, for its own outcome.
 ///
 /// # Cancel safety
 /// Dropping its future withdraws what no session has begun; the results of the rest are thrown away.
@@ -58,14 +59,18 @@ pub struct Many<'a, O: Operation> {
 
 /// What one of many requests has for itself.
 pub(crate) struct Item<'a> {
-    pub(super) input: Cow<'a, [u8]>,
+    pub(super) input: Input<'a>,
     /// None if it asks the same as the others.
     ask: Option<Box<Ask>>,
 }
 
 impl<'a> Item<'a> {
     pub(crate) fn alike(input: impl Into<Cow<'a, [u8]>>) -> Self {
-        Self { input: input.into(), ask: None }
+        Self::of_input(input.into().into())
+    }
+
+    pub(super) fn of_input(input: Input<'a>) -> Self {
+        Self { input, ask: None }
     }
 
     pub(crate) fn of<O: Operation>(request: Request<'a, O>) -> Self {

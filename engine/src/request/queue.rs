@@ -1,6 +1,5 @@
 //! The queued way: from here on everything is owned, because the caller may give up waiting.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -8,8 +7,8 @@ use super::{Build, Refused, Request};
 use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::offload::POLL_BYTES_MAX;
-use crate::operation::{Ask, Operation, Scratch};
-use crate::payload::Payload;
+use crate::operation::{Ask, Operation, OperationKind, Scratch};
+use crate::payload::{Input, Payload};
 use crate::pending::Pending;
 use crate::schedule::admission::Waiting;
 use crate::schedule::core::{Core, LaneId};
@@ -80,21 +79,20 @@ impl<'a, O: Operation> Request<'a, O> {
         let task = self.task(mask)?;
         let core = &self.shared.core;
         let permit = core.admission.admit(self.bytes_with(task.output_len)).inspect_err(|error| {
-            if error.kind() == ErrorKind::Overloaded && !self.waits_for_room {
+            // Those that were put together try again each by itself.
+            if error.kind() == ErrorKind::Overloaded && !self.waits_for_room && self.requests == 1 {
                 core.counters.refused();
             }
         })?;
         let ask = std::mem::replace(&mut self.ask, Ask::random(0));
-        let asked = Asked { ask, key: self.key_kind(), requests: self.requests };
+        let asked = Asked { ask, key: self.key_kind(), requests: self.requests.into() };
         let input = &mut self.input;
         let fill = |ask: &Ask, memory: &mut Payload| match encoded {
             Some(encoded) => *memory = encoded,
             None => encode(ask, input, memory),
         };
         let node = Node::make(asked, task, fill, started, deadline, waker, Some(permit));
-        let number = self.key.map_or(0, |version| version.number);
-        let lane =
-            LaneId { key: number, kind: node.kind, mask, priority: self.priority, tenant: self.tenant };
+        let lane = self.lane(mask, node.kind);
         let pending = Pending::new(Arc::clone(core), Arc::clone(&node), self.trace.take(), self.build);
         Ok(Ready { lane, node, pending })
     }
@@ -131,10 +129,17 @@ impl<'a, O: Operation> Request<'a, O> {
         Ok(Task { handles, output_len, plan, merge })
     }
 
-    /// Whether it may share calls with its like, on every token that may run it.
+    /// Whether it may share calls with its like now, on every token that may run it.
     pub(super) fn merges(&self) -> bool {
-        let merge = |call| self.key?.merge(call, self.mask());
-        self.ask.call().and_then(merge).is_some()
+        let mask = self.mask();
+        let merge = |call| self.key?.merge(call, mask);
+        let lane = || self.shared.core.lane(self.lane(mask, self.ask.kind()));
+        self.ask.call().and_then(merge).is_some() && lane().demotion.may_merge(now().as_ns())
+    }
+
+    fn lane(&self, mask: u64, kind: OperationKind) -> LaneId {
+        let key = self.key.map_or(0, |version| version.number);
+        LaneId { key, kind, mask, priority: self.priority, tenant: self.tenant }
     }
 
     /// Whether the request waits for the room that it was refused.
@@ -195,12 +200,12 @@ const SHORT: usize = 128;
 
 /// Puts what the token is given into the engine's own memory. An owned input that goes to the token as it is, and a
 /// message that was copied to be padded, move instead of being copied.
-fn encode(ask: &Ask, input: &mut Cow<'_, [u8]>, memory: &mut Payload) {
+fn encode(ask: &Ask, input: &mut Input<'_>, memory: &mut Payload) {
     let mut scratch = Scratch::new();
     let encoded = ask.encode(input, &mut scratch);
     let whole = std::ptr::eq(encoded, &**input);
-    if whole && let Cow::Owned(input) = input {
-        *memory = Payload::new(std::mem::take(input));
+    if whole && let Input::Owned(input) = input {
+        *memory = std::mem::take(input);
     } else if whole || input.as_ptr_range().contains(&encoded.as_ptr()) || encoded.len() <= SHORT {
         // A part of the input, or a digest.
         memory.extend_from_slice(encoded);

@@ -1,6 +1,6 @@
 //! What a request will cost: a line, fixed + marginal x size, fitted per kind of plan.
 
-/// Length of a turn in session time. From the figures of the prototype on SoftHSM2, ECDSA from 64 async tasks
+/// Longest turn, in session time. From the figures of the prototype on SoftHSM2, ECDSA from 64 async tasks
 /// on 2 cores: turns of 100 us reached 0.73 of the raw loop, 400 us 0.88, 1 ms 0.93, because each turn ends in
 /// a wake-up. A longer turn makes every other key of the set wait longer and gains nothing more.
 pub(crate) const TURN_NS: u64 = 1_000_000;

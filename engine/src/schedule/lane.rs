@@ -17,7 +17,7 @@ pub(crate) struct Lane<T> {
     debt_ns: AtomicU64,
     /// The engine's count of requests that died in a lane when this lane was last swept.
     swept_at: AtomicU64,
-    pub(super) demotion: Demotion,
+    pub(crate) demotion: Demotion,
     pub(super) class: Class,
     /// The tokens that can run this lane: bit i is token i.
     pub(super) eligible: Arc<AtomicU64>,

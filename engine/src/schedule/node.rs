@@ -22,6 +22,8 @@ pub(crate) struct Node {
     /// None in an alarm and in what somebody else answers.
     pub(crate) task: Option<Task>,
     pub(crate) kind: OperationKind,
+    /// How many requests of callers it is.
+    pub(crate) requests: u64,
     /// Length of the input, kept apart because the input leaves early: it decides the cost.
     pub(crate) size: usize,
     pub(crate) submitted: Time,
@@ -50,7 +52,7 @@ pub(crate) struct Asked {
     pub(crate) ask: Ask,
     pub(crate) key: Option<KeyKind>,
     /// How many requests of callers it is: more than one if they were put together before they came.
-    pub(crate) requests: u32,
+    pub(crate) requests: u64,
 }
 
 /// The memory of a request: what the token is given, and room for what it writes.
@@ -92,8 +94,8 @@ pub(crate) enum Begun {
     Gone,
 }
 
-/// Nodes that a thread keeps for its next requests. As many as one thread commonly has in flight; 256 nodes
-/// of 264 bytes hold 66 KiB. The prototype's figures (256 tasks, null module, CPU per operation): 196 ns with
+/// Nodes that a thread keeps for its next requests. As many as one thread commonly has in flight; each takes
+/// about half a kilobyte, and up to [`SPENT_MAX`] of memory for an input. The prototype's figures (256 tasks, null module, CPU per operation): 196 ns with
 /// cells from a free list of the thread, 346 with one allocation each.
 const SPARE_MAX: usize = 256;
 
@@ -126,7 +128,7 @@ impl Node {
             let mut input = std::mem::take(&mut body.spent);
             fill(&asked.ask, &mut input);
             (node.kind, node.size) = (asked.ask.kind(), input.len());
-            (node.submitted, node.deadline) = (submitted, deadline);
+            (node.requests, node.submitted, node.deadline) = (asked.requests, submitted, deadline);
             body.buffers.output = Payload::zeroed(task.output_len);
             body.buffers.input = input;
             (node.asked, node.task) = (Some(asked), Some(task));
@@ -169,9 +171,9 @@ impl Node {
     }
 
     /// A node that never enters a lane: the watcher answers it at the deadline, as it answers requests.
-    pub(crate) fn alarm(kind: OperationKind, submitted: Time, deadline: Time) -> Self {
+    pub(crate) fn alarm(kind: OperationKind, requests: u64, submitted: Time, deadline: Time) -> Self {
         let body = Mutex::new(Body::new(Stage::Running, Buffers::default()));
-        Self::without_task(None, kind, submitted, Some(deadline), body)
+        Self { requests, ..Self::without_task(None, kind, submitted, Some(deadline), body) }
     }
 
     /// A node that never enters a lane: somebody else answers it.
@@ -196,17 +198,12 @@ impl Node {
         body: Mutex<Body>,
     ) -> Self {
         let (began_ns, ended_ns) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { asked, task: None, kind, size: 0, submitted, deadline, began_ns, ended_ns, body }
+        Self { asked, task: None, kind, requests: 1, size: 0, submitted, deadline, began_ns, ended_ns, body }
     }
 
     /// What the token is to do.
     pub(crate) fn call(&self) -> Option<&Call> {
         self.asked.as_ref()?.ask.call()
-    }
-
-    /// How many requests of callers it is.
-    pub(crate) fn requests(&self) -> u64 {
-        self.asked.as_ref().map_or(1, |asked| asked.requests.into())
     }
 
     /// Index of the kind of plan that serves it, for its cost.

@@ -46,7 +46,9 @@ impl Worker<'_> {
                 Some(merge) => self.run_merged(ended, &watch, lane, &nodes, group.requests, merge)?,
                 None => group.requests.clone().try_fold(ended, |ended, position| {
                     match self.begin(&watch, &nodes[position], ended.at) {
-                        Some(buffers) => self.run_one(ended, &watch, &nodes[position], position, buffers),
+                        Some(buffers) => {
+                            self.run_one(ended, &watch, lane, &nodes[position], position, buffers)
+                        }
                         None => Some(ended),
                     }
                 })?,
@@ -64,6 +66,7 @@ impl Worker<'_> {
         &mut self,
         mut ended: Ended,
         watch: &Watch,
+        lane: &LaneRef,
         node: &Arc<Node>,
         position: usize,
         mut buffers: Buffers,
@@ -81,14 +84,19 @@ impl Worker<'_> {
         node.note_run(at, end);
         match result {
             Ok(()) => {
-                ended.seat.costs[node.plan()].learn(node.size, end.ns_since(at));
-                ended.seat.meter.served(node.plan(), node.requests(), end.ns_since(at));
-                if node.requests() > 1 {
-                    ended.seat.recorder.merged(node.requests());
+                let plan = if node.requests > 1 { merged_plan(node) } else { node.plan() };
+                ended.seat.costs[plan].learn(node.size, end.ns_since(at));
+                ended.seat.meter.served(plan, node.requests, end.ns_since(at));
+                if node.requests > 1 {
+                    lane.demotion.succeeded();
+                    ended.seat.recorder.merged(node.requests);
                 }
                 self.answer(&ended.seat, watch, node, buffers, at, end);
             }
             Err(failed) => {
+                if node.requests > 1 {
+                    self.merge_failed(&ended.seat, lane, &failed, end);
+                }
                 let requests = position..position + 1;
                 ended.seat =
                     self.fail(ended.seat, requests, vec![(Arc::clone(node), buffers)], &failed, end)?;
@@ -130,10 +138,7 @@ impl Worker<'_> {
                     return Some(ended);
                 }
                 Err(failed) => {
-                    let demoted = lane.demotion.failed(end.as_ns());
-                    ended.seat.recorder.merge_failed();
-                    let error = failed.error.kind();
-                    tracing::warn!(token = self.place.token, ?error, demoted, "a merged call failed");
+                    self.merge_failed(&ended.seat, lane, &failed, end);
                     if failed.fate != Fate::Keep {
                         let begun = begun.into_iter().map(|(position, b)| (Arc::clone(&nodes[position]), b));
                         self.fail(ended.seat, requests, begun.collect(), &failed, end)?;
@@ -143,7 +148,7 @@ impl Worker<'_> {
             }
         }
         begun.into_iter().try_fold(ended, |ended, (position, buffers)| {
-            self.run_one(ended, watch, &nodes[position], position, buffers)
+            self.run_one(ended, watch, lane, &nodes[position], position, buffers)
         })
     }
 
@@ -157,7 +162,7 @@ impl Worker<'_> {
         at: Time,
         end: Time,
     ) {
-        let requests = begun.iter().map(|(position, _)| nodes[*position].requests()).sum();
+        let requests = begun.iter().map(|(position, _)| nodes[*position].requests).sum();
         if let Some((first, _)) = begun.first() {
             let bytes = begun.iter().map(|(position, _)| nodes[*position].size).sum();
             let plan = merged_plan(&nodes[*first]);
@@ -171,9 +176,17 @@ impl Worker<'_> {
         }
     }
 
+    /// A call for several requests has failed.
+    fn merge_failed(&self, seat: &Seat, lane: &LaneRef, failed: &Failed, at: Time) {
+        let demoted = lane.demotion.failed(at.as_ns());
+        seat.recorder.merge_failed();
+        let error = failed.error.kind();
+        tracing::warn!(token = self.place.token, ?error, demoted, "a merged call failed");
+    }
+
     /// One request was carried out, from `at` to `end`.
     fn answer(&mut self, seat: &Seat, watch: &Watch, node: &Node, buffers: Buffers, at: Time, end: Time) {
-        seat.recorder.served(node.kind, node.requests(), at.ns_since(node.submitted), end.ns_since(at));
+        seat.recorder.served(node.kind, node.requests, at.ns_since(node.submitted), end.ns_since(at));
         let waker = node.complete(buffers, &mut self.places);
         watch.keep(waker, &mut self.places, end);
     }
@@ -187,7 +200,7 @@ impl Worker<'_> {
         let waker = match node.begin(at, &mut self.places) {
             Begun::Run(buffers) => return Some(buffers),
             Begun::Expired(waker) => {
-                self.core.counters.expired(node.requests());
+                self.core.counters.expired(node.requests);
                 waker
             }
             Begun::Gone => None,
@@ -209,7 +222,10 @@ impl Worker<'_> {
         let Failed { error, fate } = failed;
         let mut again = Vec::new();
         for (node, buffers) in failures {
-            seat.recorder.failed(node.kind, error.kind());
+            // Of those that were put together each runs by itself now, and has its own error if it has one.
+            if node.requests == 1 || *fate != Fate::Keep {
+                seat.recorder.failed(node.kind, error.kind());
+            }
             seat.meter.failed(error.kind());
             if may_repeat(error) && node.put_back(buffers) {
                 again.push(node);

@@ -116,7 +116,7 @@ impl Watcher<'_> {
                         self.core.count_withdrawn();
                     }
                     if let Some(waker) = waker {
-                        self.core.counters.expired(node.requests());
+                        self.core.counters.expired(node.requests);
                         wake(waker, &self.core.counters.panics);
                     }
                 }

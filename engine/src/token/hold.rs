@@ -15,7 +15,7 @@ use cryptoki_sys as sys;
 use crate::clock::{Time, ns};
 use crate::error::{Error, ErrorKind, Outcome, Retry};
 use crate::pkcs11::{self, Direction, ObjectHandle, SessionFate};
-use crate::sync::{Arc, AtomicU64, CachePadded, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicU64, CachePadded, Ordering};
 use crate::token::session::{Failed, Session};
 use crate::token::task::Call;
 
@@ -26,7 +26,7 @@ const HOLD: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Holds {
     /// Whether any operation is held open at all.
-    on: bool,
+    on: AtomicBool,
     /// How often keys of the token may have changed: counted after every job of its service thread. What is held open is
     /// not used across a change, because some modules go on with a key that is destroyed, and numbers of objects come
     /// again.
@@ -83,12 +83,18 @@ impl Ecb {
 impl Holds {
     pub(crate) fn new(on: bool) -> Arc<Self> {
         let zero = || CachePadded::new(AtomicU64::new(0));
-        Arc::new(Self { on, changes: zero(), open: zero() })
+        Arc::new(Self { on: AtomicBool::new(on), changes: zero(), open: zero() })
     }
 
     /// Whether operations are held open.
-    pub(crate) const fn are_wanted(&self) -> bool {
-        self.on
+    pub(crate) fn are_wanted(&self) -> bool {
+        // Relaxed: a setting, which orders nothing.
+        self.on.load(Ordering::Relaxed)
+    }
+
+    /// The module has shown that parts of an operation are not what whole calls are: no more is held.
+    pub(crate) fn turn_off(&self) {
+        self.on.store(false, Ordering::Relaxed);
     }
 
     /// A key changes: what is held now is not used any more.
@@ -113,7 +119,7 @@ impl Hold {
     }
 
     pub(super) fn new(shared: Arc<Holds>) -> Self {
-        let off = !shared.on;
+        let off = !shared.are_wanted();
         Self { shared, open: None, last: None, off }
     }
 
@@ -187,7 +193,7 @@ impl Session {
             self.hold.last = last;
         }
         let again = self.hold.last.replace(ecb) == Some(ecb);
-        if again && when.may_hold && !self.hold.off && !input.is_empty() {
+        if again && when.may_hold && !self.hold.off && !input.is_empty() && self.hold.shared.are_wanted() {
             self.raw.begin_parts(ecb.direction, ecb.key, ecb.mechanism)?;
             self.hold.set(ecb, when.at);
             if let Part::Done(written) = self.part(ecb.direction, input, output)? {
