@@ -172,7 +172,8 @@ impl Engine {
     /// what the token answers.
     ///
     /// # Blocking
-    /// Until the token has made the key: seconds for large RSA keys.
+    /// Until the token has made the key: seconds for large RSA keys; and for the first key of a block cipher of its type and
+    /// length until a self-test is over ([`Builder::coalescing`](crate::Builder::coalescing)).
     pub fn generate_key(&self, name: &str, spec: KeySpec) -> Result<Key> {
         check_not_forked()?;
         let (shared, catalogue) = (&self.shared, &self.shared.catalogues[0]);

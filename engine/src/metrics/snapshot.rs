@@ -34,7 +34,7 @@ pub struct Snapshot {
     /// PKCS#11 calls of requests and of the engine itself, by the function's name. Those that need no session
     /// (`C_OpenSession`, `C_GetTokenInfo` and the like) are counted by module: all engines of the process together.
     pub calls: BTreeMap<&'static str, u64>,
-    /// Requests in flight: queued or running.
+    /// Requests in flight: queued or running. What [`Many`](crate::Many) puts together counts as one.
     pub in_flight: usize,
     /// Of those, about how many are queued.
     pub queued: usize,

@@ -9,7 +9,8 @@ pub(crate) const TURN_NS: u64 = 1_000_000;
 const TURN_NS_MIN: u64 = 100_000;
 
 /// A turn takes at most this part of what its requests have queued: their answers leave when it is over, so it adds
-/// that much to the wait of those in it and of those behind it.
+/// that much to the wait of those in it and of those behind it. SoftHSM2, ECDSA P-256, 16 blocking callers, two runs two
+/// hours apart: p99 1.5 times that of taking turns, at 0.98 of the raw loop; with turns of 1 ms throughout 1.8, at 0.89.
 const TURN_PART: u64 = 2;
 
 /// Length of a turn while requests queue for so long.
