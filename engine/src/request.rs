@@ -1,8 +1,10 @@
 //! Requests: what is asked, before it is in flight.
 
+mod flight;
 mod future;
 mod host;
 mod inline;
+mod joint;
 mod many;
 mod pipeline;
 mod queue;

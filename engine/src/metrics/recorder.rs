@@ -73,9 +73,9 @@ impl Recorder {
         operation.queued[2].record(queued_ns + token_ns, requests);
     }
 
-    /// A caller has run its request itself. Only by the thread that holds the session.
-    pub(crate) fn served_inline(&self, kind: OperationKind, token_ns: u64) {
-        self.operation(kind).inline.record(token_ns, 1);
+    /// A caller has run its requests itself. Only by the thread that holds the session.
+    pub(crate) fn served_inline(&self, kind: OperationKind, requests: u64, token_ns: u64) {
+        self.operation(kind).inline.record(token_ns, requests);
     }
 
     /// A request has failed on the token.

@@ -14,7 +14,7 @@ use super::kind::OperationKind;
 use super::padding;
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::token::facts::KeyKind;
-use crate::token::task::{AES_BLOCK_LEN, Call, DES_BLOCK_LEN, Hash, Iv, Mechanism, Usage};
+use crate::token::task::{AES_BLOCK_LEN, Call, DES_BLOCK_LEN, Hash, Iv, Mechanism, Part, Usage};
 
 /// One request's "what", without its input.
 ///
@@ -47,6 +47,13 @@ pub(super) enum What {
     /// Draw so many random bytes.
     Random {
         len: usize,
+    },
+    /// Several requests of one kind, each checked and bound: their inputs and outputs one after the other. Without
+    /// parts they are blocks that the call takes as they are.
+    Joined {
+        kind: OperationKind,
+        output_len: usize,
+        parts: Box<[Part]>,
     },
 }
 
@@ -129,6 +136,21 @@ impl Ask {
         Self { what: What::Random { len }, call: Some(Call::Random) }
     }
 
+    /// Several requests like this one, as one. Without parts if they are nothing but blocks.
+    pub(crate) fn joined(&self, output_len: usize, parts: Vec<Part>) -> Self {
+        let what = What::Joined { kind: self.kind(), output_len, parts: parts.into() };
+        Self { what, call: self.call.clone() }
+    }
+
+    /// The requests of a joined one.
+    #[inline]
+    pub(crate) fn parts(&self) -> &[Part] {
+        match &self.what {
+            What::Joined { parts, .. } => parts,
+            _ => &[],
+        }
+    }
+
     /// Takes from the input what belongs into the call: the IV in front of a ciphertext.
     ///
     /// To be called once the input is known and checked, before [`Ask::call`] is carried out. A second time
@@ -156,6 +178,11 @@ impl Ask {
     #[inline]
     pub(crate) const fn call(&self) -> Option<&Call> {
         self.call.as_ref()
+    }
+
+    /// As [`Ask::call`].
+    pub(crate) fn into_call(self) -> Option<Call> {
+        self.call
     }
 
     /// Whether the host reads the whole input to hash it, in [`Ask::encode`] or [`Ask::on_host`], so
@@ -189,6 +216,7 @@ impl Ask {
             }
             (What::Decrypt(mode), _) => input.get(mode.front()..).unwrap_or_default(),
             (What::Verify { .. } | What::Encrypt(_), _) => input,
+            (What::Joined { .. }, _) => input,
             (What::Random { .. }, _) => &[],
         }
     }
@@ -236,6 +264,7 @@ impl Ask {
             What::Encrypt(mode) => mode.kinds().0,
             What::Decrypt(mode) => mode.kinds().1,
             What::Random { .. } => OperationKind::Random,
+            What::Joined { kind, .. } => *kind,
         }
     }
 

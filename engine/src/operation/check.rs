@@ -20,8 +20,10 @@ impl Ask {
     /// [`ErrorKind::DecryptFailed`], like every other ciphertext that is not accepted.
     #[inline]
     pub(crate) fn check(&self, facts: Option<&KeyFacts>, input: &[u8]) -> Result<()> {
-        if let What::Random { len } = self.what {
-            return check_random(len);
+        match self.what {
+            What::Random { len } => return check_random(len),
+            What::Joined { .. } => return Ok(()),
+            _ => {}
         }
         let facts = facts.ok_or_else(|| Error::internal("an operation with a key was asked without one"))?;
         self.check_fit(facts.kind)?;
@@ -35,7 +37,7 @@ impl Ask {
             What::Sign { scheme, .. } => sign_fits(*scheme, kind),
             What::Verify { scheme, .. } => sign_fits(*scheme, kind) && host_verifies(kind),
             What::Encrypt(mode) | What::Decrypt(mode) => cipher_fits(mode, kind),
-            What::Random { .. } => true,
+            What::Random { .. } | What::Joined { .. } => true,
         };
         if fits { Ok(()) } else { Err(mismatch()) }
     }
@@ -51,7 +53,7 @@ impl Ask {
             What::Verify { .. } => permit(facts.verify, "CKA_VERIFY is not set"),
             What::Encrypt(_) => permit(facts.encrypt, "CKA_ENCRYPT is not set"),
             What::Decrypt(_) => permit(facts.decrypt, "CKA_DECRYPT is not set"),
-            What::Random { .. } => Ok(()),
+            What::Random { .. } | What::Joined { .. } => Ok(()),
         }?;
         match (&self.what, self.mechanism()) {
             (What::Verify { .. } | What::Encrypt(_), None) => {

@@ -38,6 +38,7 @@ impl Ask {
                 raw_len(*output_max, input_len)
             }
             What::Random { len } => *len,
+            What::Joined { output_len, .. } => *output_len,
         }
     }
 
@@ -76,7 +77,9 @@ impl Ask {
                 0..=self.final_len_max(key, buffer_len)
             }
             What::Encrypt(Mode::Raw { .. }) | What::Decrypt(Mode::Raw { .. }) => 0..=buffer_len,
-            What::Encrypt(_) | What::Decrypt(_) | What::Random { .. } => exactly(buffer_len),
+            What::Encrypt(_) | What::Decrypt(_) | What::Random { .. } | What::Joined { .. } => {
+                exactly(buffer_len)
+            }
         }
     }
 }

@@ -5,9 +5,11 @@ use std::cell::Cell;
 use super::queue::plan;
 use super::{Ran, Request};
 use crate::clock::now;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::operation::{Operation, Scratch};
 use crate::payload::Payload;
+use crate::schedule::core::LaneRef;
+use crate::schedule::cost::merged;
 use crate::schedule::seat::{Seat, Work};
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicUsize;
@@ -78,7 +80,7 @@ impl<O: Operation> Request<'_, O> {
         seat.watch.enter_inline(start);
         // Nothing waits, or there would have been no lease.
         let when = When { at: start, may_hold: true };
-        let result = seat.session.run(call, handles, input, output, when);
+        let result = seat.session.run_all((call, self.ask.parts()), handles, input, output, when);
         let end = now();
         seat.watch.leave_inline();
         if let Some(trace) = &mut self.trace {
@@ -86,14 +88,12 @@ impl<O: Operation> Request<'_, O> {
         }
         match result {
             Ok(written) => {
-                seat.recorder.served_inline(self.ask.kind(), end.ns_since(start));
-                let plan = plan(self.ask.kind().index(), self.key_kind());
-                seat.meter.served(plan, 1, end.ns_since(start));
+                self.count(&seat, end.ns_since(start));
                 core.release(seat);
                 self.ask.finish(self.key_kind(), output, written)
             }
             Err(Failed { error, fate }) => {
-                seat.recorder.failed(self.ask.kind(), error.kind());
+                self.count_failure(&seat, error.kind(), end.as_ns());
                 seat.meter.failed(error.kind());
                 match fate {
                     Fate::Keep => core.release(seat),
@@ -102,5 +102,35 @@ impl<O: Operation> Request<'_, O> {
                 Err(error)
             }
         }
+    }
+
+    /// It was carried out.
+    #[inline]
+    fn count(&self, seat: &Seat, token_ns: u64) {
+        let requests = u64::from(self.requests);
+        seat.recorder.served_inline(self.ask.kind(), requests, token_ns);
+        let plan = plan(self.ask.kind().index(), self.key_kind());
+        if requests == 1 {
+            return seat.meter.served(plan, 1, token_ns);
+        }
+        seat.meter.served(merged(plan), requests, token_ns);
+        seat.recorder.merged(requests);
+        self.own_lane().demotion.succeeded();
+    }
+
+    /// It has failed. Of those that were put together each runs by itself now, and has its own error if it has one.
+    #[cold]
+    fn count_failure(&self, seat: &Seat, error: ErrorKind, now_ns: u64) {
+        if self.requests == 1 {
+            return seat.recorder.failed(self.ask.kind(), error);
+        }
+        let demoted = self.own_lane().demotion.failed(now_ns);
+        seat.recorder.merge_failed();
+        tracing::warn!(token = seat.place.token, ?error, demoted, "a merged call failed");
+    }
+
+    /// Where it would wait.
+    fn own_lane(&self) -> LaneRef {
+        self.shared.core.lane(self.lane(self.mask(), self.ask.kind()))
     }
 }

@@ -28,9 +28,10 @@ use crate::schedule::node::Node;
 /// When the engine's limits on requests or bytes in flight are reached, the batch waits for room, until the deadline,
 /// and goes on; a request that finds none is refused only while none of the batch has found any.
 ///
-/// Requests by ECB are put together, up to 1 024 and 16 KiB, where they may share calls and no subscriber of the
-/// process takes spans at level `DEBUG`: those are one request in flight, with the bytes of all, run on one session and
-/// are answered at the same time. If their call fails, each runs once more by itself, for its own outcome.
+/// Requests by ECB, and for keys with `host_modes` by CTR and decryption by CBC, are put together, up to 1 024 and
+/// 16 KiB, where they may share calls and no subscriber of the process takes spans at level `DEBUG`: those are one
+/// request in flight, with the bytes of all, run on one session and are answered at the same time. If their call fails,
+/// each runs once more by itself, for its own outcome.
 ///
 /// # Cancel safety
 /// Dropping its future withdraws what no session has begun; the results of the rest are thrown away.
@@ -52,7 +53,7 @@ pub struct Many<'a, O: Operation> {
     pub(super) items: Vec<Item<'a>>,
     id: Option<RequestId>,
     /// Why none of them may run.
-    refusal: Option<Error>,
+    pub(super) refusal: Option<Error>,
     /// Whether the deadline of each counts from when it tries for room, not from the start of the batch.
     pub(super) each_in_flight: bool,
 }
@@ -94,7 +95,7 @@ impl<'a, O: Operation> Many<'a, O> {
         self.deadline(Some(limit))
     }
 
-    /// As [`Request::deadline`]; many requests always go through the queue.
+    /// As [`Request::deadline`]; many requests go through the queue, but for those that [`Many::wait`] names.
     pub fn deadline(self, limit: Option<Duration>) -> Self {
         Self { like: self.like.deadline(limit), ..self }
     }
@@ -144,9 +145,13 @@ impl<'a, O: Operation> Many<'a, O> {
     /// Each request has its own, as in [`Request::wait`].
     ///
     /// # Blocking
-    /// Until the last answer, or the last deadline.
+    /// Until the last answer, or the last deadline. Without a deadline, requests that are put together, no more than go
+    /// into one call, are run by the calling thread itself if a session is idle.
     pub fn wait(self) -> Vec<Result<O::Output>> {
-        block_on(pin!(self.run()))
+        match self.is_one_call().then(|| self.joins()).flatten() {
+            Some(merge) => self.wait_for_one_call(merge),
+            None => block_on(pin!(self.run())),
+        }
     }
 
     async fn run(self) -> Vec<Result<O::Output>> {
@@ -158,7 +163,10 @@ impl<'a, O: Operation> Many<'a, O> {
             return self.run_on_host().await;
         }
         let started = if self.each_in_flight { None } else { Some(now()) };
-        if self.goes_together() { self.run_together(started).await } else { self.run_apart(started).await }
+        match self.joins() {
+            Some(merge) => self.run_together(merge, started).await,
+            None => self.run_apart(started).await,
+        }
     }
 
     /// One of them, as a request like any other.

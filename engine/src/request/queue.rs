@@ -16,6 +16,7 @@ use crate::schedule::cost::PLANS;
 use crate::schedule::node::{Asked, Node, expired};
 use crate::schedule::waiters::Wants;
 use crate::token::facts::KeyKind;
+use crate::token::merge::Merge;
 use crate::token::task::Task;
 
 /// A request that has room but is in no lane yet.
@@ -129,15 +130,15 @@ impl<'a, O: Operation> Request<'a, O> {
         Ok(Task { handles, output_len, plan, merge })
     }
 
-    /// Whether it may share calls with its like now, on every token that may run it.
-    pub(super) fn merges(&self) -> bool {
+    /// How it may share calls with its like now, on every token that may run it.
+    pub(super) fn merges(&self) -> Option<Merge> {
         let mask = self.mask();
-        let merge = |call| self.key?.merge(call, mask);
-        let lane = || self.shared.core.lane(self.lane(mask, self.ask.kind()));
-        self.ask.call().and_then(merge).is_some() && lane().demotion.may_merge(now().as_ns())
+        let merge = self.key?.merge(self.ask.call()?, mask)?;
+        let lane = self.shared.core.lane(self.lane(mask, self.ask.kind()));
+        lane.demotion.may_merge(now().as_ns()).then_some(merge)
     }
 
-    fn lane(&self, mask: u64, kind: OperationKind) -> LaneId {
+    pub(super) fn lane(&self, mask: u64, kind: OperationKind) -> LaneId {
         let key = self.key.map_or(0, |version| version.number);
         LaneId { key, kind, mask, priority: self.priority, tenant: self.tenant }
     }

@@ -1,49 +1,73 @@
-//! Many requests that are put together before they enter a lane: what is a function of single blocks needs no session
-//! to find its like.
+//! A batch in chunks, each of them one request of the engine: see `joint`.
 //!
-//! A chunk of the batch is one request of the engine: its inputs one after the other, its output cut where they met.
-//! 94 times the raw loop in place of 20 (SoftHSM2, 16 bytes, 256 at a time, `hsmux load --op aes-ecb:16 --api many
-//! --batch 256 --compare raw`, two runs two hours apart on 2 cores of a 2.5 GHz Xeon guest): the difference is cells,
-//! places and cache lines that change hands.
+//! AES-ECB, 16 bytes, 256 at a time, SoftHSM2, against the raw loop: 20 times as requests of their own, 94 times in
+//! chunks that a worker runs (2 cores of a 2.5 GHz Xeon guest, two runs two hours apart): the difference is cells,
+//! places and cache lines that change hands. `hsmux load --op aes-ecb:16 --api many --batch 256 --compare raw`.
 
 use std::ops::Range;
+use std::pin::pin;
 
+use super::joint::{BYTES_MAX, Joint, REQUESTS_MAX, is_of_all, later_of, part_of, too_short};
 use super::many::{Item, Many, run_all};
-use super::{Request, trace};
+use super::{Request, check_not_forked};
 use crate::clock::Time;
-use crate::error::{Error, ErrorKind, Outcome, Result};
+use crate::error::Result;
 use crate::operation::{Joined, Operation};
 use crate::payload::{Input, Payload};
+use crate::pending::block_on;
+use crate::token::merge::Merge;
 
-/// Bytes of a chunk, and requests, at most: so that a large batch gives every session some. A call of 1 024 blocks takes
-/// SoftHSM2 some 20 us; more in one would gain little, for a call of one block takes it nearly as long.
-const CHUNK_BYTES: usize = 16 << 10;
-const CHUNK_REQUESTS: usize = 1_024;
-
-/// Some of the batch: the length of each, or why it may not run.
+/// Some of the batch: how much of the output belongs to each, or why it may not run.
 type Parts = Vec<Result<usize>>;
 
 impl<'a, O: Operation> Many<'a, O> {
-    /// Whether the requests are of single blocks by the token's own mechanism, share calls on every token that may run
-    /// them, and are not traced one by one.
-    pub(super) fn goes_together(&self) -> bool {
-        let ecb = self.like.ask.mechanism().is_some_and(|mechanism| mechanism.is_ecb());
-        self.items.len() > 1 && ecb && !trace::may_be_wanted() && self.like.merges()
+    /// How the requests go together, if they do.
+    pub(super) fn joins(&self) -> Option<Merge> {
+        if self.items.len() > 1 { self.like.joins() } else { None }
     }
 
-    /// In chunks. What is in one that fails runs again request by request, so that each has its own outcome: a block
-    /// may be enciphered twice.
-    pub(super) async fn run_together(mut self, started: Option<Time>) -> Vec<Result<O::Output>> {
+    /// Whether it is one chunk that the caller may run itself: a wake-up there and back takes longer than the call.
+    pub(super) fn is_one_call(&self) -> bool {
+        let bytes = || self.items.iter().map(|item| item.input.len()).sum::<usize>();
+        self.like.limit().is_none()
+            && self.items.len() <= REQUESTS_MAX
+            && self.refusal.is_none()
+            && check_not_forked().is_ok()
+            && bytes() <= BYTES_MAX
+    }
+
+    /// In one chunk, on this thread if a session is idle.
+    pub(super) fn wait_for_one_call(self, merge: Merge) -> Vec<Result<O::Output>> {
+        let (chunks, requests): (Vec<_>, Vec<_>) = self.chunks(merge).unzip();
+        let outputs = requests.into_iter().flatten().map(Request::wait).collect();
+        block_on(pin!(self.separate(chunks, outputs, None)))
+    }
+
+    /// In chunks.
+    pub(super) async fn run_together(self, merge: Merge, started: Option<Time>) -> Vec<Result<O::Output>> {
         let mut chunks = Vec::new();
-        let requests = self.chunks().map(|(parts, request)| {
+        let requests = self.chunks(merge).filter_map(|(parts, request)| {
             chunks.push(parts);
-            (request, None)
+            Some((request?, None))
         });
         let outputs = run_all(requests, started).await;
+        self.separate(chunks, outputs, started).await
+    }
+
+    /// The result of each. What is in a chunk that failed runs again request by request, so that each has its own
+    /// outcome: a block may be enciphered twice.
+    async fn separate(
+        mut self,
+        chunks: Vec<Parts>,
+        outputs: Vec<Result<Payload>>,
+        started: Option<Time>,
+    ) -> Vec<Result<O::Output>> {
         let mut results = Vec::with_capacity(self.items.len());
         let mut failed = Vec::new();
-        for (parts, output) in chunks.into_iter().zip(outputs) {
-            match output {
+        let mut outputs = outputs.into_iter();
+        for parts in chunks {
+            let output = if has_any(&parts) { outputs.next() } else { None };
+            match output.unwrap_or_else(|| Ok(Payload::default())) {
                 Ok(output) => self.cut(parts, &output, &mut results),
                 Err(error) => {
                     let first = results.len();
@@ -54,7 +78,9 @@ impl<'a, O: Operation> Many<'a, O> {
                 }
             }
         }
-        self.run_again(failed, started, &mut results).await;
+        if !failed.is_empty() {
+            self.run_again(failed, started, &mut results).await;
+        }
         results
     }
 
@@ -68,58 +94,39 @@ impl<'a, O: Operation> Many<'a, O> {
         let places: Vec<_> = failed.into_iter().flatten().collect();
         let answers = self.split_off(&places).run_apart(started).await;
         for (place, answer) in places.into_iter().zip(answers) {
-            let ran =
-                |result: &Result<_>| result.as_ref().is_err_and(|error| error.outcome() != Outcome::NotDone);
-            let did_not = answer.as_ref().is_err_and(|error| error.outcome() == Outcome::NotDone);
-            // That it did not run again says nothing of the first time.
-            if !(did_not && ran(&results[place])) {
-                results[place] = answer;
-            }
+            results[place] = match &results[place] {
+                Err(first) => later_of(first, answer),
+                Ok(_) => answer,
+            };
         }
     }
 
-    /// The batch in chunks, each as a request.
-    fn chunks(&self) -> impl Iterator<Item = (Parts, Request<'a, Joined>)> {
+    /// The batch in chunks, each as a request, if any of it may run.
+    fn chunks(&self, merge: Merge) -> impl Iterator<Item = (Parts, Option<Request<'a, Joined>>)> {
         let mut rest = &self.items[..];
         std::iter::from_fn(move || {
-            let (mut parts, mut input) = (Parts::new(), Payload::default());
-            // At once: growing would leave copies behind.
-            let wanted = rest.iter().take(CHUNK_REQUESTS).map(|item| item.input.len()).sum();
-            input.reserve_exact(CHUNK_BYTES.min(wanted));
-            while let Some((item, others)) = rest.split_first()
-                && parts.len() < CHUNK_REQUESTS
-                && (parts.is_empty() || input.len() + item.input.len() <= CHUNK_BYTES)
-            {
-                parts.push(self.append(item, &mut input));
-                rest = others;
-            }
-            (!parts.is_empty()).then(|| self.join(parts, input))
+            let (len, bytes) = chunk_of(rest);
+            let (chunk, others) = rest.split_at(len);
+            rest = others;
+            let mut joint = Joint::new(merge, len, bytes);
+            let parts: Parts = chunk.iter().map(|item| self.add(item, &mut joint)).collect();
+            let request = has_any(&parts).then(|| joint.join(&self.like));
+            (len > 0).then_some((parts, request))
         })
     }
 
-    fn append(&self, item: &Item<'a>, input: &mut Payload) -> Result<usize> {
+    fn add(&self, item: &Item<'a>, joint: &mut Joint) -> Result<usize> {
         self.like.ask.check(self.like.facts(), &item.input)?;
-        if input.is_empty() {
-            input.reserve_exact(item.input.len());
-        }
-        input.extend_from_slice(&item.input);
-        Ok(item.input.len())
-    }
-
-    fn join(&self, parts: Parts, input: Payload) -> (Parts, Request<'a, Joined>) {
-        let build = |_: &_, bytes| Ok(Payload::new(bytes));
-        let mut request = self.like.alike(self.like.ask.clone(), Input::Owned(input), build);
-        let valid = parts.iter().filter(|part| part.is_ok()).count();
-        request.requests = u32::try_from(valid).unwrap_or(u32::MAX);
-        (parts, request)
+        Ok(joint.add(&self.like.ask, self.like.key_kind(), &item.input))
     }
 
     /// The outputs of a chunk.
     fn cut(&self, parts: Parts, mut output: &[u8], results: &mut Vec<Result<O::Output>>) {
+        let (ask, key) = (&self.like.ask, self.like.key_kind());
         results.extend(parts.into_iter().map(|part| {
             let (own, rest) = output.split_at_checked(part?).ok_or_else(too_short)?;
             output = rest;
-            (self.like.build)(&self.like.ask, own.to_vec())
+            part_of::<O>(ask, key, self.like.build, own)
         }));
     }
 
@@ -132,14 +139,18 @@ impl<'a, O: Operation> Many<'a, O> {
     }
 }
 
-/// Whether each request of a chunk would have got this error by itself, or may have: what has hung once, or lost a
-/// session or a token, is not tried again.
-const fn is_of_all(error: &Error) -> bool {
-    use ErrorKind::{DeadlineExceeded, Draining, Forked, Hung, SessionLost, TokenLost};
-    matches!(error.kind(), DeadlineExceeded | Draining | Forked | Hung | SessionLost | TokenLost)
+fn has_any(parts: &Parts) -> bool {
+    parts.iter().any(Result::is_ok)
 }
 
-/// A chunk is as long as its parts, or it has failed.
-fn too_short() -> Error {
-    Error::internal("a chunk shorter than its parts")
+/// How many of these items make the first chunk, and their bytes.
+fn chunk_of(items: &[Item<'_>]) -> (usize, usize) {
+    let mut bytes = 0;
+    let fits = |item: &&Item<'_>| {
+        let fits = bytes == 0 || bytes + item.input.len() <= BYTES_MAX;
+        bytes += if fits { item.input.len() } else { 0 };
+        fits
+    };
+    let len = items.iter().take(REQUESTS_MAX).take_while(fits).count();
+    (len, bytes)
 }

@@ -22,6 +22,11 @@ pub(crate) fn turn_ns(wait_ns: u64) -> u64 {
 /// The second half of them is for merged calls.
 pub(crate) const PLANS: usize = 256;
 
+/// The kind of plan of merged calls of a kind of plan.
+pub(crate) const fn merged(plan: usize) -> usize {
+    plan + PLANS / 2
+}
+
 /// Most bytes that are merged into one call, and most requests: on a network a call of 64 KiB takes as long as one
 /// of a few bytes, and on SoftHSM2 4 096 blocks take 12 us. More would make its answers wait for each other and gain
 /// nothing.

@@ -13,7 +13,7 @@ use crate::schedule::admission::{Permit, Places};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::token::facts::KeyKind;
 use crate::token::merge::Merge;
-use crate::token::task::{Call, Task};
+use crate::token::task::{Call, Part, Task};
 
 /// A queued request. Shared by its waiter, its lane or session, and the watcher.
 pub(crate) struct Node {
@@ -201,9 +201,10 @@ impl Node {
         Self { asked, task: None, kind, requests: 1, size: 0, submitted, deadline, began_ns, ended_ns, body }
     }
 
-    /// What the token is to do.
-    pub(crate) fn call(&self) -> Option<&Call> {
-        self.asked.as_ref()?.ask.call()
+    /// What the token is to do: the call, and the parts of requests that were put together.
+    pub(crate) fn call(&self) -> Option<(&Call, &[Part])> {
+        let ask = &self.asked.as_ref()?.ask;
+        Some((ask.call()?, ask.parts()))
     }
 
     /// Index of the kind of plan that serves it, for its cost.

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use crate::clock::{Time, now};
 use crate::error::{Error, Outcome, Retry};
 use crate::schedule::core::LaneRef;
-use crate::schedule::cost::{MERGED_BYTES_MAX, MERGED_REQUESTS_MAX, PLANS};
+use crate::schedule::cost::{MERGED_BYTES_MAX, MERGED_REQUESTS_MAX, merged};
 use crate::schedule::dispatch::Cost;
 use crate::schedule::node::{Begun, Buffers, Node};
 use crate::schedule::seat::{Seat, Watch, Work};
 use crate::schedule::worker::Worker;
 use crate::token::hold::When;
-use crate::token::merge::{Merge, Merging};
+use crate::token::merge::{Merge, Merging, split};
 use crate::token::session::{Failed, Fate};
 
 /// How a turn stands for the session.
@@ -268,14 +268,14 @@ impl Costs {
             return Cost { ns: seat.costs[node.plan()].estimate_ns(node.size), fills: false };
         }
         self.bytes += node.size;
-        self.requests += 1;
+        self.requests += usize::try_from(node.requests).unwrap_or(usize::MAX);
         let ns = seat.costs[merged_plan(node)].marginal_ns(node.size);
         Cost { ns, fills: self.bytes >= MERGED_BYTES_MAX || self.requests >= MERGED_REQUESTS_MAX }
     }
 }
 
 fn merged_plan(node: &Node) -> usize {
-    node.plan() + PLANS / 2
+    merged(node.plan())
 }
 
 /// The requests from `first` on that belong together.
@@ -301,7 +301,7 @@ fn execute(seat: &mut Seat, node: &Node, buffers: &mut Buffers, when: When) -> R
         let Buffers { input, output } = buffers;
         // A first attempt may have cut it.
         output.resize(task.output_len, 0);
-        let written = seat.session.run(call, task.handles.as_deref(), input, output, when)?;
+        let written = seat.session.run_all(call, task.handles.as_deref(), input, output, when)?;
         output.truncate(written);
         Ok(())
     })
@@ -323,7 +323,10 @@ fn execute_merged(
             let (Some(call), Some(task)) = (node.call(), &node.task) else { return Err(without_task()) };
             output.resize(task.output_len, 0);
             handles = handles.or(task.handles.as_deref());
-            requests.push(Merging { call, input, output });
+            match call {
+                (call, []) => requests.push(Merging { call, input, output }),
+                (_, parts) => split(parts, input, output, &mut requests)?,
+            }
         }
         seat.session.run_merged(merge, handles, &mut requests, when)
     })

@@ -5,7 +5,7 @@ use crate::error::{Error, ErrorKind, Outcome, Retry};
 use crate::pkcs11::Direction;
 use crate::token::hold::{Ecb, When};
 use crate::token::session::{Failed, Fate, Session, draw};
-use crate::token::task::{AES_BLOCK_LEN, Call, DES_BLOCK_LEN, Handles, Iv, Mechanism};
+use crate::token::task::{AES_BLOCK_LEN, Call, DES_BLOCK_LEN, Handles, Iv, Mechanism, Part};
 
 /// How requests are merged: those that agree in this can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,16 @@ impl Merge {
         if self.block == AES_BLOCK_LEN { Mechanism::AesEcb } else { Mechanism::TripleDesEcb }
     }
 
+    /// Whether any number of requests takes one call.
+    pub(crate) const fn takes_one_call(self) -> bool {
+        !matches!(self.mode, Mode::CbcEncrypt)
+    }
+
+    /// Whether the requests differ in nothing but their blocks.
+    pub(crate) const fn is_of_blocks(self) -> bool {
+        matches!(self.mode.family(), Family::Ecb)
+    }
+
     /// Whether merging requests with inputs of these lengths takes fewer calls than they are.
     pub(crate) fn pays(self, lengths: impl Iterator<Item = usize> + Clone) -> bool {
         let requests = lengths.clone().count();
@@ -66,7 +76,47 @@ impl Merge {
     }
 }
 
+/// Adds the parts of a request to those that are to be merged.
+pub(crate) fn split<'a>(
+    parts: &'a [Part],
+    mut input: &'a [u8],
+    mut output: &'a mut [u8],
+    requests: &mut Vec<Merging<'a>>,
+) -> Result<(), Failed> {
+    for Part { call, input: input_len, output: output_len } in parts {
+        let (own, others) = input.split_at_checked(*input_len).ok_or_else(no_room)?;
+        let (room, rooms) = output.split_at_mut_checked(*output_len).ok_or_else(no_room)?;
+        requests.push(Merging { call, input: own, output: room });
+        (input, output) = (others, rooms);
+    }
+    Ok(())
+}
+
 impl Session {
+    /// Runs a request; its parts, if it has some. Returns how many bytes of the output are written.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    #[inline]
+    pub(crate) fn run_all(
+        &mut self,
+        (call, parts): (&Call, &[Part]),
+        handles: Option<&Handles>,
+        input: &[u8],
+        output: &mut [u8],
+        when: When,
+    ) -> Result<usize, Failed> {
+        if parts.is_empty() {
+            return self.run(call, handles, input, output, when);
+        }
+        let len = output.len();
+        let merge = Merge::of(call, true).ok_or_else(no_room)?;
+        let mut requests = Vec::with_capacity(parts.len());
+        split(parts, input, output, &mut requests)?;
+        self.run_merged(merge, handles, &mut requests, when)?;
+        Ok(len)
+    }
+
     /// Runs requests that merge alike under one key.
     ///
     /// # Errors

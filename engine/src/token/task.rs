@@ -27,6 +27,14 @@ pub(crate) enum Call {
     Random,
 }
 
+/// One of several requests that run as one: its call, and how many bytes of their input and output are its own.
+#[derive(Clone)]
+pub(crate) struct Part {
+    pub(crate) call: Call,
+    pub(crate) input: usize,
+    pub(crate) output: usize,
+}
+
 /// How a session runs one request's call.
 #[derive(Clone)]
 pub(crate) struct Task {
