@@ -25,7 +25,7 @@ pub use algorithm::{
     RsaOaep, RsaPkcs1, RsaPkcs1Encryption, RsaPss, SignAlgorithm, TripleDesCbc, TripleDesEcb,
 };
 pub(crate) use ask::Ask;
-pub(crate) use check::allows;
+pub(crate) use check::{allows, without_key};
 pub(crate) use encode::{Scratch, digest_algorithm};
 pub use kind::OperationKind;
 pub use output::{Ciphertext, Plaintext, RandomBytes, Signature, Verdict};

@@ -1,8 +1,10 @@
 //! One caller: asks, waits, counts.
 
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use futures::StreamExt;
 use hsmux::{Operation, Request, Result};
 
 use super::dice::Dice;
@@ -39,8 +41,15 @@ enum Blocking {
     Submitted,
 }
 
-/// Awaits its request.
+/// Awaits its requests, one after the other.
 struct Awaited;
+
+/// Has them in flight at once, as a stream.
+struct Streamed;
+
+/// Every so many times a task has a stream of requests of one kind, of so many at most.
+const STREAM_EVERY: u64 = 8;
+const STREAM_MAX: u64 = 40;
 
 /// Problems that one caller remembers; all are counted.
 const PROBLEMS_MAX: usize = 4;
@@ -71,8 +80,8 @@ impl Caller {
                 1 => Blocking::Queued,
                 _ => Blocking::Submitted,
             };
-            let answer = job.ask(common, way);
-            self.answered(job, answer, &common.software);
+            let answers = Job::ask(job.work, std::slice::from_ref(&job), common, way);
+            self.answered(vec![job], answers, &common.software);
         }
         self
     }
@@ -80,21 +89,48 @@ impl Caller {
     /// Asks as a task until told to stop.
     pub(super) async fn poll(mut self, common: Arc<Common>) -> Self {
         while common.goes_on() {
-            let job = self.next_job(&common.software);
-            let answer = job.ask(&common, Awaited).await;
-            self.answered(job, answer, &common.software);
+            let jobs = self.next_jobs(&common);
+            let Some(work) = jobs.first().map(|job| job.work) else { break };
+            let answers = match jobs.len() {
+                1 => Job::ask(work, &jobs, &common, Awaited).await,
+                _ => Job::ask(work, &jobs, &common, Streamed).await,
+            };
+            self.answered(jobs, answers, &common.software);
         }
         self
     }
 
     fn next_job(&mut self, software: &Software) -> Job {
-        self.sequence += 1;
-        let job = Job::new(&self.works, self.number, self.sequence, &mut self.dice, software);
-        self.tallies[job.work as usize].asked += 1;
-        job
+        let work = self.dice.choose(&self.works);
+        self.job_of(work, software)
     }
 
-    fn answered(&mut self, job: Job, answer: Result<Vec<u8>>, software: &Software) {
+    fn job_of(&mut self, work: Work, software: &Software) -> Job {
+        self.sequence += 1;
+        self.tallies[work as usize].asked += 1;
+        Job::new(work, self.number, self.sequence, &mut self.dice, software)
+    }
+
+    /// One, which was allowed, or now and then several of one kind, as far as they are.
+    fn next_jobs(&mut self, common: &Common) -> Vec<Job> {
+        let mut jobs = vec![self.next_job(&common.software)];
+        let work = jobs[0].work;
+        let more = if self.dice.below(STREAM_EVERY) == 0 { self.dice.below(STREAM_MAX) } else { 0 };
+        for _ in 0..more {
+            if common.goes_on() {
+                jobs.push(self.job_of(work, &common.software));
+            }
+        }
+        jobs
+    }
+
+    fn answered(&mut self, jobs: Vec<Job>, answers: Vec<Result<Vec<u8>>>, software: &Software) {
+        for (job, answer) in jobs.into_iter().zip(answers) {
+            self.answered_one(job, answer, software);
+        }
+    }
+
+    fn answered_one(&mut self, job: Job, answer: Result<Vec<u8>>, software: &Software) {
         let work = job.work;
         match answer {
             Ok(output) => {
@@ -155,24 +191,57 @@ impl std::fmt::Debug for Caller {
 }
 
 impl Way for Blocking {
-    type Answer<'a> = Result<Vec<u8>>;
+    type Answers<'a> = Vec<Result<Vec<u8>>>;
 
-    fn ask<'a, O: Operation<Output: AsRef<[u8]>> + 'a>(self, request: Request<'a, O>) -> Result<Vec<u8>> {
-        let output = match self {
+    fn ask<'a, O, I>(self, requests: I) -> Self::Answers<'a>
+    where
+        O: Operation<Output: AsRef<[u8]>> + 'a,
+        I: Iterator<Item = Request<'a, O>> + Send + 'a,
+    {
+        let one = |request: Request<'a, O>| match self {
             Self::Inline => request.deadline(None).wait(),
             Self::Queued => request.wait(),
             Self::Submitted => {
                 request.submit().map_err(|refused| refused.error).and_then(hsmux::Pending::wait)
             }
         };
-        output.map(|output| output.as_ref().to_vec())
+        requests.map(|request| bytes(one(request))).collect()
     }
 }
 
-impl Way for Awaited {
-    type Answer<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>>> + Send + 'a>>;
+type Later<'a> = Pin<Box<dyn Future<Output = Vec<Result<Vec<u8>>>> + Send + 'a>>;
 
-    fn ask<'a, O: Operation<Output: AsRef<[u8]>> + 'a>(self, request: Request<'a, O>) -> Self::Answer<'a> {
-        Box::pin(async move { request.await.map(|output| output.as_ref().to_vec()) })
+impl Way for Awaited {
+    type Answers<'a> = Later<'a>;
+
+    fn ask<'a, O, I>(self, requests: I) -> Later<'a>
+    where
+        O: Operation<Output: AsRef<[u8]>> + 'a,
+        I: Iterator<Item = Request<'a, O>> + Send + 'a,
+    {
+        Box::pin(async move {
+            let mut answers = Vec::new();
+            for request in requests {
+                answers.push(bytes(request.await));
+            }
+            answers
+        })
     }
+}
+
+impl Way for Streamed {
+    type Answers<'a> = Later<'a>;
+
+    fn ask<'a, O, I>(self, requests: I) -> Later<'a>
+    where
+        O: Operation<Output: AsRef<[u8]>> + 'a,
+        I: Iterator<Item = Request<'a, O>> + Send + 'a,
+    {
+        const WINDOW: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
+        Box::pin(hsmux::pipeline(futures::stream::iter(requests), WINDOW).map(bytes).collect())
+    }
+}
+
+fn bytes(output: Result<impl AsRef<[u8]>>) -> Result<Vec<u8>> {
+    output.map(|output| output.as_ref().to_vec())
 }

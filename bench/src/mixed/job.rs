@@ -23,10 +23,13 @@ pub(super) struct Job {
     input: Vec<u8>,
 }
 
-/// How a caller makes a request and what it gets: an answer, or a future of one.
+/// How a caller makes requests of one kind and what it gets: their answers, or a future of them.
 pub(super) trait Way {
-    type Answer<'a>;
-    fn ask<'a, O: Operation<Output: AsRef<[u8]>> + 'a>(self, request: Request<'a, O>) -> Self::Answer<'a>;
+    type Answers<'a>;
+    fn ask<'a, O, I>(self, requests: I) -> Self::Answers<'a>
+    where
+        O: Operation<Output: AsRef<[u8]>> + 'a,
+        I: Iterator<Item = Request<'a, O>> + Send + 'a;
 }
 
 /// How long messages of a kind are.
@@ -44,14 +47,7 @@ const ANY_MAX: u64 = 100;
 impl Job {
     /// The next request of a caller. The message says who asked and when, so that no two are alike and an answer
     /// that went to another caller is found out.
-    pub(super) fn new(
-        works: &[Work],
-        caller: u32,
-        sequence: u64,
-        dice: &mut Dice,
-        software: &Software,
-    ) -> Self {
-        let work = dice.choose(works);
+    pub(super) fn new(work: Work, caller: u32, sequence: u64, dice: &mut Dice, software: &Software) -> Self {
         let second = software.has_second() && dice.below(2) == 1;
         let message = message(Shape::of(work), caller, sequence, dice);
         let aad: Arc<[u8]> = match work {
@@ -75,39 +71,54 @@ impl Job {
         Self { work, second, message, aad, input: input.unwrap_or_default() }
     }
 
-    /// Makes the request.
-    pub(super) fn ask<'a, W: Way>(&'a self, common: &'a Common, way: W) -> W::Answer<'a> {
-        let (keys, input) = (&common.keys, self.input.as_slice());
-        let gcm = || AesGcm::new().aad(Arc::clone(&self.aad));
-        let (aes, p256, hmac) = (self.of(&keys.aes), self.of(&keys.p256), self.of(&keys.hmac));
+    /// Makes requests of one kind.
+    pub(super) fn ask<'a, W: Way>(
+        work: Work,
+        jobs: &'a [Self],
+        common: &'a Common,
+        way: W,
+    ) -> W::Answers<'a> {
+        let keys = &common.keys;
+        let gcm = |it: &Self| AesGcm::new().aad(Arc::clone(&it.aad));
+        let (aes, p256) = (|it: &Self| it.of(&keys.aes), |it: &Self| it.of(&keys.p256));
         // Never the RSA key: without further keys their kinds are not chosen.
         let further = |pick: fn(&FurtherKeys) -> &Key| keys.further.as_ref().map_or(&keys.rsa, pick);
         let (cmac, des) = (further(|it| &it.cmac), further(|it| &it.des));
-        match self.work {
-            Work::SignRsaPkcs1 => way.ask(keys.rsa.sign(RsaPkcs1::SHA256, input)),
-            Work::SignRsaPss => way.ask(keys.rsa.sign(RsaPss::SHA256, input)),
-            Work::SignP256 => way.ask(p256.sign(Ecdsa::P256_SHA256, input)),
-            Work::SignP256Der => way.ask(p256.sign(Ecdsa::P256_SHA256.der(), input)),
-            Work::SignP384 => way.ask(keys.p384.sign(Ecdsa::P384_SHA384, input)),
-            Work::SignP384Der => way.ask(keys.p384.sign(Ecdsa::P384_SHA384.der(), input)),
-            Work::SignHmac => way.ask(hmac.sign(Hmac::SHA256, input)),
-            Work::EncryptGcm => way.ask(aes.encrypt(gcm(), input)),
-            Work::DecryptGcm => way.ask(aes.decrypt(gcm(), input)),
-            Work::EncryptEcb => way.ask(aes.encrypt(AesEcb, input)),
-            Work::DecryptEcb => way.ask(aes.decrypt(AesEcb, input)),
-            Work::Random => way.ask(common.engine.random(input.len())),
-            Work::SignCmac => way.ask(cmac.sign(Cmac::Aes, input)),
-            Work::EncryptCbcPad => way.ask(aes.encrypt(AesCbc::new(), input)),
-            Work::DecryptCbcPad => way.ask(aes.decrypt(AesCbc::new(), input)),
-            Work::EncryptCbc => way.ask(aes.encrypt(AesCbc::new().unpadded(), input)),
-            Work::DecryptCbc => way.ask(aes.decrypt(AesCbc::new().unpadded(), input)),
-            Work::EncryptCtr => way.ask(aes.encrypt(AesCtr::new(), input)),
-            Work::DecryptCtr => way.ask(aes.decrypt(AesCtr::new(), input)),
-            Work::SignDesCmac => way.ask(further(|it| &it.des_mac).sign(Cmac::TripleDes, input)),
-            Work::EncryptDesEcb => way.ask(des.encrypt(TripleDesEcb, input)),
-            Work::DecryptDesEcb => way.ask(des.decrypt(TripleDesEcb, input)),
-            Work::EncryptDesCbc => way.ask(des.encrypt(TripleDesCbc::new(), input)),
-            Work::DecryptDesCbc => way.ask(des.decrypt(TripleDesCbc::new(), input)),
+        let des_mac = further(|it| &it.des_mac);
+        let jobs = jobs.iter();
+        match work {
+            Work::SignRsaPkcs1 => way.ask(jobs.map(move |it| keys.rsa.sign(RsaPkcs1::SHA256, &it.input))),
+            Work::SignRsaPss => way.ask(jobs.map(move |it| keys.rsa.sign(RsaPss::SHA256, &it.input))),
+            Work::SignP256 => way.ask(jobs.map(move |it| p256(it).sign(Ecdsa::P256_SHA256, &it.input))),
+            Work::SignP256Der => {
+                way.ask(jobs.map(move |it| p256(it).sign(Ecdsa::P256_SHA256.der(), &it.input)))
+            }
+            Work::SignP384 => way.ask(jobs.map(move |it| keys.p384.sign(Ecdsa::P384_SHA384, &it.input))),
+            Work::SignP384Der => {
+                way.ask(jobs.map(move |it| keys.p384.sign(Ecdsa::P384_SHA384.der(), &it.input)))
+            }
+            Work::SignHmac => way.ask(jobs.map(move |it| it.of(&keys.hmac).sign(Hmac::SHA256, &it.input))),
+            Work::EncryptGcm => way.ask(jobs.map(move |it| aes(it).encrypt(gcm(it), &it.input))),
+            Work::DecryptGcm => way.ask(jobs.map(move |it| aes(it).decrypt(gcm(it), &it.input))),
+            Work::EncryptEcb => way.ask(jobs.map(move |it| aes(it).encrypt(AesEcb, &it.input))),
+            Work::DecryptEcb => way.ask(jobs.map(move |it| aes(it).decrypt(AesEcb, &it.input))),
+            Work::Random => way.ask(jobs.map(move |it| common.engine.random(it.input.len()))),
+            Work::SignCmac => way.ask(jobs.map(move |it| cmac.sign(Cmac::Aes, &it.input))),
+            Work::EncryptCbcPad => way.ask(jobs.map(move |it| aes(it).encrypt(AesCbc::new(), &it.input))),
+            Work::DecryptCbcPad => way.ask(jobs.map(move |it| aes(it).decrypt(AesCbc::new(), &it.input))),
+            Work::EncryptCbc => {
+                way.ask(jobs.map(move |it| aes(it).encrypt(AesCbc::new().unpadded(), &it.input)))
+            }
+            Work::DecryptCbc => {
+                way.ask(jobs.map(move |it| aes(it).decrypt(AesCbc::new().unpadded(), &it.input)))
+            }
+            Work::EncryptCtr => way.ask(jobs.map(move |it| aes(it).encrypt(AesCtr::new(), &it.input))),
+            Work::DecryptCtr => way.ask(jobs.map(move |it| aes(it).decrypt(AesCtr::new(), &it.input))),
+            Work::SignDesCmac => way.ask(jobs.map(move |it| des_mac.sign(Cmac::TripleDes, &it.input))),
+            Work::EncryptDesEcb => way.ask(jobs.map(move |it| des.encrypt(TripleDesEcb, &it.input))),
+            Work::DecryptDesEcb => way.ask(jobs.map(move |it| des.decrypt(TripleDesEcb, &it.input))),
+            Work::EncryptDesCbc => way.ask(jobs.map(move |it| des.encrypt(TripleDesCbc::new(), &it.input))),
+            Work::DecryptDesCbc => way.ask(jobs.map(move |it| des.decrypt(TripleDesCbc::new(), &it.input))),
         }
     }
 

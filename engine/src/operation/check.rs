@@ -25,9 +25,21 @@ impl Ask {
             What::Joined { .. } => return Ok(()),
             _ => {}
         }
-        let facts = facts.ok_or_else(|| Error::internal("an operation with a key was asked without one"))?;
+        let facts = facts.ok_or_else(without_key)?;
+        self.check_key(facts)?;
+        self.check_message(facts, input)
+    }
+
+    /// The part of [`Ask::check`] that is about the key.
+    #[inline]
+    pub(crate) fn check_key(&self, facts: &KeyFacts) -> Result<()> {
         self.check_fit(facts.kind)?;
-        self.check_permission(facts)?;
+        self.check_permission(facts)
+    }
+
+    /// The part of [`Ask::check`] that is about the input.
+    #[inline]
+    pub(crate) fn check_message(&self, facts: &KeyFacts, input: &[u8]) -> Result<()> {
         self.check_parameters(input)?;
         self.check_input(facts.kind, input.len())
     }
@@ -320,6 +332,10 @@ const fn is_blocks(block: usize, len: usize) -> bool {
 // The errors are made out of line, so that the way of a request that is accepted stays short.
 
 #[cold]
+pub(crate) fn without_key() -> Error {
+    Error::internal("an operation with a key was asked without one")
+}
+
 fn mismatch() -> Error {
     Error::refused(ErrorKind::KeyMismatch, "another type, size or curve is needed")
 }

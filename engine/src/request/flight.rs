@@ -75,19 +75,19 @@ impl<'a, O: Operation> Together<'a, O> {
     }
 
     /// Begins with a request that joins its like in this way; gives it back if it may not run.
-    pub(super) fn begin(&mut self, mut request: Request<'a, O>, merge: Merge) -> Result<(), Request<'a, O>> {
+    pub(super) fn begin(&mut self, mut request: Request<'a, O>, merge: Merge) -> Option<Request<'a, O>> {
         if request.start().is_err() {
-            return Err(request);
+            return Some(request);
         }
         self.bytes = request.input.len();
         self.merge = Some(merge);
         self.requests.push(request);
-        Ok(())
+        None
     }
 
     /// Adds a request that is like those before it, if there are any and not yet so many; else gives it back.
-    pub(super) fn add(&mut self, mut request: Request<'a, O>, len_max: usize) -> Result<(), Request<'a, O>> {
-        let Some(first) = self.requests.first() else { return Err(request) };
+    pub(super) fn add(&mut self, mut request: Request<'a, O>, len_max: usize) -> Option<Request<'a, O>> {
+        let Some(first) = self.requests.first() else { return Some(request) };
         let fits = self.requests.len() < len_max.min(REQUESTS_MAX)
             && self.bytes + request.input.len() <= BYTES_MAX
             && request.trace.is_none()
@@ -95,11 +95,11 @@ impl<'a, O: Operation> Together<'a, O> {
         let merges = |call| Merge::of(call, true) == self.merge;
         let alike = fits && is_alike(first, &request) && request.ask.call().is_some_and(merges);
         if !alike || request.start().is_err() {
-            return Err(request);
+            return Some(request);
         }
         self.bytes += request.input.len();
         self.requests.push(request);
-        Ok(())
+        None
     }
 
     pub(super) fn take_one(&mut self) -> Option<Request<'a, O>> {

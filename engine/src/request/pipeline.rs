@@ -88,10 +88,7 @@ impl<'a, O: Operation, S: Stream<Item = Request<'a, O>> + Unpin> Pipeline<'a, O,
 
     fn take(&mut self, request: Request<'a, O>) {
         self.taken += 1;
-        let request = match self.together.add(request, self.quarter()) {
-            Ok(()) => return,
-            Err(request) => request,
-        };
+        let Some(request) = self.together.add(request, self.quarter()) else { return };
         self.launch();
         match request.joins() {
             Some(merge) => self.begin(request, merge),
@@ -100,7 +97,7 @@ impl<'a, O: Operation, S: Stream<Item = Request<'a, O>> + Unpin> Pipeline<'a, O,
     }
 
     fn begin(&mut self, request: Request<'a, O>, merge: Merge) {
-        if let Err(request) = self.together.begin(request, merge) {
+        if let Some(request) = self.together.begin(request, merge) {
             self.flying.push_back(Flown::One(Flight::of(request)));
         }
     }

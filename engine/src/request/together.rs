@@ -12,9 +12,10 @@ use super::many::{Item, Many, run_all};
 use super::{Request, check_not_forked};
 use crate::clock::Time;
 use crate::error::Result;
-use crate::operation::{Joined, Operation};
+use crate::operation::{Joined, Operation, without_key};
 use crate::payload::{Input, Payload};
 use crate::pending::block_on;
+use crate::token::facts::KeyFacts;
 use crate::token::merge::Merge;
 
 /// Some of the batch: how much of the output belongs to each, or why it may not run.
@@ -108,16 +109,23 @@ impl<'a, O: Operation> Many<'a, O> {
             let (len, bytes) = chunk_of(rest);
             let (chunk, others) = rest.split_at(len);
             rest = others;
+            if chunk.is_empty() {
+                return None;
+            }
             let mut joint = Joint::new(merge, len, bytes);
-            let parts: Parts = chunk.iter().map(|item| self.add(item, &mut joint)).collect();
+            // Once for all: they are under one key.
+            let facts = self.like.facts().ok_or_else(without_key);
+            let facts = facts.and_then(|facts| self.like.ask.check_key(facts).map(|()| facts));
+            let parts: Parts = chunk.iter().map(|item| self.add(&facts, item, &mut joint)).collect();
             let request = has_any(&parts).then(|| joint.join(&self.like));
-            (len > 0).then_some((parts, request))
+            Some((parts, request))
         })
     }
 
-    fn add(&self, item: &Item<'a>, joint: &mut Joint) -> Result<usize> {
-        self.like.ask.check(self.like.facts(), &item.input)?;
-        Ok(joint.add(&self.like.ask, self.like.key_kind(), &item.input))
+    fn add(&self, facts: &Result<&KeyFacts>, item: &Item<'a>, joint: &mut Joint) -> Result<usize> {
+        let facts = facts.as_ref().map_err(Clone::clone)?;
+        self.like.ask.check_message(facts, &item.input)?;
+        Ok(joint.add(&self.like.ask, Some(facts.kind), &item.input))
     }
 
     /// The outputs of a chunk.
