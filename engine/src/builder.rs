@@ -194,8 +194,8 @@ impl<M, T, P> Builder<M, T, P> {
         self
     }
 
-    /// Most requests in flight; further ones are refused. Default 65 536. What [`Many`](crate::Many) puts together counts
-    /// as one.
+    /// Most requests in flight; further ones are refused. Default 65 536. What [`Many`](crate::Many) and
+    /// [`pipeline`](crate::pipeline()) put together counts as one.
     #[must_use]
     pub fn requests_max(mut self, requests: usize) -> Self {
         self.settings.requests_max = requests;

@@ -61,7 +61,7 @@ pub enum Decrypt {}
 pub enum Random {}
 
 /// Enciphers or deciphers the blocks of several requests; what comes out is for who put them together.
-pub(crate) enum Joined {}
+pub(crate) enum Joint {}
 
 impl Operation for Sign {
     type Output = Signature;
@@ -83,7 +83,7 @@ impl Operation for Random {
     type Output = RandomBytes;
 }
 
-impl Operation for Joined {
+impl Operation for Joint {
     type Output = crate::payload::Payload;
 }
 
@@ -97,7 +97,7 @@ mod sealed {
     impl Sealed for super::Encrypt {}
     impl Sealed for super::Decrypt {}
     impl Sealed for super::Random {}
-    impl Sealed for super::Joined {}
+    impl Sealed for super::Joint {}
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod flight;
 mod future;
+mod group;
 mod host;
 mod inline;
 mod joint;

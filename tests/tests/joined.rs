@@ -69,28 +69,97 @@ fn a_window_puts_blocks_together_and_yields_them_in_order() {
     assert_eq!(engine.snapshot().bytes_in_flight, 0);
 }
 
+/// Holds the only session inside a call while `look` is at work.
+fn while_held(hsm: &Hsm, key: &Key, look: impl FnOnce()) {
+    hsm.sim.configure("hang=C_Encrypt:1").unwrap();
+    let held = key.encrypt(AesEcb, vec![0; 16]).deadline(None).submit().unwrap();
+    assert!(hsm.sim.wait_hanging(1, LONG));
+    look();
+    hsm.sim.release_hangs();
+    held.wait().unwrap();
+}
+
 #[test]
 fn only_what_waits_in_one_lane_until_one_time_is_put_together() {
     let hsm = hsm("");
-    let messages = messages(96);
-    let wanted = one_by_one(&hsm, "aes256", &AesEcb.into(), &messages);
-    let (engine, key) = engine(&hsm, "aes256");
-    let other = engine.key("other").unwrap();
-    let before = hsm.sim.calls_of("C_Encrypt");
-    let requests = messages.iter().enumerate().map(|(i, message)| match i % 4 {
-        0 => key.encrypt(AesEcb, message),
-        1 => key.encrypt(AesEcb, message).deadline_in(LONG),
-        2 => key.encrypt(AesEcb, message).priority(Priority::High),
-        _ => other.encrypt(AesEcb, message).tenant(7),
+    let engine = hsm.builder().sessions(1).hang_limit(LONG).build().unwrap();
+    let (key, other) = (engine.key("aes256").unwrap(), engine.key("other").unwrap());
+    let messages = messages(48);
+    let request = |i: usize| match i / 4 % 4 {
+        0 => key.encrypt(AesEcb, &messages[i]),
+        1 => key.encrypt(AesEcb, &messages[i]).deadline_in(LONG),
+        2 => key.encrypt(AesEcb, &messages[i]).priority(Priority::High),
+        _ => other.encrypt(AesEcb, &messages[i]).tenant(7),
+    };
+    while_held(&hsm, &key, || {
+        let requests = stream::iter((0..48).map(request));
+        let mut answers = pin!(pipeline(requests, WINDOW.try_into().unwrap()));
+        assert!(answers.as_mut().poll_next(&mut Context::from_waker(Waker::noop())).is_pending());
+        // Four by four, and the one that is held.
+        assert_eq!(engine.snapshot().in_flight, 12 + 1);
     });
-    let answers = outputs(piped(requests));
-    assert!(
-        answers.iter().zip(&wanted).enumerate().all(|(i, (answer, wanted))| i % 4 == 3 || answer == wanted)
-    );
-    // Each was its own request of the engine: merged in a turn at most with its like.
-    assert!(hsm.sim.calls_of("C_Encrypt") - before >= 3);
-    let expected = one_by_one(&hsm, "other", &AesEcb.into(), &messages);
-    assert!(answers.iter().zip(&expected).skip(3).step_by(4).all(|(answer, wanted)| answer == wanted));
+    let wanted = ["aes256", "other"].map(|key| one_by_one(&hsm, key, &AesEcb.into(), &messages));
+    for (i, answer) in outputs(piped((0..48).map(request))).into_iter().enumerate() {
+        assert_eq!(answer, wanted[usize::from(i / 4 % 4 == 3)][i]);
+    }
+}
+
+#[test]
+fn a_window_goes_on_whatever_room_there_is_and_whatever_its_size() {
+    let hsm = hsm("");
+    let messages = messages(120);
+    let wanted = ["aes256", "other"].map(|key| one_by_one(&hsm, key, &AesEcb.into(), &messages));
+    // A request takes 544 bytes and more, so some of these have no room for a joint, some for one, some for several.
+    for (bytes, requests) in [(700, 9), (1_150, 9), (2_000, 2), (4_000, 1), (100_000, 3)] {
+        let engine = hsm.builder().sessions(1).bytes_max(bytes).requests_max(requests).build().unwrap();
+        let keys = ["aes256", "other"].map(|name| engine.key(name).unwrap());
+        // Runs of one to six under one key.
+        let key = |i: usize| i * i / 7 % 2;
+        for window in [1, 2, 3, 4, 5, 8, 30, 256] {
+            let source = stream::iter((0..120).map(|i| keys[key(i)].encrypt(AesEcb, &messages[i])));
+            let answers = block_on(pipeline(source, window.try_into().unwrap()).collect::<Vec<_>>());
+            for (i, answer) in answers.into_iter().enumerate() {
+                let case = format!("{bytes} bytes, {requests} requests, a window of {window}, {i}");
+                assert_eq!(Vec::from(answer.expect(&case)), wanted[key(i)][i], "{case}");
+            }
+        }
+        wait_idle(&engine);
+    }
+}
+
+#[test]
+fn a_source_that_has_nothing_now_and_then_is_asked_again() {
+    let hsm = hsm("");
+    let messages = messages(500);
+    let wanted = one_by_one(&hsm, "aes256", &AesEcb.into(), &messages);
+    let (_engine, key) = engine(&hsm, "aes256");
+    let (mut polls, mut rest) = (0, messages.iter());
+    let source = stream::poll_fn(|context| {
+        polls += 1;
+        if polls % 4 == 0 {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(rest.next().map(|message| key.encrypt(AesEcb, message)))
+    });
+    let answers = block_on(pipeline(source, 64.try_into().unwrap()).collect());
+    assert_eq!(outputs(answers), wanted);
+}
+
+#[test]
+fn what_runs_again_by_itself_has_no_more_time_than_it_had() {
+    // Init and call take 80 ms: once is in time, twice is not.
+    let hsm = hsm(",input_max=64");
+    let engine = hsm.builder().sessions(1).holding(false).build().unwrap();
+    let key = engine.key("aes256").unwrap();
+    hsm.sim.configure("call_us=40000").unwrap();
+    let in_time = |message: Vec<u8>| key.encrypt(AesEcb, message).deadline_in(Duration::from_millis(110));
+    let answers = piped((0..5_u8).map(|i| in_time(vec![i; 16])));
+    let late = |answer: &Result<_, Error>| {
+        answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::DeadlineExceeded)
+    };
+    assert!(answers.iter().all(late), "{answers:?}");
+    wait_idle(&engine);
 }
 
 #[test]
@@ -144,25 +213,19 @@ fn what_hangs_together_is_hung_each_and_not_tried_again() {
 
 #[test]
 fn a_window_that_is_dropped_withdraws_what_it_has_put_together() {
-    let hsm = Hsm::new(1, "");
+    let hsm = hsm("");
     let engine = hsm.builder().sessions(1).hang_limit(LONG).build().unwrap();
     let key = engine.key("aes256").unwrap();
-    hsm.sim.configure("hang=C_Encrypt:1").unwrap();
-    let held = key.encrypt(AesEcb, vec![0; 16]).deadline(None).submit().unwrap();
-    assert!(hsm.sim.wait_hanging(1, LONG));
-    {
+    while_held(&hsm, &key, || {
         let requests = messages(100).into_iter().map(|message| key.encrypt(AesEcb, message));
         let mut answers = pin!(pipeline(stream::iter(requests), WINDOW.try_into().unwrap()));
-        let polled = answers.as_mut().poll_next(&mut Context::from_waker(Waker::noop()));
-        assert!(matches!(polled, Poll::Pending));
-        assert!((2..100).contains(&engine.snapshot().in_flight), "{} in flight", engine.snapshot().in_flight);
-    }
-    let before = hsm.sim.calls_of("C_Encrypt");
-    hsm.sim.release_hangs();
-    held.wait().unwrap();
+        assert!(answers.as_mut().poll_next(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert_eq!(engine.snapshot().in_flight, 2 + 1);
+    });
     wait_idle(&engine);
     assert_eq!((engine.snapshot().in_flight, engine.snapshot().bytes_in_flight), (0, 0));
-    assert_eq!(hsm.sim.calls_of("C_Encrypt"), before);
+    // Only the one that was held has run.
+    assert_eq!(engine.snapshot().tokens[0].operations.iter().map(|it| it.count).sum::<u64>(), 1);
 }
 
 /// Encrypts by batch and by window, each under IVs that the engine draws, and decrypts by both and one by one.
@@ -261,4 +324,58 @@ fn a_small_batch_that_fails_on_its_callers_thread_runs_one_by_one_and_demotes() 
     let snapshot = engine.snapshot();
     assert!(snapshot.tokens[0].operations.iter().all(|operation| operation.errors.is_empty()));
     assert_eq!(snapshot.tokens[0].merges.failures, 3);
+}
+
+#[test]
+fn counters_that_run_again_by_themselves_have_an_iv_of_their_own() {
+    let hsm = hsm(",input_max=64");
+    let (engine, key) = engine(&hsm, "aes256");
+    let messages: Vec<_> = (0..100_u8).map(|i| vec![i; 20]).collect();
+    let sealed = [
+        outputs(key.encrypt_many(AesCtr::new(), &messages).wait()),
+        outputs(piped(messages.iter().map(|message| key.encrypt(AesCtr::new(), message)))),
+    ]
+    .concat();
+    assert!(engine.snapshot().tokens[0].merges.failures > 0);
+    let ivs: std::collections::HashSet<_> = sealed.iter().map(|sealed| &sealed[..16]).collect();
+    assert_eq!(ivs.len(), sealed.len());
+    for (sealed, message) in sealed.iter().zip(messages.iter().cycle()) {
+        assert_eq!(key.decrypt(AesCtr::new(), sealed).wait().unwrap().as_bytes(), message);
+    }
+}
+
+#[test]
+fn what_has_no_company_runs_as_what_it_is() {
+    let hsm = hsm("");
+    let (engine, key) = engine(&hsm, "aes256");
+    // A joint of 1 024, one more, one too large for any.
+    let mut messages = vec![vec![7; 16]; 1_025];
+    messages.push(vec![8; 40_000]);
+    for limit in [None, Some(LONG)] {
+        let before = engine.snapshot().tokens[0].merges.requests;
+        let sealed = outputs(key.encrypt_many(AesCtr::new(), &messages).deadline(limit).wait());
+        // The others may meet in a turn.
+        let merged = engine.snapshot().tokens[0].merges.requests - before;
+        assert!((1_024..=1_026).contains(&merged), "{merged}");
+        for (sealed, message) in sealed.iter().zip(&messages).skip(1_020) {
+            assert_eq!(key.decrypt(AesCtr::new(), sealed).wait().unwrap().as_bytes(), message);
+        }
+    }
+    assert_eq!(engine.snapshot().tokens[0].merges.failures, 0);
+    let mut batch = vec![vec![0; 15]; 3];
+    batch.push(vec![1; 16]);
+    let answers = key.encrypt_many(AesEcb, &batch).deadline(None).wait();
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
+    assert!(answers[3].is_ok());
+}
+
+#[test]
+fn a_batch_that_its_caller_would_run_is_refused_by_an_engine_that_stops() {
+    let hsm = hsm("");
+    let (engine, key) = engine(&hsm, "aes256");
+    assert_eq!(engine.drain(LONG), 0);
+    let answers = key.encrypt_many(AesEcb, messages(10)).deadline(None).wait();
+    let stopping =
+        |answer: &Result<_, Error>| answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Draining);
+    assert!(answers.iter().all(stopping), "{answers:?}");
 }

@@ -113,7 +113,8 @@ fn piped(key: &Key, window: usize) -> (Vec<Vec<u8>>, usize) {
 fn a_pipeline_keeps_its_window_full_and_its_order_and_waits_for_room() {
     let Some(softhsm) = SoftHsm::for_tests() else { return };
     let token = softhsm.unique_token();
-    let engine = builder(softhsm, &token).requests_max(20).build().unwrap();
+    // Apart, so that each takes a place.
+    let engine = builder(softhsm, &token).requests_max(20).coalescing(false).build().unwrap();
     let key = engine.key("aes").unwrap();
     let expected: Vec<_> = (0..1_000).map(encrypted).collect();
     let (collected, most) = piped(&key, 16);

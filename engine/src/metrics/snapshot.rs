@@ -34,7 +34,8 @@ pub struct Snapshot {
     /// PKCS#11 calls of requests and of the engine itself, by the function's name. Those that need no session
     /// (`C_OpenSession`, `C_GetTokenInfo` and the like) are counted by module: all engines of the process together.
     pub calls: BTreeMap<&'static str, u64>,
-    /// Requests in flight: queued or running. What [`Many`](crate::Many) puts together counts as one.
+    /// Requests in flight: queued or running. What [`Many`](crate::Many) and [`pipeline`](crate::pipeline()) put together
+    /// counts as one.
     pub in_flight: usize,
     /// Of those, about how many are queued.
     pub queued: usize,
@@ -105,11 +106,11 @@ pub struct TokenSnapshot {
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct MergeSnapshot {
-    /// Turns whose requests were served together.
+    /// Turns, and batches that their callers ran, whose requests were served together.
     pub turns: u64,
     /// Their requests.
     pub requests: u64,
-    /// Turns that failed together, after which each request was run by itself.
+    /// Those that failed together, after which each request was run by itself.
     pub failures: u64,
     /// Kinds of keys, by type and length, for which the self-test did not show of every mode that shared calls are
     /// right: their requests, or those of the mode, are run one by one. The log says why.

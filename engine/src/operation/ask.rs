@@ -50,7 +50,7 @@ pub(super) enum What {
     },
     /// Several requests of one kind, each checked and bound: their inputs and outputs one after the other. Without
     /// parts they are blocks that the call takes as they are.
-    Joined {
+    Joint {
         kind: OperationKind,
         output_len: usize,
         parts: Box<[Part]>,
@@ -137,8 +137,8 @@ impl Ask {
     }
 
     /// Several requests like this one, as one. Without parts if they are nothing but blocks.
-    pub(crate) fn joined(&self, output_len: usize, parts: Vec<Part>) -> Self {
-        let what = What::Joined { kind: self.kind(), output_len, parts: parts.into() };
+    pub(crate) fn joint(&self, output_len: usize, parts: Vec<Part>) -> Self {
+        let what = What::Joint { kind: self.kind(), output_len, parts: parts.into() };
         Self { what, call: self.call.clone() }
     }
 
@@ -146,7 +146,7 @@ impl Ask {
     #[inline]
     pub(crate) fn parts(&self) -> &[Part] {
         match &self.what {
-            What::Joined { parts, .. } => parts,
+            What::Joint { parts, .. } => parts,
             _ => &[],
         }
     }
@@ -216,7 +216,7 @@ impl Ask {
             }
             (What::Decrypt(mode), _) => input.get(mode.front()..).unwrap_or_default(),
             (What::Verify { .. } | What::Encrypt(_), _) => input,
-            (What::Joined { .. }, _) => input,
+            (What::Joint { .. }, _) => input,
             (What::Random { .. }, _) => &[],
         }
     }
@@ -264,7 +264,7 @@ impl Ask {
             What::Encrypt(mode) => mode.kinds().0,
             What::Decrypt(mode) => mode.kinds().1,
             What::Random { .. } => OperationKind::Random,
-            What::Joined { kind, .. } => *kind,
+            What::Joint { kind, .. } => *kind,
         }
     }
 

@@ -22,7 +22,7 @@ impl Ask {
     pub(crate) fn check(&self, facts: Option<&KeyFacts>, input: &[u8]) -> Result<()> {
         match self.what {
             What::Random { len } => return check_random(len),
-            What::Joined { .. } => return Ok(()),
+            What::Joint { .. } => return Ok(()),
             _ => {}
         }
         let facts = facts.ok_or_else(without_key)?;
@@ -49,7 +49,7 @@ impl Ask {
             What::Sign { scheme, .. } => sign_fits(*scheme, kind),
             What::Verify { scheme, .. } => sign_fits(*scheme, kind) && host_verifies(kind),
             What::Encrypt(mode) | What::Decrypt(mode) => cipher_fits(mode, kind),
-            What::Random { .. } | What::Joined { .. } => true,
+            What::Random { .. } | What::Joint { .. } => true,
         };
         if fits { Ok(()) } else { Err(mismatch()) }
     }
@@ -65,7 +65,7 @@ impl Ask {
             What::Verify { .. } => permit(facts.verify, "CKA_VERIFY is not set"),
             What::Encrypt(_) => permit(facts.encrypt, "CKA_ENCRYPT is not set"),
             What::Decrypt(_) => permit(facts.decrypt, "CKA_DECRYPT is not set"),
-            What::Random { .. } | What::Joined { .. } => Ok(()),
+            What::Random { .. } | What::Joint { .. } => Ok(()),
         }?;
         match (&self.what, self.mechanism()) {
             (What::Verify { .. } | What::Encrypt(_), None) => {
@@ -336,6 +336,7 @@ pub(crate) fn without_key() -> Error {
     Error::internal("an operation with a key was asked without one")
 }
 
+#[cold]
 fn mismatch() -> Error {
     Error::refused(ErrorKind::KeyMismatch, "another type, size or curve is needed")
 }

@@ -38,7 +38,7 @@ impl Ask {
                 raw_len(*output_max, input_len)
             }
             What::Random { len } => *len,
-            What::Joined { output_len, .. } => *output_len,
+            What::Joint { output_len, .. } => *output_len,
         }
     }
 
@@ -77,7 +77,7 @@ impl Ask {
                 0..=self.final_len_max(key, buffer_len)
             }
             What::Encrypt(Mode::Raw { .. }) | What::Decrypt(Mode::Raw { .. }) => 0..=buffer_len,
-            What::Encrypt(_) | What::Decrypt(_) | What::Random { .. } | What::Joined { .. } => {
+            What::Encrypt(_) | What::Decrypt(_) | What::Random { .. } | What::Joint { .. } => {
                 exactly(buffer_len)
             }
         }

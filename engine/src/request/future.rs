@@ -65,6 +65,11 @@ impl<'a, O: Operation> RequestFuture<'a, O> {
         Self(State::Entering(future))
     }
 
+    /// Whether it is on its way into its lane.
+    pub(super) const fn is_entering(&self) -> bool {
+        matches!(self.0, State::Entering(_))
+    }
+
     /// Drives the request into its lane; ready once it is there, failed, or run by the host.
     pub(super) fn poll_entering(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match &mut self.0 {
@@ -85,7 +90,7 @@ impl<'a, O: Operation> RequestFuture<'a, O> {
         let State::Start(waiting) = &mut self.0 else { return Poll::Ready(()) };
         let Some(request) = waiting else { return Poll::Ready(()) };
         let entered = match request.ask.call() {
-            Some(_) => request.try_enter(Some(context)),
+            Some(_) => request.try_enter(Some(context), None),
             None => {
                 let on_host = waiting.take().map_or_else(|| Err(polled_again()), Self::on_host);
                 self.0 = on_host.map_or_else(|error| State::Answered(Some(Err(error))), |this| this.0);
@@ -110,8 +115,13 @@ impl<'a, O: Operation> RequestFuture<'a, O> {
 
 impl<'a, O: Operation> Request<'a, O> {
     /// Puts the request in flight at once if that is quick and there is room; with a context, the waker is
-    /// kept with it. In place, for a request is large: what it asks moves straight to where it stays.
-    pub(super) fn try_enter(&mut self, context: Option<&Context<'_>>) -> Result<Entered<O>> {
+    /// kept with it. In place, for a request is large: what it asks moves straight to where it stays. Its time counts
+    /// from `started`, or from now.
+    pub(super) fn try_enter(
+        &mut self,
+        context: Option<&Context<'_>>,
+        started: Option<Time>,
+    ) -> Result<Entered<O>> {
         let mask = self.start()?;
         if self.is_long() {
             return Ok(Entered::Slowly(Slowly::Hash { mask }));
@@ -125,7 +135,11 @@ impl<'a, O: Operation> Request<'a, O> {
                 return Ok(Entered::Flying(pending));
             }
         }
-        let (started, deadline) = self.times();
+        let again = started.is_some();
+        let (started, deadline) = self.times_from(started);
+        if again {
+            self.check_time(deadline).map_err(|error| self.fail(error))?;
+        }
         match self.ready(mask, None, started, deadline, context.map(Context::waker)) {
             Ok(ready) => Ok(Entered::Flying(match context {
                 Some(_) => ready.launch_polled(),

@@ -93,11 +93,14 @@ impl<O: Operation> Request<'_, O> {
                 self.ask.finish(self.key_kind(), output, written)
             }
             Err(Failed { error, fate }) => {
-                self.count_failure(&seat, error.kind(), end.as_ns());
-                seat.meter.failed(error.kind());
+                let token = seat.place.token;
+                self.count_failure(&seat, error.kind(), fate);
                 match fate {
                     Fate::Keep => core.release(seat),
                     fate => core.retire(seat, fate, Work::default()),
+                }
+                if self.requests > 1 {
+                    self.demote(token, error.kind(), end.as_ns());
                 }
                 Err(error)
             }
@@ -118,15 +121,24 @@ impl<O: Operation> Request<'_, O> {
         self.own_lane().demotion.succeeded();
     }
 
-    /// It has failed. Of those that were put together each runs by itself now, and has its own error if it has one.
+    /// It has failed.
     #[cold]
-    fn count_failure(&self, seat: &Seat, error: ErrorKind, now_ns: u64) {
-        if self.requests == 1 {
-            return seat.recorder.failed(self.ask.kind(), error);
+    fn count_failure(&self, seat: &Seat, error: ErrorKind, fate: Fate) {
+        // Of those that were put together each runs by itself now, and has its own error if it has one.
+        if self.requests == 1 || fate != Fate::Keep {
+            seat.recorder.failed(self.ask.kind(), error);
         }
+        if self.requests > 1 {
+            seat.recorder.merge_failed();
+        }
+        seat.meter.failed(error);
+    }
+
+    /// A call for several requests has failed. Not while a session is leased: log subscribers are user code.
+    #[cold]
+    fn demote(&self, token: usize, error: ErrorKind, now_ns: u64) {
         let demoted = self.own_lane().demotion.failed(now_ns);
-        seat.recorder.merge_failed();
-        tracing::warn!(token = seat.place.token, ?error, demoted, "a merged call failed");
+        tracing::warn!(token, ?error, demoted, "a merged call failed");
     }
 
     /// Where it would wait.

@@ -1,11 +1,12 @@
-//! Requests that are put together before they enter a lane: what is a function of single blocks needs no session to
-//! find its like.
+//! Joints: requests that are put together before they enter a lane. Blocks, and what is blocks with an exclusive or
+//! around them, need no session to find their like.
 //!
-//! They are one request of the engine: their inputs one after the other, its output cut where they meet.
+//! A joint is one request of the engine: the inputs of its requests one after the other, its output cut where they meet.
+//! It has two of them at least: a request without company runs as what it is.
 
 use super::{Build, Request, trace};
 use crate::error::{Error, ErrorKind, Outcome, Result};
-use crate::operation::{Ask, Joined, Operation, Scratch};
+use crate::operation::{Ask, Joint, Operation, Scratch};
 use crate::payload::{Input, Payload};
 use crate::token::facts::KeyKind;
 use crate::token::merge::Merge;
@@ -17,7 +18,7 @@ pub(super) const BYTES_MAX: usize = 16 << 10;
 pub(super) const REQUESTS_MAX: usize = 1_024;
 
 /// Requests that share calls in one way, on their way into one.
-pub(super) struct Joint {
+pub(super) struct Joining {
     merge: Merge,
     input: Payload,
     output_len: usize,
@@ -25,7 +26,7 @@ pub(super) struct Joint {
     requests: usize,
 }
 
-impl Joint {
+impl Joining {
     /// For so many requests that share calls in this way, with inputs of so many bytes together.
     pub(super) fn new(merge: Merge, requests: usize, bytes: usize) -> Self {
         let mut input = Payload::default();
@@ -52,9 +53,9 @@ impl Joint {
     }
 
     /// All that were added, which are like this one.
-    pub(super) fn join<'a, O: Operation>(self, like: &Request<'a, O>) -> Request<'a, Joined> {
+    pub(super) fn join<'a, O: Operation>(self, like: &Request<'a, O>) -> Request<'a, Joint> {
         let build = |_: &_, bytes| Ok(Payload::new(bytes));
-        let ask = like.ask.joined(self.output_len, self.parts);
+        let ask = like.ask.joint(self.output_len, self.parts);
         let mut request = like.alike(ask, Input::Owned(self.input), build);
         request.requests = u32::try_from(self.requests).unwrap_or(u32::MAX);
         request

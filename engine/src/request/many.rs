@@ -148,8 +148,8 @@ impl<'a, O: Operation> Many<'a, O> {
     /// Until the last answer, or the last deadline. Without a deadline, requests that are put together, no more than go
     /// into one call, are run by the calling thread itself if a session is idle.
     pub fn wait(self) -> Vec<Result<O::Output>> {
-        match self.is_one_call().then(|| self.joins()).flatten() {
-            Some(merge) => self.wait_for_one_call(merge),
+        match self.may_be_inline().then(|| self.joins()).flatten() {
+            Some(merge) => self.wait_inline(merge),
             None => block_on(pin!(self.run())),
         }
     }

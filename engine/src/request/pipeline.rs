@@ -11,11 +11,12 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 
 use super::Request;
-use super::flight::{Flight, Joined, Together};
+use super::flight::Flight;
+use super::group::{Group, JointFlight, Left};
 use super::joint::later_of;
+use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::operation::Operation;
-use crate::token::merge::Merge;
 
 /// Keeps up to `window` requests of a stream in flight and yields their results in the stream's order.
 ///
@@ -49,7 +50,8 @@ where
     S: Stream<Item = Request<'a, O>> + Unpin,
 {
     let flying = VecDeque::new();
-    Pipeline { source: Some(source), window: window.get(), taken: 0, together: Together::default(), flying }
+    let (window, group) = (window.get(), Group::default());
+    Pipeline { source: Some(source), window, taken: 0, group, flying, entering: false }
 }
 
 /// The stream that [`pipeline`] makes.
@@ -59,17 +61,28 @@ pub struct Pipeline<'a, O: Operation, S> {
     window: usize,
     /// Requests that were taken from the source and whose answers were not yielded yet.
     taken: usize,
-    /// Those that are being put together; none between polls.
-    together: Together<'a, O>,
+    /// Those that are being gathered, behind all that flies.
+    group: Group<'a, O>,
     flying: VecDeque<Flown<'a, O>>,
+    /// Whether any of them may be on its way into a lane. What is behind that one stays out until it is there: else it
+    /// could take the room that the other waits for, and keep it, for answers are yielded in order.
+    entering: bool,
 }
 
 enum Flown<'a, O: Operation> {
-    /// Only the last of the window can be on its way into a lane: the source is not polled behind it.
     One(Flight<'a, O>),
-    /// One that has failed with others, so.
+    Joint(Box<JointFlight<'a, O>>),
+    /// Not in flight yet.
+    Later(Box<Request<'a, O>>, Option<Failed>),
+    /// It has failed with others and runs by itself.
     Again(Flight<'a, O>, Error),
-    Joined(Box<Joined<'a, O>>),
+}
+
+/// How requests failed together, and when they had started.
+#[derive(Clone)]
+struct Failed {
+    error: Error,
+    started: Time,
 }
 
 impl<'a, O: Operation, S: Stream<Item = Request<'a, O>> + Unpin> Pipeline<'a, O, S> {
@@ -78,55 +91,67 @@ impl<'a, O: Operation, S: Stream<Item = Request<'a, O>> + Unpin> Pipeline<'a, O,
         while self.taken < self.window && !self.is_held_up(context) {
             let Some(source) = &mut self.source else { break };
             match Pin::new(source).poll_next(context) {
-                Poll::Ready(Some(request)) => self.take(request.wait_for_room()),
+                Poll::Ready(Some(request)) => self.accept(request.wait_for_room()),
                 Poll::Ready(None) => self.source = None,
                 Poll::Pending => break,
             }
         }
-        self.launch();
+        if !self.is_held_up(context) {
+            self.launch_group();
+        }
     }
 
-    fn take(&mut self, request: Request<'a, O>) {
+    fn accept(&mut self, request: Request<'a, O>) {
         self.taken += 1;
-        let Some(request) = self.together.add(request, self.quarter()) else { return };
-        self.launch();
-        match request.joins() {
-            Some(merge) => self.begin(request, merge),
-            None => self.flying.push_back(Flown::One(Flight::of(request))),
+        let Some(request) = self.group.add(request, self.quarter()) else { return };
+        self.launch_group();
+        let joins = if self.quarter() > 1 { request.joins() } else { None };
+        let alone = match joins {
+            Some(merge) => self.group.begin(request, merge),
+            None => Some(request),
+        };
+        match alone {
+            None => {}
+            Some(request) if self.entering => self.flying.push_back(Flown::Later(Box::new(request), None)),
+            Some(request) => self.push(Flown::One(Flight::of(request, None))),
         }
     }
 
-    fn begin(&mut self, request: Request<'a, O>, merge: Merge) {
-        if let Some(request) = self.together.begin(request, merge) {
-            self.flying.push_back(Flown::One(Flight::of(request)));
-        }
-    }
-
-    /// Puts what was put together in flight.
-    fn launch(&mut self) {
-        match self.together.len() {
+    /// Puts what was gathered in flight.
+    fn launch_group(&mut self) {
+        match self.group.len() {
             0 => {}
-            1 => self.flying.extend(self.together.take_one().map(|request| Flown::One(Flight::of(request)))),
-            _ => self.flying.extend(self.together.take().map(|joined| Flown::Joined(Box::new(joined)))),
+            1 => {
+                let one = self.group.take_one().map(|request| Flown::One(Flight::of(request, None)));
+                one.into_iter().for_each(|one| self.push(one));
+            }
+            _ => match self.group.launch() {
+                Some(Ok(joint)) => self.push(Flown::Joint(Box::new(joint))),
+                Some(Err(left)) => later(left).for_each(|one| self.push(one)),
+                None => {}
+            },
         }
+    }
+
+    fn push(&mut self, flown: Flown<'a, O>) {
+        self.entering |= flown.is_entering();
+        self.flying.push_back(flown);
     }
 
     const fn quarter(&self) -> usize {
         self.window.div_ceil(4)
     }
 
-    /// Whether the last request is not in flight yet. Polling it here is what brings it there.
+    /// Whether one is not in flight yet. Polling it here is what brings it there, and then those behind it.
     fn is_held_up(&mut self, context: &mut Context<'_>) -> bool {
-        match self.flying.back_mut() {
-            Some(Flown::One(flight) | Flown::Again(flight, _)) => flight.poll_entering(context).is_pending(),
-            Some(Flown::Joined(joined)) => joined.poll_entering(context).is_pending(),
-            None => false,
-        }
+        self.entering =
+            self.entering && self.flying.iter_mut().any(|flown| flown.poll_entering(context).is_pending());
+        self.entering
     }
 
-    /// Whether answers of requests that were put together wait to be yielded, and the window has little room.
+    /// Whether answers of requests that went together wait to be yielded, and the window has little room.
     fn yields_first(&self) -> bool {
-        let answered = matches!(self.flying.front(), Some(Flown::Joined(joined)) if joined.is_answered());
+        let answered = matches!(self.flying.front(), Some(Flown::Joint(joint)) if joint.is_answered());
         answered && self.window - self.taken < self.quarter()
     }
 
@@ -135,29 +160,73 @@ impl<'a, O: Operation, S: Stream<Item = Request<'a, O>> + Unpin> Pipeline<'a, O,
         loop {
             let answer = match self.flying.front_mut() {
                 None => return Poll::Ready(None),
-                Some(Flown::One(flight)) => Some(ready!(flight.poll(context))),
-                Some(Flown::Again(flight, before)) => Some(later_of(before, ready!(flight.poll(context)))),
-                Some(Flown::Joined(joined)) => ready!(joined.poll_next(context)),
-            };
-            match (answer, self.flying.front_mut()) {
-                (Some(answer), Some(Flown::Joined(_))) => return Poll::Ready(Some(answer)),
-                (Some(answer), _) => {
-                    self.flying.pop_front();
-                    return Poll::Ready(Some(answer));
+                Some(flown @ Flown::Later(..)) => {
+                    // Whatever it needs it waits for by itself, and nothing is in front of it.
+                    flown.enter();
+                    continue;
                 }
-                // Each has had its answer, or runs by itself now.
-                (None, _) => self.replace_front(),
-            }
+                Some(Flown::One(flight)) => ready!(flight.poll(context)),
+                Some(Flown::Again(flight, before)) => later_of(before, ready!(flight.poll(context))),
+                Some(Flown::Joint(joint)) => match ready!(joint.poll_next(context)) {
+                    Some(answer) => return Poll::Ready(Some(answer)),
+                    None => {
+                        // Each has had its answer, or runs by itself now.
+                        self.replace_front(context);
+                        continue;
+                    }
+                },
+            };
+            self.flying.pop_front();
+            return Poll::Ready(Some(answer));
         }
     }
 
-    /// What is left of requests that were put together goes on one by one.
-    fn replace_front(&mut self) {
-        let Some(Flown::Joined(joined)) = self.flying.pop_front() else { return };
-        let (left, Some(error)) = joined.left() else { return };
-        let flights: Vec<_> = left.into_iter().map(Flight::of).collect();
-        for flight in flights.into_iter().rev() {
-            self.flying.push_front(Flown::Again(flight, error.clone()));
+    /// What is left of requests that went together goes on one by one.
+    fn replace_front(&mut self, context: &mut Context<'_>) {
+        let Some(Flown::Joint(joint)) = self.flying.pop_front() else { return };
+        let Some(left) = joint.left() else { return };
+        later(left).rev().for_each(|one| self.flying.push_front(one));
+        self.entering = true;
+        self.is_held_up(context);
+    }
+}
+
+/// Requests that failed together, to run one by one.
+fn later<'a, O: Operation>(left: Left<'a, O>) -> impl DoubleEndedIterator<Item = Flown<'a, O>> {
+    let Left { requests, error, started } = left;
+    requests
+        .map(move |request| Flown::Later(Box::new(request), Some(Failed { error: error.clone(), started })))
+}
+
+impl<O: Operation> Flown<'_, O> {
+    /// Puts it in flight, if it is not.
+    fn enter(&mut self) {
+        let Self::Later(..) = self else { return };
+        if let Self::Later(request, failed) = std::mem::replace(self, Self::One(Flight::Answered(None))) {
+            let started = failed.as_ref().map(|failed| failed.started);
+            let flight = Flight::of(*request, started);
+            *self = match failed {
+                Some(failed) => Self::Again(flight, failed.error),
+                None => Self::One(flight),
+            };
+        }
+    }
+
+    fn is_entering(&self) -> bool {
+        match self {
+            Self::One(flight) | Self::Again(flight, _) => flight.is_entering(),
+            Self::Joint(joint) => joint.is_entering(),
+            Self::Later(..) => true,
+        }
+    }
+
+    /// Brings it into its lane; ready once it is there.
+    fn poll_entering(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.enter();
+        match self {
+            Self::One(flight) | Self::Again(flight, _) => flight.poll_entering(context),
+            Self::Joint(joint) => joint.poll_entering(context),
+            Self::Later(..) => Poll::Pending,
         }
     }
 }

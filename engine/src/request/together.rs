@@ -7,12 +7,12 @@
 use std::ops::Range;
 use std::pin::pin;
 
-use super::joint::{BYTES_MAX, Joint, REQUESTS_MAX, is_of_all, later_of, part_of, too_short};
+use super::joint::{BYTES_MAX, Joining, REQUESTS_MAX, is_of_all, later_of, part_of, too_short};
 use super::many::{Item, Many, run_all};
 use super::{Request, check_not_forked};
 use crate::clock::Time;
-use crate::error::Result;
-use crate::operation::{Joined, Operation, without_key};
+use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
+use crate::operation::{Joint, Operation, without_key};
 use crate::payload::{Input, Payload};
 use crate::pending::block_on;
 use crate::token::facts::KeyFacts;
@@ -22,23 +22,27 @@ use crate::token::merge::Merge;
 type Parts = Vec<Result<usize>>;
 
 impl<'a, O: Operation> Many<'a, O> {
-    /// How the requests go together, if they do.
+    /// How the requests go together, if they do: not if most of them would be without company.
     pub(super) fn joins(&self) -> Option<Merge> {
-        if self.items.len() > 1 { self.like.joins() } else { None }
+        let len = self.items.len();
+        if len > 1 && self.bytes() / len <= BYTES_MAX / 4 { self.like.joins() } else { None }
     }
 
-    /// Whether it is one chunk that the caller may run itself: a wake-up there and back takes longer than the call.
-    pub(super) fn is_one_call(&self) -> bool {
-        let bytes = || self.items.iter().map(|item| item.input.len()).sum::<usize>();
+    /// Whether the caller may run them itself if they go together: a wake-up there and back takes longer than the call.
+    pub(super) fn may_be_inline(&self) -> bool {
         self.like.limit().is_none()
             && self.items.len() <= REQUESTS_MAX
             && self.refusal.is_none()
             && check_not_forked().is_ok()
-            && bytes() <= BYTES_MAX
+            && self.bytes() <= BYTES_MAX
+    }
+
+    fn bytes(&self) -> usize {
+        self.items.iter().map(|item| item.input.len()).sum()
     }
 
     /// In one chunk, on this thread if a session is idle.
-    pub(super) fn wait_for_one_call(self, merge: Merge) -> Vec<Result<O::Output>> {
+    pub(super) fn wait_inline(self, merge: Merge) -> Vec<Result<O::Output>> {
         let (chunks, requests): (Vec<_>, Vec<_>) = self.chunks(merge).unzip();
         let outputs = requests.into_iter().flatten().map(Request::wait).collect();
         block_on(pin!(self.separate(chunks, outputs, None)))
@@ -67,8 +71,8 @@ impl<'a, O: Operation> Many<'a, O> {
         let mut failed = Vec::new();
         let mut outputs = outputs.into_iter();
         for parts in chunks {
-            let output = if has_any(&parts) { outputs.next() } else { None };
-            match output.unwrap_or_else(|| Ok(Payload::default())) {
+            let output = if has_company(&parts) { outputs.next() } else { None };
+            match output.unwrap_or_else(|| Err(alone())) {
                 Ok(output) => self.cut(parts, &output, &mut results),
                 Err(error) => {
                     let first = results.len();
@@ -102,8 +106,8 @@ impl<'a, O: Operation> Many<'a, O> {
         }
     }
 
-    /// The batch in chunks, each as a request, if any of it may run.
-    fn chunks(&self, merge: Merge) -> impl Iterator<Item = (Parts, Option<Request<'a, Joined>>)> {
+    /// The batch in chunks, each as a request, if there are at least two in it that may run.
+    fn chunks(&self, merge: Merge) -> impl Iterator<Item = (Parts, Option<Request<'a, Joint>>)> {
         let mut rest = &self.items[..];
         std::iter::from_fn(move || {
             let (len, bytes) = chunk_of(rest);
@@ -112,17 +116,17 @@ impl<'a, O: Operation> Many<'a, O> {
             if chunk.is_empty() {
                 return None;
             }
-            let mut joint = Joint::new(merge, len, bytes);
+            let mut joint = Joining::new(merge, len, bytes);
             // Once for all: they are under one key.
             let facts = self.like.facts().ok_or_else(without_key);
             let facts = facts.and_then(|facts| self.like.ask.check_key(facts).map(|()| facts));
             let parts: Parts = chunk.iter().map(|item| self.add(&facts, item, &mut joint)).collect();
-            let request = has_any(&parts).then(|| joint.join(&self.like));
+            let request = has_company(&parts).then(|| joint.join(&self.like));
             Some((parts, request))
         })
     }
 
-    fn add(&self, facts: &Result<&KeyFacts>, item: &Item<'a>, joint: &mut Joint) -> Result<usize> {
+    fn add(&self, facts: &Result<&KeyFacts>, item: &Item<'a>, joint: &mut Joining) -> Result<usize> {
         let facts = facts.as_ref().map_err(Clone::clone)?;
         self.like.ask.check_message(facts, &item.input)?;
         Ok(joint.add(&self.like.ask, Some(facts.kind), &item.input))
@@ -147,8 +151,14 @@ impl<'a, O: Operation> Many<'a, O> {
     }
 }
 
-fn has_any(parts: &Parts) -> bool {
-    parts.iter().any(Result::is_ok)
+/// Whether two of them may run.
+fn has_company(parts: &Parts) -> bool {
+    parts.iter().filter(|part| part.is_ok()).take(2).count() == 2
+}
+
+/// Why a request without company has no output yet.
+fn alone() -> Error {
+    Error::new(ErrorKind::Internal, Retry::Now, Outcome::NotDone)
 }
 
 /// How many of these items make the first chunk, and their bytes.

@@ -282,11 +282,12 @@ fn merged_plan(node: &Node) -> usize {
 fn group(nodes: &[Arc<Node>], first: usize, may_merge: bool) -> Group {
     let merge = nodes[first].merge().filter(|_| may_merge);
     let Some(merge) = merge else { return Group { requests: first..first + 1, merge: None } };
-    let mut bytes = 0;
-    let alike = nodes[first..].iter().take(MERGED_REQUESTS_MAX).take_while(|node| {
-        let fits = bytes == 0 || bytes + node.size <= MERGED_BYTES_MAX;
+    let (mut bytes, mut count) = (0, 0);
+    let alike = nodes[first..].iter().take_while(|node| {
         bytes += node.size;
-        fits && node.merge() == Some(merge)
+        count += usize::try_from(node.requests).unwrap_or(usize::MAX);
+        let fits = bytes <= MERGED_BYTES_MAX && count <= MERGED_REQUESTS_MAX;
+        (fits || std::ptr::eq(*node, &nodes[first])) && node.merge() == Some(merge)
     });
     let requests = first..first + alike.count();
     let pays = merge.pays(nodes[requests.clone()].iter().map(|node| node.size));
