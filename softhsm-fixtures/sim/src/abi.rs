@@ -26,14 +26,20 @@ use cryptoki_sys as sys;
 pub use interface::{C_GetInterface, C_GetInterfaceList};
 
 pub use control::{
-    p11_sim_calls_of, p11_sim_calls_on, p11_sim_concurrent_use, p11_sim_configure, p11_sim_hanging,
-    p11_sim_release_hangs, p11_sim_reset_counters, p11_sim_wait_hanging,
+    p11_sim_answers_of, p11_sim_calls_of, p11_sim_calls_on, p11_sim_concurrent_use, p11_sim_configure,
+    p11_sim_hanging, p11_sim_release_hangs, p11_sim_reset_counters, p11_sim_wait_hanging,
 };
 
 /// The function list, for programs that link the simulator instead of loading it.
 #[must_use]
 pub fn function_list() -> *const sys::CK_FUNCTION_LIST {
     &raw const LIST
+}
+
+/// Touches memory that is nobody's.
+pub(crate) fn segfault() {
+    // SAFETY: there is none: this is the fault that was asked for, and the process ends here.
+    unsafe { std::ptr::without_provenance_mut::<u8>(8).write_volatile(0) };
 }
 
 /// The one symbol that a PKCS#11 program needs.

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::function::Function;
 use crate::key::{Kind, Use};
+use crate::rule::Rule;
 
 /// What a simulator is. The keys are documented at the top of the crate.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Config {
     pub(crate) forward: Option<PathBuf>,
     pub(crate) null: bool,
@@ -26,13 +26,17 @@ pub(crate) struct Config {
 }
 
 /// The part that can be changed while the module is in use. 0 is no limit and no delay.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Live {
     pub(crate) op_ns: u64,
     pub(crate) call_ns: u64,
     pub(crate) cores: u32,
     pub(crate) sessions: u64,
-    pub(crate) hangs: Vec<Hang>,
+    pub(crate) throttle: u64,
+    pub(crate) hangs: Vec<Rule>,
+    pub(crate) faults: Vec<Rule>,
+    /// Labels of tokens that are not there.
+    pub(crate) removed: Vec<String>,
 }
 
 /// What the functions for messages do.
@@ -56,18 +60,6 @@ pub(crate) enum Wrong {
     Cbc,
     /// CTR: likewise.
     Ctr,
-}
-
-/// A call that does not return.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Hang {
-    pub(crate) function: Function,
-    /// Number of the call, from 1, counted since the rule was set.
-    pub(crate) call: u64,
-    /// Whether every later call hangs too.
-    pub(crate) onwards: bool,
-    /// Label of the token whose calls count; all if none.
-    pub(crate) token: Option<String>,
 }
 
 /// A key beside those that every token has.
@@ -181,8 +173,12 @@ impl Live {
     pub(crate) fn changed(&self, text: &str) -> Result<Self, String> {
         let mut live = self.clone();
         let pairs = pairs(text)?;
-        if pairs.iter().any(|(key, _)| *key == "hang") {
+        let names = |name| pairs.iter().any(|(key, _)| *key == name);
+        if names("hang") {
             live.hangs.clear();
+        }
+        if names("fault") {
+            live.faults.clear();
         }
         for (key, value) in pairs {
             live.set(key, value)?;
@@ -196,10 +192,19 @@ impl Live {
             "call_us" => self.call_ns = micros(key, value)?,
             "cores" => self.cores = small(key, value, CORES_MAX)?,
             "sessions" => self.sessions = number(key, value, u64::MAX)?,
+            "throttle" => self.throttle = number(key, value, u64::MAX)?,
             "hang" => {
                 for item in value.split(';').filter(|item| !item.is_empty()) {
-                    self.hangs.push(hang(item)?);
+                    self.hangs.push(Rule::hang(item)?);
                 }
+            }
+            "fault" => {
+                for item in value.split(';').filter(|item| !item.is_empty()) {
+                    self.faults.push(Rule::fault(item)?);
+                }
+            }
+            "removed" => {
+                self.removed = value.split(';').filter(|item| !item.is_empty()).map(str::to_owned).collect();
             }
             _ => return Err(format!("unknown, empty or fixed: {key}={value}")),
         }
@@ -260,20 +265,6 @@ fn micros(key: &str, value: &str) -> Result<u64, String> {
     Ok(whole * 1_000 + thousandths)
 }
 
-/// `C_Sign:100`, `C_Sign:100+`, `C_Sign:100@sim-1`, `C_Sign:100+@sim-1`.
-fn hang(item: &str) -> Result<Hang, String> {
-    let wrong = || format!("hang={item} is not FUNCTION:NUMBER[+][@TOKEN]");
-    let (front, token) = match item.split_once('@') {
-        Some((front, token)) => (front, Some(token.to_owned())),
-        None => (item, None),
-    };
-    let (name, call) = front.split_once(':').ok_or_else(wrong)?;
-    let (call, onwards) = call.strip_suffix('+').map_or((call, false), |call| (call, true));
-    let call = call.parse().ok().filter(|&call: &u64| call > 0).ok_or_else(wrong)?;
-    let function = Function::by_name(name).ok_or_else(wrong)?;
-    Ok(Hang { function, call, onwards, token })
-}
-
 /// `LABEL`, `LABEL:KIND`, `LABEL:KIND-USE`, `LABEL:KIND#VARIANT`, each with `@TOKEN+TOKEN...` after it or not.
 fn extra_key(item: &str) -> Result<ExtraKey, String> {
     let wrong = || format!("keys={item} is not LABEL[:KIND[-USE]][#VARIANT][@TOKEN+TOKEN...]");
@@ -321,9 +312,10 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let text = "null=1, op_us=12.5,call_us=3,cores=64,sessions=8,tokens=3,pin=77,pin_tries=9,keypad=1,holds_back=1,input_max=64,seed=5";
+        let text = "null=1, op_us=12.5,call_us=3,cores=64,sessions=8,throttle=2,tokens=3,pin=77,pin_tries=9,keypad=1,holds_back=1,input_max=64,seed=5";
         let config = Config::parse(text).unwrap();
-        let live = Live { op_ns: 12_500, call_ns: 3_000, cores: 64, sessions: 8, hangs: Vec::new() };
+        let live =
+            Live { op_ns: 12_500, call_ns: 3_000, cores: 64, sessions: 8, throttle: 2, ..Live::default() };
         let expected = Config {
             null: true,
             tokens: 3,
@@ -342,23 +334,6 @@ mod tests {
         let faulty = Config::parse("wrong=ecb;ecb-decrypt;ecb-parts,wrong=cbc;ctr").unwrap();
         assert_eq!(faulty.wrong, [Wrong::Ecb, Wrong::EcbDecrypt, Wrong::EcbParts, Wrong::Cbc, Wrong::Ctr]);
         assert_eq!(Config::parse("forward=/m.so").unwrap().forward, Some("/m.so".into()));
-    }
-
-    #[test]
-    fn hangs_name_function_number_and_token() {
-        let config = Config::parse("hang=C_Sign:100+@sim-1;C_Login:1,hang=C_Encrypt:7@x").unwrap();
-        let hang = |function, call, onwards, token: Option<&str>| Hang {
-            function,
-            call,
-            onwards,
-            token: token.map(str::to_owned),
-        };
-        let expected = [
-            hang(Function::C_Sign, 100, true, Some("sim-1")),
-            hang(Function::C_Login, 1, false, None),
-            hang(Function::C_Encrypt, 7, false, Some("x")),
-        ];
-        assert_eq!(config.live.hangs, expected);
     }
 
     #[test]
@@ -404,6 +379,8 @@ mod tests {
             "hang=C_Sign",
             "hang=C_Sing:1",
             "hang=C_Sign:0",
+            "fault=C_Sign:1",
+            "fault=C_Sign:2%=maybe",
             "keys=",
             "keys=a:des",
             "keys=a#x",

@@ -1,10 +1,31 @@
 //! The safe face of the simulator that is linked into a program, beside its function list.
 
+use std::collections::BTreeMap;
+
 use cryptoki_sys as sys;
+use parking_lot::Mutex;
 
 use crate::function::Function;
 use crate::hangs::HANGS;
 use crate::{device, sessions};
+
+/// Answers but `CKR_OK`, by code.
+static ANSWERS: Mutex<BTreeMap<sys::CK_RV, u64>> = Mutex::new(BTreeMap::new());
+
+/// A call has answered this.
+pub(crate) fn answered(code: sys::CK_RV) {
+    *ANSWERS.lock().entry(code).or_default() += 1;
+}
+
+/// How many calls have answered this code, those that a rule told to included.
+pub(crate) fn answers_of(code: sys::CK_RV) -> u64 {
+    ANSWERS.lock().get(&code).copied().unwrap_or(0)
+}
+
+/// Forgets the answers.
+pub(crate) fn reset_answers() {
+    ANSWERS.lock().clear();
+}
 
 /// What the linked simulator has counted.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,13 +1,16 @@
 //! The simulated device: what `C_Initialize` makes and `C_Finalize` leaves.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use cryptoki_sys as sys;
 use parking_lot::{Mutex, RwLock};
 
 use crate::config::{Config, Live, TOKENS_MAX};
 use crate::cores::Cores;
+use crate::faults::{self, FAULT_RULES, HANG_RULES};
 use crate::forward::Forward;
+use crate::function::Function;
 use crate::hangs::HANGS;
 use crate::sessions;
 use crate::token::Token;
@@ -21,6 +24,12 @@ pub(crate) struct Device {
     op_ns: AtomicU64,
     call_ns: AtomicU64,
     sessions_max: AtomicU64,
+    /// Most operations that a token runs at once; 0 for any number.
+    throttle: AtomicU64,
+    /// Operations that each token runs, while that is limited.
+    running: Vec<AtomicU64>,
+    /// Until when each token is not there, by this host's clock; 0 for one that is.
+    absent_until_ns: Vec<AtomicU64>,
     /// The part of the configuration that may change, as it is now.
     live: Mutex<Live>,
 }
@@ -67,7 +76,10 @@ pub(crate) fn initialise(args: Option<String>) -> Result<(), sys::CK_RV> {
     let text = explicit.or(args).or_else(|| std::env::var(VARIABLE).ok()).unwrap_or_default();
     let config = Config::parse(&text).map_err(|why| refuse(&why))?;
     let device = waken(config)?;
-    HANGS.set(&device.live.lock().hangs);
+    let seed = device.config.seed;
+    let live = device.live.lock().clone();
+    HANG_RULES.set(&live.hangs, seed);
+    FAULT_RULES.set(&live.faults, seed);
     *current = Some(device);
     drop(current);
     refresh();
@@ -78,8 +90,8 @@ pub(crate) fn initialise(args: Option<String>) -> Result<(), sys::CK_RV> {
 pub(crate) fn finalise() -> Result<(), sys::CK_RV> {
     let device = CURRENT.write().take().ok_or(sys::CKR_CRYPTOKI_NOT_INITIALIZED)?;
     refresh();
-    for (handle, token) in sessions::close_all(None) {
-        device.session_gone(token, handle, 0);
+    for closed in sessions::close_all(None) {
+        device.session_gone(closed.token, closed.handle, 0);
     }
     device.forward.as_ref().map_or(Ok(()), Forward::finalise)
 }
@@ -93,7 +105,13 @@ pub(crate) fn configure(text: &str) -> Result<(), sys::CK_RV> {
     };
     let changed = device.live.lock().changed(text).map_err(|why| refuse(&why))?;
     if text.contains("hang=") {
-        HANGS.set(&changed.hangs);
+        HANG_RULES.set(&changed.hangs, device.config.seed);
+    }
+    if text.contains("fault=") {
+        FAULT_RULES.set(&changed.faults, device.config.seed);
+    }
+    if text.contains("removed=") {
+        device.place(&changed.removed);
     }
     device.apply(changed);
     refresh();
@@ -112,6 +130,7 @@ pub(crate) fn offers_interface_3() -> bool {
 
 /// Lets hanging calls go and forgets the rules that hold calls.
 pub(crate) fn release_hangs() {
+    HANG_RULES.set(&[], 0);
     HANGS.release();
     if let Ok(device) = current() {
         device.live.lock().hangs.clear();
@@ -159,6 +178,67 @@ impl Device {
         done + call_ns.div_ceil(2)
     }
 
+    /// Whether a token is not there.
+    pub(crate) fn is_absent(&self, token: usize) -> bool {
+        self.absent_until_ns[token].load(Ordering::Relaxed) > crate::clock::now_ns()
+    }
+
+    /// Takes a token away with its sessions, for so long or until it is put back.
+    pub(crate) fn remove(&self, token: usize, time: Option<Duration>) {
+        let until = time.map_or(u64::MAX, |time| {
+            let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            crate::clock::now_ns().saturating_add(ns)
+        });
+        self.absent_until_ns[token].store(until, Ordering::Relaxed);
+        for closed in sessions::close_all(Some(token)) {
+            self.session_gone(token, closed.handle, 0);
+            self.forward.iter().for_each(|forward| forward.close(closed.forwarded));
+        }
+    }
+
+    /// Takes these tokens away and puts the others back.
+    fn place(&self, removed: &[String]) {
+        for token in 0..TOKENS_MAX {
+            let label = self.label(token);
+            if removed.contains(&label) {
+                self.remove(token, None);
+            } else {
+                self.absent_until_ns[token].store(0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Forgets a session.
+    pub(crate) fn lose_session(&self, handle: u64, forwarded: u64) {
+        if let Ok((token, left)) = sessions::close(handle) {
+            self.session_gone(token, handle, left);
+            self.forward.iter().for_each(|forward| forward.close(forwarded));
+        }
+    }
+
+    /// Logs the user out.
+    pub(crate) fn lose_login(&self, token: usize, forwarded: u64) {
+        if let Some(token) = self.tokens.get(token) {
+            // Not logged in is fine here.
+            let _was_in = token.log_out();
+        }
+        self.forward.iter().for_each(|forward| forward.log_out(forwarded));
+    }
+
+    /// Begins a call, which ends when the result is dropped; refused while the token runs as many as it may.
+    pub(crate) fn work(&self, token: usize, function: Function) -> Result<Working<'_>, sys::CK_RV> {
+        let most = self.throttle.load(Ordering::Relaxed);
+        if most == 0 || !function.occupies_core() {
+            return Ok(Working(None));
+        }
+        let running = &self.running[token];
+        if running.fetch_add(1, Ordering::Relaxed) >= most {
+            running.fetch_sub(1, Ordering::Relaxed);
+            return Err(sys::CKR_FUNCTION_FAILED);
+        }
+        Ok(Working(Some(running)))
+    }
+
     /// Whether calls take any time at all.
     pub(crate) fn delays(&self) -> bool {
         self.op_ns.load(Ordering::Relaxed) > 0 || self.call_ns.load(Ordering::Relaxed) > 0
@@ -186,6 +266,9 @@ impl Device {
             op_ns: AtomicU64::new(0),
             call_ns: AtomicU64::new(0),
             sessions_max: AtomicU64::new(0),
+            throttle: AtomicU64::new(0),
+            running: (0..TOKENS_MAX).map(|_| AtomicU64::new(0)).collect(),
+            absent_until_ns: (0..TOKENS_MAX).map(|_| AtomicU64::new(0)).collect(),
             live: Mutex::default(),
             config,
         })
@@ -196,11 +279,23 @@ impl Device {
         self.op_ns.store(live.op_ns, Ordering::Relaxed);
         self.call_ns.store(live.call_ns, Ordering::Relaxed);
         self.sessions_max.store(live.sessions, Ordering::Relaxed);
+        self.throttle.store(live.throttle, Ordering::Relaxed);
         let mut now = self.live.lock();
         if now.cores != live.cores {
             self.cores.iter().for_each(|cores| cores.reset(live.cores));
         }
         *now = live;
+    }
+}
+
+/// A call that a token runs, where their number is limited.
+pub(crate) struct Working<'a>(Option<&'a AtomicU64>);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        if let Some(running) = self.0 {
+            running.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -224,8 +319,11 @@ fn waken(config: Config) -> Result<&'static Device, sys::CK_RV> {
 /// Decides anew whether the short way may be taken.
 fn refresh() {
     let device = CURRENT.read();
-    let bare = |device: &Device| device.config.null && device.config.hidden.is_empty() && !device.delays();
-    let fast = device.is_some_and(bare) && !HANGS.armed();
+    let bare = |device: &Device| {
+        let limited = device.throttle.load(Ordering::Relaxed) > 0;
+        device.config.null && device.config.hidden.is_empty() && !device.delays() && !limited
+    };
+    let fast = device.is_some_and(bare) && !faults::armed();
     FAST.store(fast, Ordering::Relaxed);
 }
 

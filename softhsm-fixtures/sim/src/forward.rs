@@ -83,6 +83,14 @@ impl Forward {
         self.labels.lock().get(token).cloned().unwrap_or_default()
     }
 
+    /// Logs the user out.
+    pub(crate) fn log_out(&self, session: sys::CK_SESSION_HANDLE) {
+        if let Some(log_out) = self.list.C_Logout {
+            // SAFETY: a plain call.
+            unsafe { log_out(session) };
+        }
+    }
+
     /// Closes a session of the module that the simulator has no room for.
     pub(crate) fn close(&self, session: sys::CK_SESSION_HANDLE) {
         if let Some(close) = self.list.C_CloseSession {

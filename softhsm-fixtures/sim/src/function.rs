@@ -102,6 +102,36 @@ impl Function {
         Self::ALL.into_iter().find(|function| function.name() == name)
     }
 
+    /// Whether operations run by it.
+    pub(crate) const fn is_operation(self) -> bool {
+        self.ends_operation()
+            || matches!(
+                self,
+                Self::C_SignInit
+                    | Self::C_VerifyInit
+                    | Self::C_EncryptInit
+                    | Self::C_DecryptInit
+                    | Self::C_EncryptUpdate
+                    | Self::C_DecryptUpdate
+                    | Self::C_EncryptMessage
+                    | Self::C_DecryptMessage
+                    | Self::C_GenerateRandom
+            )
+    }
+
+    /// Whether the active operation is over after it, whatever it answers but for a buffer that is too small.
+    pub(crate) const fn ends_operation(self) -> bool {
+        matches!(
+            self,
+            Self::C_Sign
+                | Self::C_Verify
+                | Self::C_Encrypt
+                | Self::C_Decrypt
+                | Self::C_EncryptFinal
+                | Self::C_DecryptFinal
+        )
+    }
+
     /// Whether a successful call is work for a crypto core.
     pub(crate) const fn occupies_core(self) -> bool {
         matches!(

@@ -38,7 +38,10 @@
 //! | `interface=V` | 3.0 | `2.40` takes the interface of PKCS#11 3.0 away: `C_GetInterface` gives the old list only (if it is configured by then, which `pReserved` is not), no mechanism has flags for messages, their functions answer `CKR_FUNCTION_NOT_SUPPORTED` |
 //! | `messages=N` | 1 | 0: the functions for messages answer `CKR_FUNCTION_NOT_SUPPORTED` although the mechanisms have their flags; 2: they make wrong tags and refuse to decrypt |
 //! | `wrong=M` | none | what comes out wrong, separated by `;`. `ecb`: every block of ECB but the first of a call; `ecb-decrypt`, `ecb-parts`: the same in decryption, or in parts of an operation, only; `cbc`, `ctr`: these run under another IV than the one they are given, both ways, so that what is encrypted can be decrypted. Not in null mode |
-//! | `hang=F:N[+][@TOKEN]` | none | *live*: call number `N` of function `F` does not return until it is released, with `+` every later one too. With a token only its calls count. Counted from when the rule is set. Several are separated by `;`; `hang=` takes all away |
+//! | `hang=F:WHEN[@TOKEN]` | none | *live*: calls of function `F` that do not return until they are released. `WHEN` is a number, counted from when the rule is set, with `+` for every later one too, or a share, `0.1%`, which the seed and the number of the call decide. `F` may be `ops`: all calls by which operations run. With a token only its calls count. Several are separated by `;`; `hang=` takes all away |
+//! | `fault=F:WHEN=WHAT[@TOKEN]` | none | *live*: calls that do not go as they should, as for hangs. `WHAT` is a code (`0x30`) that is answered while nothing is done; a code with `!` behind it, answered after all was done; `flip`, `short`, `repeat`: the output has a wrong bit, a byte too few, or is that of the thread's last call; `slow-US`: it takes so many microseconds longer; `session-lost`, `login-lost`: the device has forgotten the session or the login before the call; `removed`, `removed-MS`: the token goes away during the call, for so many milliseconds or until `removed=` puts it back; `dead`: as if somebody had finalised the module; `abort`, `segfault`; `hang` |
+//! | `removed=T[;T]` | none | *live*: labels of the tokens that are not there; their sessions are closed. `removed=` puts all back |
+//! | `throttle=N` | 0 | *live*: operations that a token runs at once, beyond which there is `CKR_FUNCTION_FAILED`, as from AWS CloudHSM; 0 is any number |
 //! | `seed=N` | 0 | what keys and random bytes derive from |
 //! | `keys=L[:KIND[-USE]][#V][@T+T]` | none | keys beside those below, separated by `;`: label, kind (`aes`, `hmac`, `des3`, `p256`, `p384`, `p521`, `ed25519`, `rsa2048`, `rsa4096`; `aes` if not said), what it is for if not for signing or encryption (`aes-mac`, `aes-wrap`, `rsa2048-decrypt`, `p256-agree` and their like), variant, labels of the tokens that hold it (all if not said). Keys of one label, kind and variant are the same on all tokens |
 //! | `hide=M[@T+T]` | none | mechanisms, by number in hexadecimal (`0x1041`) or decimal, separated by `;`, that are not in the list and are refused with `CKR_MECHANISM_INVALID`, on the tokens of these labels (all if not said). With it the null mode is slower |
@@ -75,6 +78,7 @@ mod cores;
 mod counters;
 mod crypto;
 mod device;
+mod faults;
 mod forward;
 mod function;
 mod hangs;
@@ -85,14 +89,15 @@ mod mechanism;
 mod null;
 mod object;
 mod rng;
+mod rule;
 mod sessions;
 mod token;
 mod work;
 
 pub use abi::{
-    C_GetFunctionList, C_GetInterface, C_GetInterfaceList, function_list, p11_sim_calls_of, p11_sim_calls_on,
-    p11_sim_concurrent_use, p11_sim_configure, p11_sim_hanging, p11_sim_release_hangs,
-    p11_sim_reset_counters, p11_sim_wait_hanging,
+    C_GetFunctionList, C_GetInterface, C_GetInterfaceList, function_list, p11_sim_answers_of,
+    p11_sim_calls_of, p11_sim_calls_on, p11_sim_concurrent_use, p11_sim_configure, p11_sim_hanging,
+    p11_sim_release_hangs, p11_sim_reset_counters, p11_sim_wait_hanging,
 };
 pub use counters::{Counters, configure, counters, release_hangs};
 pub use loaded::{LoadError, Loaded, cdylib_path};

@@ -116,6 +116,13 @@ impl Loaded {
         calls
     }
 
+    /// How many calls have answered this code, which is not `CKR_OK`; those that a rule told to included.
+    #[must_use]
+    pub fn answers_of(&self, code: sys::CK_RV) -> u64 {
+        let answers = self.symbol::<extern "C" fn(sys::CK_RV) -> u64>(b"p11_sim_answers_of\0");
+        answers.map_or(u64::MAX, |answers| answers(code))
+    }
+
     /// How often a thread entered a session that another one was in. 0 in a sound program.
     #[must_use]
     pub fn concurrent_use(&self) -> u64 {

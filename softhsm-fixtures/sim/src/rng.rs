@@ -57,7 +57,7 @@ impl TryCryptoRng for &Random {}
 /// Step and finaliser of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-const fn mix(mut state: u64) -> u64 {
+pub(crate) const fn mix(mut state: u64) -> u64 {
     state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     state ^ (state >> 31)

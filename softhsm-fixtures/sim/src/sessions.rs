@@ -116,15 +116,23 @@ pub(crate) fn close(handle: u64) -> Result<(usize, u64), sys::CK_RV> {
     Ok(table.close(slot, true))
 }
 
-/// Closes the sessions of one token, or of all; returns their handles and tokens.
-pub(crate) fn close_all(token: Option<usize>) -> Vec<(u64, usize)> {
+/// A session that was closed.
+pub(crate) struct Closed {
+    pub(crate) handle: u64,
+    pub(crate) token: usize,
+    pub(crate) forwarded: u64,
+}
+
+/// Closes the sessions of one token, or of all.
+pub(crate) fn close_all(token: Option<usize>) -> Vec<Closed> {
     let mut table = TABLE.lock();
     let slots = SLOTS.iter().take(table.used).map(|slot| &**slot);
     let mine = |slot: &&Slot| slot.handle() != 0 && token.is_none_or(|token| slot.token() == token);
     let closing = |slot: &'static Slot| {
         // A slot in which a thread hangs is not given out again.
         let empty = slot.inside.load(Ordering::Relaxed) == 0;
-        (slot.handle(), table.close(slot, empty).0)
+        let (handle, forwarded) = (slot.handle(), slot.forwarded());
+        Closed { handle, token: table.close(slot, empty).0, forwarded }
     };
     slots.filter(mine).map(closing).collect()
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use cryptoki_sys as sys;
 
 use crate::call::guarded;
-use crate::device;
 use crate::function::Function;
 use crate::hangs::HANGS;
 use crate::sessions;
+use crate::{counters, device};
 
 /// Sets the configuration: whole before `C_Initialize`, in parts while the module is in use.
 ///
@@ -54,10 +54,17 @@ pub extern "C" fn p11_sim_concurrent_use() -> u64 {
     sessions::overlaps()
 }
 
+/// How many calls have answered this code, which is not `CKR_OK`; those that a rule told to included.
+#[unsafe(no_mangle)]
+pub extern "C" fn p11_sim_answers_of(code: sys::CK_RV) -> u64 {
+    counters::answers_of(code)
+}
+
 /// Sets every counter to zero.
 #[unsafe(no_mangle)]
 pub extern "C" fn p11_sim_reset_counters() {
     sessions::reset_counters();
+    counters::reset_answers();
 }
 
 /// Lets every call go that hangs now, and forgets the rules by which calls hang.

@@ -9,10 +9,9 @@ use cryptoki_sys as sys;
 use super::interface::VERSION_3;
 use super::raw::{self, padded};
 use super::{VERSION, slot_calls};
-use crate::call::{general, guarded, result};
+use crate::call::{general, general_rules, guarded, result};
 use crate::device::{self, Device, SLOT_FIRST};
 use crate::function::Function;
-use crate::hangs::HANGS;
 use crate::mechanism::Offered;
 use crate::sessions;
 
@@ -24,8 +23,7 @@ pub(super) unsafe extern "C" fn C_Initialize(args: *mut c_void) -> sys::CK_RV {
         // SAFETY: null or a `CK_C_INITIALIZE_ARGS`, says the standard.
         let text = unsafe { configuration(args.cast()) }?;
         device::initialise(text)?;
-        HANGS.pass(Function::C_Initialize, None);
-        Ok(())
+        general_rules(Function::C_Initialize)
     })
 }
 
@@ -65,7 +63,9 @@ pub(super) unsafe extern "C" fn C_GetSlotList(
             // SAFETY: the caller has kept the standard's rules for this function.
             return result(unsafe { function(present, list, count) });
         }
-        let slots: Vec<_> = (SLOT_FIRST..).take(device.tokens.len()).collect();
+        let there = |index: &usize| present == sys::CK_FALSE || !device.is_absent(*index);
+        let tokens = (0..device.tokens.len()).filter(there);
+        let slots: Vec<_> = tokens.map(|index| SLOT_FIRST + index as sys::CK_SLOT_ID).collect();
         // SAFETY: as above.
         unsafe { raw::list(&slots, list, count) }
     })
@@ -152,11 +152,11 @@ unsafe fn configuration(args: *const sys::CK_C_INITIALIZE_ARGS) -> Result<Option
 
 /// # Safety
 /// As for the entry.
-unsafe fn slot_info(_: &Device, token: usize, info: *mut sys::CK_SLOT_INFO) -> Result<(), sys::CK_RV> {
+unsafe fn slot_info(device: &Device, token: usize, info: *mut sys::CK_SLOT_INFO) -> Result<(), sys::CK_RV> {
     let own = sys::CK_SLOT_INFO {
         slotDescription: padded(&format!("slot of sim-{token}")),
         manufacturerID: padded(MANUFACTURER),
-        flags: sys::CKF_TOKEN_PRESENT | sys::CKF_HW_SLOT,
+        flags: if device.is_absent(token) { 0 } else { sys::CKF_TOKEN_PRESENT } | sys::CKF_HW_SLOT,
         hardwareVersion: sys::CK_VERSION { major: 1, minor: 0 },
         firmwareVersion: sys::CK_VERSION { major: 1, minor: 0 },
     };

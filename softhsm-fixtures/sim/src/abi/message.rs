@@ -66,7 +66,10 @@ macro_rules! messages {
             in_session(Function::$run, session, !out.is_null(), |call| {
                 check_supported(call)?;
                 // SAFETY: as above.
-                unsafe { run(call, $kind, &given) }
+                unsafe { run(call, $kind, &given) }?;
+                // SAFETY: as above; the output is as long as was just written.
+                unsafe { raw::spoil(out, out_len) };
+                Ok(())
             })
         }
 

@@ -55,12 +55,14 @@ macro_rules! runs {
                 if let Some(forward) = &call.device.forward {
                     let function = forward.list.$name.ok_or(sys::CKR_FUNCTION_NOT_SUPPORTED)?;
                     // SAFETY: as above.
-                    return result(unsafe {
-                        function(call.slot.forwarded(), input, input_len, out, out_len)
-                    });
+                    result(unsafe { function(call.slot.forwarded(), input, input_len, out, out_len) })?;
+                } else {
+                    // SAFETY: as above.
+                    unsafe { run(call, $kind, (input, input_len), out, out_len) }?;
                 }
-                // SAFETY: as above.
-                unsafe { run(call, $kind, (input, input_len), out, out_len) }
+                // SAFETY: as above; the output is as long as was just written.
+                unsafe { raw::spoil(out, out_len) };
+                Ok(())
             })
         }
     )* };

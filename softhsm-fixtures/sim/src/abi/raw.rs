@@ -108,6 +108,22 @@ pub(super) unsafe fn list<T: Copy>(
     }
 }
 
+/// Makes the output of a call wrong if a rule says so.
+///
+/// # Safety
+/// `out` is null or good for writing as many bytes as `len` says, which is null or good for reading and writing.
+pub(super) unsafe fn spoil(out: *mut u8, len: *mut sys::CK_ULONG) {
+    // SAFETY: as the caller says.
+    let Ok(written) = (unsafe { get(len) }) else { return };
+    if !out.is_null() && written > 0 {
+        // SAFETY: not null, and good for as many bytes, says the caller.
+        let output = unsafe { std::slice::from_raw_parts_mut(out, to_usize(written)) };
+        let left = crate::faults::spoil(output);
+        // SAFETY: as the caller says; it was read just now.
+        let _written = unsafe { put(len, left as sys::CK_ULONG) };
+    }
+}
+
 /// A template, copied.
 ///
 /// # Safety

@@ -62,8 +62,8 @@ pub(super) unsafe extern "C" fn C_CloseSession(session: sys::CK_SESSION_HANDLE) 
 
 pub(super) unsafe extern "C" fn C_CloseAllSessions(slot: sys::CK_SLOT_ID) -> sys::CK_RV {
     on_slot(Function::C_CloseAllSessions, slot, |device, token| {
-        for (handle, token) in sessions::close_all(Some(token)) {
-            device.session_gone(token, handle, 0);
+        for closed in sessions::close_all(Some(token)) {
+            device.session_gone(token, closed.handle, 0);
         }
         match &device.forward {
             Some(forward) => {
