@@ -2,6 +2,7 @@
 
 mod instances;
 mod listing;
+mod recovery;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -120,6 +121,7 @@ impl Engine {
             libraries,
         };
         let engine = Self { shared: Arc::new(shared) };
+        recovery::listen(&engine.shared);
         for name in &settings.host_modes {
             engine.key(name.as_str())?.with_host_modes()?;
         }

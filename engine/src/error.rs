@@ -121,6 +121,22 @@ impl Error {
         Self::new(ErrorKind::DecryptFailed, Retry::Never, Outcome::Done)
     }
 
+    /// The same error, which the engine itself does not try again.
+    pub(crate) fn for_good(mut self) -> Self {
+        if self.retry == Retry::Now {
+            self.retry = Retry::Later;
+        }
+        self
+    }
+
+    /// The same error, where an earlier attempt may have been executed.
+    pub(crate) fn after_unknown(mut self) -> Self {
+        if self.outcome == Outcome::NotDone {
+            self.outcome = Outcome::Unknown;
+        }
+        self
+    }
+
     pub(crate) fn because(mut self, detail: impl Into<Box<str>>) -> Self {
         self.detail = Some(detail.into());
         self

@@ -16,10 +16,11 @@ use crate::coalesce::Family;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::catalogue::{Catalogue, Listed};
 use crate::keys::copies::Copies;
+use crate::keys::identity::Proof;
 use crate::keys::known::Objects;
 use crate::keys::name::KeyName;
 use crate::operation::allows;
-use crate::pkcs11::Direction;
+use crate::pkcs11::{Direction, Session};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, RwLock};
 use crate::token::Token;
 use crate::token::facts::{KeyFacts, KeyKind};
@@ -36,6 +37,8 @@ pub(crate) struct KeyVersion {
     pub(crate) handles: Arc<Handles>,
     /// The tokens on which the key was proven to be the same: bit i is token i.
     pub(crate) proven: u64,
+    /// What shows that it is this key, where something can.
+    proof: Option<Proof>,
     /// The tokens on which the key was proven to be the same and that offer a mechanism, by
     /// [`Usage`] and [`Mechanism::index`]: bit i is token i. Worked out once, because every request asks.
     eligible: [[u64; Mechanism::COUNT]; Usage::ALL.len()],
@@ -53,9 +56,9 @@ impl KeyVersion {
         let Some((_, first)) = held.first() else {
             return Err(Error::operator(ErrorKind::KeyNotFound, "it has just gone"));
         };
-        let proven = identity::prove(tokens, &held)?;
+        let (proven, proof) = identity::prove(tokens, &held)?;
         let handles = Handles::new(found.0.iter().map(|found| found.as_ref().map(Listed::handle)));
-        let version = Self::new(first.facts.clone(), handles, proven, tokens);
+        let version = Self { proof, ..Self::new(first.facts.clone(), handles, proven, tokens) };
         let used: Vec<_> = held.iter().copied().filter(|(index, _)| proven & (1 << index) != 0).collect();
         copies::make(copies, tokens, &used, &version.handles)?;
         Ok(version)
@@ -81,6 +84,18 @@ impl KeyVersion {
             (_, Some(index)) => eligible[index],
             (_, None) => offering(self.proven, tokens, |token| token.offers_for(mechanism.number(), usage)),
         }
+    }
+
+    /// Whether a token that has come back holds this key there. Where nothing can be shown, its attributes decide.
+    ///
+    /// # Errors
+    /// What the token answers.
+    fn is(&self, session: &mut Session, token: &Token, listed: &Listed) -> Result<bool> {
+        if listed.facts != self.facts {
+            return Ok(false);
+        }
+        let Some(proof) = &self.proof else { return Ok(true) };
+        Ok(identity::proof_by(session, token, listed)?.as_ref() == Some(proof))
     }
 
     /// Lets the host do modes around single blocks.
@@ -120,6 +135,7 @@ impl KeyVersion {
             facts,
             handles: Arc::new(handles),
             proven,
+            proof: None,
             eligible,
             host_modes: AtomicBool::new(false),
         }
@@ -185,7 +201,7 @@ impl Found {
     /// `KeyAmbiguous` if two differ, or if nothing shows that they do not.
     pub(crate) fn check_same(&self, tokens: &[Arc<Token>]) -> Result<()> {
         let held: Vec<_> = self.held().collect();
-        let proven = identity::prove(tokens, &held)?;
+        let (proven, _) = identity::prove(tokens, &held)?;
         match held.iter().find(|(index, _)| proven & (1 << index) == 0) {
             None => Ok(()),
             Some((index, _)) => {

@@ -88,7 +88,7 @@ pub use keys::name::KeyName;
 pub use keys::wrap::KeyWrap;
 #[cfg(not(hsmux_loom))]
 pub use metrics::{
-    IntervalLog, MergeSnapshot, OperationSnapshot, RandomPoolSnapshot, ScopeSnapshot, Snapshot, Stage,
+    Health, IntervalLog, MergeSnapshot, OperationSnapshot, RandomPoolSnapshot, ScopeSnapshot, Snapshot, Stage,
     TokenSnapshot,
 };
 #[cfg(not(hsmux_loom))]

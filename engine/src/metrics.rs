@@ -14,7 +14,7 @@ pub use hlog::IntervalLog;
 use recorder::Recorder;
 pub use recorder::Stage;
 pub use snapshot::{
-    MergeSnapshot, OperationSnapshot, RandomPoolSnapshot, ScopeSnapshot, Snapshot, TokenSnapshot,
+    Health, MergeSnapshot, OperationSnapshot, RandomPoolSnapshot, ScopeSnapshot, Snapshot, TokenSnapshot,
 };
 
 /// What the recorders have of a stage, of one kind of operation or of all.

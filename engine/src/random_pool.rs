@@ -154,7 +154,7 @@ impl RandomPool {
     /// A fetch of so many bytes. It holds no room in the engine: there is one, of bounded size, and whoever waits for
     /// it holds room of its own, so that it cannot be refused on their behalf.
     fn fetch_node(self: &Arc<Self>, len: usize) -> Arc<Node> {
-        let asked = Asked { ask: Ask::random(len), key: None, requests: 1 };
+        let asked = Asked { ask: Ask::random(len), key: None, requests: 1, repeats: true, tried: None };
         let task = Task { handles: None, output_len: len, plan: self.plan, merge: None };
         let waker = Waker::from(Arc::clone(self));
         Node::make(asked, task, |_, _| {}, now(), None, Some(&waker), None)

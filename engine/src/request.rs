@@ -28,8 +28,7 @@ use crate::operation::{Ask, Operation, OperationKind};
 use crate::payload::Input;
 use crate::pending::Pending;
 use crate::schedule::fairness::Priority;
-use crate::schedule::node::expired;
-use crate::schedule::turn::may_repeat;
+use crate::schedule::node::{expired, may_repeat};
 use crate::token::facts::{KeyFacts, KeyKind};
 use crate::token::task::Mechanism;
 
@@ -65,6 +64,9 @@ pub struct Request<'a, O: Operation> {
     priority: Priority,
     tenant: u64,
     waits_for_room: bool,
+    at_most_once: bool,
+    /// The caller has tried it itself, and may have had it executed.
+    tried: Option<Outcome>,
     /// How many requests of the caller it is: more than one if they were put together.
     requests: u32,
     /// Its id and, from when it starts until it is in flight, its span; then its [`Pending`] has them.
@@ -107,6 +109,8 @@ impl<'a, O: Operation> Request<'a, O> {
             priority,
             tenant: 0,
             waits_for_room: false,
+            at_most_once: false,
+            tried: None,
             requests: 1,
             trace: None,
         }
@@ -119,6 +123,7 @@ impl<'a, O: Operation> Request<'a, O> {
             priority: self.priority,
             tenant: self.tenant,
             waits_for_room: self.waits_for_room,
+            at_most_once: self.at_most_once,
             ..Request::new(self.shared, self.key, ask, input, build)
         }
     }
@@ -156,6 +161,14 @@ impl<'a, O: Operation> Request<'a, O> {
     /// fit holds up no small one, and may be passed by small ones for as long as they leave too little for it.
     pub fn wait_for_room(mut self) -> Self {
         self.waits_for_room = true;
+        self
+    }
+
+    /// Never runs the request again if it may have been executed. Without this call the engine runs a request once more
+    /// when a session or a token fails it, for a second signature, MAC or decryption costs time only, and an encryption
+    /// has a new IV every time it is tried. Raw mechanisms are never run again so.
+    pub fn at_most_once(mut self) -> Self {
+        self.at_most_once = true;
         self
     }
 
@@ -259,7 +272,7 @@ impl<'a, O: Operation> Request<'a, O> {
     fn wait_on_token(&mut self, mask: u64) -> Result<O::Output> {
         if self.limit().is_none() {
             match self.run_inline(mask) {
-                Some(Err(error)) if may_repeat(&error) => {}
+                Some(Err(error)) if self.tries_again(&error) => {}
                 Some(result) => return self.end(result),
                 None => {}
             }
@@ -277,12 +290,24 @@ impl<'a, O: Operation> Request<'a, O> {
             && let Some(result) = self.run_inline_into(mask, out)
         {
             match result {
-                Err(error) if may_repeat(&error) => out.zeroize(),
+                Err(error) if self.tries_again(&error) => out.zeroize(),
                 result => return self.end(result).inspect_err(|_| out.zeroize()),
             }
         }
         let output = self.queue(mask)?.wait()?;
         copy(output.as_ref(), out)
+    }
+
+    /// Whether it is run once more, by a session that it waits for, after the caller's own try has failed so.
+    #[cold]
+    fn tries_again(&mut self, error: &Error) -> bool {
+        self.tried = Some(error.outcome());
+        may_repeat(error, self.repeats())
+    }
+
+    /// Whether it may be run once more although it may have been executed.
+    fn repeats(&self) -> bool {
+        !self.at_most_once && self.ask.is_repeatable()
     }
 
     /// Opens the request's span, if that is not open yet, and checks the request.

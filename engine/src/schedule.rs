@@ -28,6 +28,8 @@ pub(crate) mod meter;
 pub(crate) mod node;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod quiet;
+pub(crate) mod recovery;
+pub(crate) mod budget;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod scope;
 #[cfg(not(hsmux_loom))]

@@ -1,6 +1,7 @@
 //! One token: found by label or serial, logged in to once, and the sessions it gives.
 
 pub(crate) mod copies;
+pub(crate) mod epoch;
 pub(crate) mod facts;
 pub(crate) mod gate;
 pub(crate) mod hold;
@@ -14,17 +15,19 @@ pub(crate) mod service;
 pub(crate) mod session;
 pub(crate) mod task;
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use cryptoki_sys as sys;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::pin::Pin;
 use crate::pkcs11::{
     self, CallCounts, Direction, Library, MechanismInfo, ObjectHandle, Slot, TokenInfo, refused_copy,
 };
 use crate::sync::{Arc, CachePadded, Mutex};
 use crate::token::copies::Copies;
+use crate::token::epoch::{Epoch, Loss};
 use crate::token::gate::{Gate, Pass};
 use crate::token::hold::Holds;
 use crate::token::mechanism::{Mechanism, Usage};
@@ -53,7 +56,13 @@ pub(crate) struct Token {
     pub(crate) copies: Arc<Copies>,
     pub(crate) proofs: Arc<Proofs>,
     gate: Arc<Gate>,
+    /// The one that its sessions are opened in.
+    epoch: Arc<Mutex<Arc<Epoch>>>,
+    /// What is to be done, on the service thread, when the token has come back, before it serves.
+    on_return: OnceLock<OnReturn>,
 }
+
+type OnReturn = Box<dyn Fn(&mut pkcs11::Session, u64) -> Result<()> + Send + Sync>;
 
 /// Where a token stands among those of its engine.
 #[derive(Clone, Copy)]
@@ -89,9 +98,13 @@ struct Login {
     library: Library,
     slot: Slot,
     index: usize,
-    epoch: u64,
-    #[expect(dead_code, reason = "bringing a lost token back will log in again")]
+    /// What the token is known by.
+    info: TokenInfo,
+    epoch: Arc<Epoch>,
+    current: Arc<Mutex<Arc<Epoch>>>,
     pin: Arc<Pin>,
+    consent: bool,
+    gate: Arc<Gate>,
     /// For finding keys and writing objects.
     session: pkcs11::Session,
     counts: Arc<Mutex<Counts>>,
@@ -100,7 +113,7 @@ struct Login {
     messages: [bool; 2],
     /// Keeps the login alive: a token logs out when its last session closes (PKCS#11 2.40, 5.6). The last
     /// field, so that it closes last.
-    _anchor: pkcs11::Session,
+    anchor: pkcs11::Session,
 }
 
 impl Token {
@@ -122,16 +135,10 @@ impl Token {
         check_lock_out(&info, terms.consent)?;
         let mechanisms = library.mechanisms(slot)?;
         let mut anchor = library.open(slot)?;
-        match pin.show(info.flags & sys::CKF_PROTECTED_AUTHENTICATION_PATH != 0, |pin| anchor.login(pin))? {
-            Ok(()) => library.note_login(slot),
-            // Another engine of this process has logged in: a login holds for all of its sessions.
-            Err(fault) if fault.is(sys::CKR_USER_ALREADY_LOGGED_IN) && library.may_be_logged_in(slot) => {}
-            Err(fault) if fault.is(sys::CKR_USER_ALREADY_LOGGED_IN) => {
-                return Err(refused_copy("a login to one holds for the other"));
-            }
-            Err(fault) => return Err(fault.into()),
-        }
+        log_in(library, slot, &info, pin, &mut anchor)?;
         let session = library.open(slot)?;
+        let epoch = Arc::new(Epoch::new(1));
+        let current = Arc::new(Mutex::new(Arc::clone(&epoch)));
         let live = vec![Arc::clone(anchor.counts()), Arc::clone(session.counts())];
         let holds = Holds::new(terms.holding);
         let counts = Arc::new(Mutex::new(Counts { live, past: CallCounts::new() }));
@@ -145,13 +152,17 @@ impl Token {
             library: library.clone(),
             slot,
             index,
-            epoch: 1,
+            info: info.clone(),
+            epoch,
+            current: Arc::clone(&current),
             pin: Arc::clone(pin),
+            consent: terms.consent,
+            gate: Arc::clone(&gate),
             session,
             counts: Arc::clone(&counts),
             holds: Arc::clone(&holds),
             messages,
-            _anchor: anchor,
+            anchor,
         };
         let service = Service::start(format!("hsmux-{index}-service"), login)?;
         let info = first.map_or(info, |first| first.info.clone());
@@ -169,6 +180,8 @@ impl Token {
                 copies: Arc::default(),
                 proofs: Arc::new(Proofs::new(terms.coalescing)),
                 gate,
+                epoch: current,
+                on_return: OnceLock::new(),
             },
             pass,
         ))
@@ -201,10 +214,40 @@ impl Token {
         job: impl FnOnce(&mut pkcs11::Session, u64) -> Result<R> + Send + 'static,
     ) -> Result<R> {
         self.service.call(SERVICE_LIMIT, |login| {
-            let done = job(&mut login.session, login.epoch);
+            let done = job(&mut login.session, login.epoch.number);
             login.holds.key_changes();
             done
         })
+    }
+
+    /// Sets what is to be done when the token has come back, before it serves: on its service thread, with the session
+    /// there and the number of the new epoch. Once.
+    pub(crate) fn set_on_return(
+        &self,
+        job: impl Fn(&mut pkcs11::Session, u64) -> Result<()> + Send + Sync + 'static,
+    ) {
+        // Set once, when the engine is built.
+        let _set = self.on_return.set(Box::new(job));
+    }
+
+    /// The token or its login is lost: nothing of its epoch is used any more.
+    pub(crate) fn lose(&self, loss: Loss) {
+        self.epoch.lock().end(loss);
+    }
+
+    /// Has the service thread look for the token and, if it is there, log in, once, and make ready what there is to be
+    /// made ready; then `done` is called there.
+    pub(crate) fn recover(self: &Arc<Self>, done: impl FnOnce(Result<()>) + Send + 'static) {
+        let token = Arc::clone(self);
+        self.service.post(move |login| {
+            let ready = login.begin_epoch().and_then(|()| {
+                token.copies.forget();
+                login.holds.key_changes();
+                let number = login.epoch.number;
+                token.on_return.get().map_or(Ok(()), |job| job(&mut login.session, number))
+            });
+            done(ready.inspect_err(|_| login.epoch.end(Loss::Login)));
+        });
     }
 
     /// Waits until no login and no write of this process is under way on the token, and keeps others from beginning
@@ -306,8 +349,67 @@ impl Login {
         let raw = self.library.open(self.slot)?;
         self.counts.lock().add(Arc::clone(raw.counts()));
         let messages = Messages::new(|direction| self.messages[direction as usize]);
-        Ok(Session::new(raw, self.index, self.epoch, messages, Arc::clone(&self.holds)))
+        Ok(Session::new(raw, self.index, Arc::clone(&self.epoch), messages, Arc::clone(&self.holds)))
     }
+
+    /// Opens the token's own sessions anew and logs in, for a new epoch. The token is known by its serial number, label
+    /// and model, for its slot may be another.
+    fn begin_epoch(&mut self) -> Result<()> {
+        let _pass = self.gate.pass(SERVICE_LIMIT)?;
+        let info = self.find_again()?;
+        check_lock_out(&info, self.consent)?;
+        let slot = info.slot;
+        let mut anchor = self.library.open(slot)?;
+        log_in(&self.library, slot, &info, &self.pin, &mut anchor)?;
+        let session = self.library.open(slot)?;
+        let mut counts = self.counts.lock();
+        counts.add(Arc::clone(anchor.counts()));
+        counts.add(Arc::clone(session.counts()));
+        drop(counts);
+        let gone = self.epoch.is_gone();
+        for (old, new) in [(&mut self.session, session), (&mut self.anchor, anchor)] {
+            let mut old = std::mem::replace(old, new);
+            if gone {
+                old.abandon();
+            }
+        }
+        self.slot = slot;
+        self.epoch = Arc::new(Epoch::new(self.epoch.number + 1));
+        *self.current.lock() = Arc::clone(&self.epoch);
+        Ok(())
+    }
+
+    fn find_again(&self) -> Result<TokenInfo> {
+        let known = |info: &TokenInfo| {
+            let same = |of: fn(&TokenInfo) -> &String| of(info) == of(&self.info);
+            same(|info| &info.serial) && same(|info| &info.label) && same(|info| &info.model)
+        };
+        let mut present = self.library.slots()?.into_iter().filter_map(|slot| self.library.token_info(slot).ok());
+        present.find(known).ok_or_else(|| {
+            let text = format!("token {} is not there", self.info.label);
+            Error::new(ErrorKind::TokenLost, Retry::Later, Outcome::NotDone).because(text)
+        })
+    }
+}
+
+/// Logs in, once. Where another engine of this process has done so, that login holds for all of its sessions.
+fn log_in(
+    library: &Library,
+    slot: Slot,
+    info: &TokenInfo,
+    pin: &Pin,
+    session: &mut pkcs11::Session,
+) -> Result<()> {
+    let keypad = info.flags & sys::CKF_PROTECTED_AUTHENTICATION_PATH != 0;
+    match pin.show(keypad, |pin| session.login(pin))? {
+        Ok(()) => library.note_login(slot),
+        Err(fault) if fault.is(sys::CKR_USER_ALREADY_LOGGED_IN) && library.may_be_logged_in(slot) => {}
+        Err(fault) if fault.is(sys::CKR_USER_ALREADY_LOGGED_IN) => {
+            return Err(refused_copy("a login to one holds for the other"));
+        }
+        Err(fault) => return Err(fault.into()),
+    }
+    Ok(())
 }
 
 impl Counts {

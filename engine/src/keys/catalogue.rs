@@ -100,6 +100,17 @@ impl Catalogue {
         self.keys().any(|(_, listed)| listed.handle() == handle)
     }
 
+    /// The key that another listing had with this object: of the same label, id and attributes. None if there is none,
+    /// or if there are several.
+    pub(crate) fn find_again(&self, old: &Self, before: Handle) -> Option<&Listed> {
+        let (label, was) = old.keys().find(|(_, listed)| listed.handle() == before)?;
+        let same = |listed: &&Listed| {
+            (listed.class, &listed.id, &listed.facts) == (was.class, &was.id, &was.facts)
+        };
+        let mut found = self.keys.get(label)?.iter().filter(same);
+        found.next().filter(|_| found.next().is_none())
+    }
+
     /// The key of this name; none if the token has none.
     ///
     /// # Errors

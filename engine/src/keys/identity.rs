@@ -8,7 +8,7 @@ use ring::digest::{SHA256, digest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::catalogue::Listed;
 use crate::operation::allows;
-use crate::pkcs11::Mechanism;
+use crate::pkcs11::{Mechanism, Session};
 use crate::token::Token;
 use crate::token::facts::KeyKind;
 use crate::token::task::{Hash, Mechanism as TaskMechanism};
@@ -20,18 +20,15 @@ const MAC_PROBE: &[u8] = b"hsmux key identity 1: this text is MACed to compare k
 /// subkey of GCM and CMAC, nor like a counter.
 const BLOCK_PROBE: &[u8; 16] = b"hsmux-identity-1";
 
-/// The tokens (as a mask) on which the key is the same. An error if two of them differ; where nothing can be
-/// proven, the first token alone.
-pub(super) fn prove(tokens: &[Arc<Token>], held: &[(usize, &Listed)]) -> Result<u64> {
-    let [(first, _), rest @ ..] = held else { return Ok(0) };
-    if rest.is_empty() {
-        return Ok(1 << first);
-    }
+/// The tokens (as a mask) on which the key is the same, and what the first of them yields, if anything can be shown. An
+/// error if two of them differ; where nothing can be proven, the first token alone.
+pub(super) fn prove(tokens: &[Arc<Token>], held: &[(usize, &Listed)]) -> Result<(u64, Option<Proof>)> {
+    let [(first, _), ..] = held else { return Ok((0, None)) };
     let proofs = held
         .iter()
         .map(|&(index, listed)| Ok((index, proof(&tokens[index], listed)?)))
         .collect::<Result<Vec<_>>>()?;
-    let Some(wanted) = &proofs[0].1 else { return Ok(1 << first) };
+    let Some(wanted) = &proofs[0].1 else { return Ok((1 << first, None)) };
     let mut mask = 0;
     for (index, proof) in &proofs {
         match proof {
@@ -43,18 +40,34 @@ pub(super) fn prove(tokens: &[Arc<Token>], held: &[(usize, &Listed)]) -> Result<
             None => {}
         }
     }
-    Ok(mask)
+    Ok((mask, Some(wanted.clone())))
 }
 
 /// A labelled hash of what only this key yields; nothing else of the answer is kept.
-fn proof(token: &Token, listed: &Listed) -> Result<Option<Vec<u8>>> {
-    let facts = &listed.facts;
-    if let Some(public) = &facts.public {
-        return Ok(Some(crate::operation::spki_der(public)?).map(|der| hash(b"public", &der)));
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Proof(Vec<u8>);
+
+fn proof(token: &Token, listed: &Listed) -> Result<Option<Proof>> {
+    if listed.facts.public.is_none() && probe(token, listed).is_none() {
+        return Ok(None);
     }
-    let object = listed.object;
+    let (listed, probe) = (listed.clone(), probe(token, listed));
+    if listed.facts.public.is_some() {
+        return show(None, &listed, probe);
+    }
+    token.with_service(move |session, _| show(Some(session), &listed, probe))
+}
+
+/// As `proof`, where the session is at hand.
+pub(super) fn proof_by(session: &mut Session, token: &Token, listed: &Listed) -> Result<Option<Proof>> {
+    show(Some(session), listed, probe(token, listed))
+}
+
+/// How a secret key of a token can be told from another.
+fn probe(token: &Token, listed: &Listed) -> Option<Probe> {
+    let facts = &listed.facts;
     let can = |mechanism: &TaskMechanism| token.offers(mechanism.number()) && allows(facts, mechanism);
-    let probe = match facts.kind {
+    Some(match facts.kind {
         KeyKind::Generic { .. } if facts.sign && can(&TaskMechanism::Hmac(Hash::Sha256)) => {
             Probe::Mac(sys::CKM_SHA256_HMAC)
         }
@@ -66,28 +79,35 @@ fn proof(token: &Token, listed: &Listed) -> Result<Option<Vec<u8>>> {
         KeyKind::TripleDes { .. } if facts.sign && can(&TaskMechanism::TripleDesCmac) => {
             Probe::Mac(sys::CKM_DES3_CMAC)
         }
-        _ => return Ok(None),
-    };
-    token.with_service(move |session, _| {
-        let mut answer = [0; 32];
-        let (label, written) = match probe {
-            Probe::Mac(number) => {
-                (b"mac", session.sign(object, &Mechanism::Plain(number), MAC_PROBE, &mut answer)?)
-            }
-            Probe::Block(number) => {
-                (b"blk", session.encrypt(object, &Mechanism::Plain(number), BLOCK_PROBE, &mut answer)?)
-            }
-        };
-        Ok(Some(hash(label, &answer[..written])))
+        _ => return None,
     })
 }
 
+/// A public key shows itself; a secret one by what it makes of the probe.
+fn show(session: Option<&mut Session>, listed: &Listed, probe: Option<Probe>) -> Result<Option<Proof>> {
+    if let Some(public) = &listed.facts.public {
+        return Ok(Some(hash(b"public", &crate::operation::spki_der(public)?)));
+    }
+    let (Some(session), Some(probe)) = (session, probe) else { return Ok(None) };
+    let mut answer = [0; 32];
+    let (label, written) = match probe {
+        Probe::Mac(number) => {
+            (b"mac", session.sign(listed.object, &Mechanism::Plain(number), MAC_PROBE, &mut answer)?)
+        }
+        Probe::Block(number) => {
+            (b"blk", session.encrypt(listed.object, &Mechanism::Plain(number), BLOCK_PROBE, &mut answer)?)
+        }
+    };
+    Ok(Some(hash(label, &answer[..written])))
+}
+
 /// How a secret key is told from another, with the mechanism's number.
+#[derive(Clone, Copy)]
 enum Probe {
     Mac(u64),
     Block(u64),
 }
 
-fn hash(label: &[u8], answer: &[u8]) -> Vec<u8> {
-    digest(&SHA256, &[label, b":", answer].concat()).as_ref().to_vec()
+fn hash(label: &[u8], answer: &[u8]) -> Proof {
+    Proof(digest(&SHA256, &[label, b":", answer].concat()).as_ref().to_vec())
 }

@@ -7,7 +7,9 @@ use smallvec::SmallVec;
 
 use crate::keys::KeyVersion;
 use crate::keys::catalogue::Catalogue;
+use crate::pkcs11::Session;
 use crate::sync::Mutex;
+use crate::token::Token;
 use crate::token::task::Handle;
 
 /// A key's object on each token; none where it does not live or may not be used. Names that lead to the same objects
@@ -23,6 +25,11 @@ pub(crate) struct Known(Mutex<HashMap<Objects, Arc<KeyVersion>>>);
 impl Objects {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.iter().all(Option::is_none)
+    }
+
+    fn with(mut self, token: usize, handle: Option<Handle>) -> Self {
+        self.0.get_mut(token).into_iter().for_each(|on| *on = handle);
+        self
     }
 
     fn on(&self, token: usize) -> Option<Handle> {
@@ -52,6 +59,45 @@ impl Known {
         let version = Arc::new(version);
         self.0.lock().insert(objects, Arc::clone(&version));
         version
+    }
+
+    /// A token has come back: finds each key that was used there in its new listing, and has the object there used from
+    /// now on. What is not there any more, or not shown to be the same, is not used there.
+    ///
+    /// # Errors
+    /// What the token answers.
+    pub(crate) fn came_back(
+        &self,
+        session: &mut Session,
+        token: &Token,
+        old: &Catalogue,
+        new: &Catalogue,
+    ) -> Result<()> {
+        let versions: Vec<_> =
+            self.0.lock().iter().map(|(objects, version)| (objects.clone(), Arc::clone(version))).collect();
+        let mut found = Vec::new();
+        for (objects, version) in versions {
+            let Some(before) = objects.on(token.index) else { continue };
+            let handle = match new.find_again(old, before) {
+                Some(listed) => version.is(session, token, listed)?.then(|| listed.handle()),
+                None => None,
+            };
+            found.push((objects, version, handle));
+        }
+        // All of them or, if the token has failed meanwhile, none.
+        for (objects, version, handle) in found {
+            if handle.is_none() {
+                tracing::error!(token = token.index, "a token has come back without a key that it held");
+            }
+            version.handles.came_back(token.index, handle);
+            let mut known = self.0.lock();
+            known.remove(&objects);
+            let objects = objects.with(token.index, handle);
+            if !objects.is_empty() {
+                known.insert(objects, version);
+            }
+        }
+        Ok(())
     }
 
     /// Forgets what uses objects that a token does not list any more.

@@ -6,7 +6,7 @@ use std::fmt::{self, Display, Formatter, Write};
 use hdrhistogram::Histogram;
 
 use crate::metrics::bounds::{BOUNDS_NS, below, sum_ns};
-use crate::metrics::{OperationSnapshot, ScopeSnapshot, Snapshot, Stage, TokenSnapshot};
+use crate::metrics::{Health, OperationSnapshot, ScopeSnapshot, Snapshot, Stage, TokenSnapshot};
 
 impl Snapshot {
     /// The media type under which [`Snapshot::to_prometheus`] is to be served.
@@ -196,9 +196,12 @@ fn sessions(f: &mut Formatter<'_>, snapshot: &Snapshot) -> fmt::Result {
 /// A family with one sample a token: name, help, value.
 pub(crate) type TokenFamily = (&'static str, &'static str, fn(&TokenSnapshot) -> u64);
 
-pub(crate) const TOKEN_GAUGES: [TokenFamily; 3] = [
+pub(crate) const TOKEN_GAUGES: [TokenFamily; 4] = [
     ("hsmux_token_drained", "1 while the operator has taken the token out of service, else 0.", |token| {
         token.drained.into()
+    }),
+    ("hsmux_token_lost", "1 while the token, its sessions or the login to it are lost, else 0.", |token| {
+        (token.health != Health::Serving).into()
     }),
     ("hsmux_key_copies", "Keys that have a warm copy in the token's memory.", |token| token.copies as u64),
     (
@@ -284,7 +287,7 @@ pub(crate) const fn gauges(snapshot: &Snapshot) -> [(&'static str, &'static str,
 }
 
 /// Counters without labels: name, help, value.
-pub(crate) const fn counters(snapshot: &Snapshot) -> [(&'static str, &'static str, u64); 9] {
+pub(crate) const fn counters(snapshot: &Snapshot) -> [(&'static str, &'static str, u64); 10] {
     let pool = &snapshot.random_pool;
     [
         ("hsmux_requests_refused_total", "Requests refused for want of room.", snapshot.refused),
@@ -295,6 +298,7 @@ pub(crate) const fn counters(snapshot: &Snapshot) -> [(&'static str, &'static st
             snapshot.withdrawn,
         ),
         ("hsmux_hung_calls_total", "Calls that were written off past the hang limit.", snapshot.hung),
+        ("hsmux_token_losses_total", "How often a token was lost.", snapshot.tokens_lost),
         (
             "hsmux_random_pool_requests_total",
             "Requests for random bytes that were served from the pool; not among the operations.",
@@ -384,6 +388,7 @@ mod tests {
             parked: 0,
             written_off: 0,
             drained: false,
+            health: Health::Serving,
             copies: 0,
             merges: crate::metrics::MergeSnapshot::default(),
             operations: Vec::new(),

@@ -53,6 +53,8 @@ pub struct Snapshot {
     pub withdrawn: u64,
     /// Calls that were written off because they hung.
     pub hung: u64,
+    /// How often a token was lost.
+    pub tokens_lost: u64,
     /// Panics in wakers.
     pub panics: u64,
     /// The pool of random bytes; all zero where it is off.
@@ -94,12 +96,28 @@ pub struct TokenSnapshot {
     pub written_off: usize,
     /// Whether the operator has taken the token out of service ([`Engine::drain_token`](crate::Engine::drain_token)).
     pub drained: bool,
+    /// Whether it serves.
+    pub health: Health,
     /// Keys that have a warm copy.
     pub copies: usize,
     /// Calls that served several requests.
     pub merges: MergeSnapshot,
     /// By kind of operation; those never asked for are left out.
     pub operations: Vec<OperationSnapshot>,
+}
+
+/// Whether a token serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Health {
+    /// It does.
+    Serving,
+    /// It, its sessions or the login to it are lost, and it is looked for: at once, and then ever more rarely, at least
+    /// every two seconds. When it is there it is logged in to, once, and its keys are listed.
+    Lost,
+    /// It is lost, and the PIN was refused or would be sent to a token that warns of its lock: it is not sent again. A new
+    /// engine is needed.
+    GivenUp,
 }
 
 /// Coalescing on one token.
@@ -174,6 +192,7 @@ impl Snapshot {
             expired: 0,
             withdrawn: 0,
             hung: 0,
+            tokens_lost: 0,
             panics: 0,
             random_pool: RandomPoolSnapshot::default(),
         }
@@ -207,6 +226,7 @@ impl Snapshot {
             expired: read(&core.counters.expired),
             withdrawn: read(&core.counters.withdrawn),
             hung: read(&core.counters.hung),
+            tokens_lost: read(&core.counters.tokens_lost),
             panics: read(&core.counters.panics),
             random_pool: pool.into(),
         }
@@ -236,6 +256,7 @@ impl TokenSnapshot {
             idle: core.dispatch.idle_about(token),
             written_off: seats.written_off.load(Ordering::Relaxed),
             drained: core.dispatch.drained() & (1 << token) != 0,
+            health: seats.recovery.health(),
             copies: seats.token.copies.len(),
             merges: MergeSnapshot::take(&seats.recorders, seats.token.proofs.incomplete()),
             operations: kinds.filter_map(|kind| operation(&seats.recorders, kind)).collect(),

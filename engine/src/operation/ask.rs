@@ -165,6 +165,13 @@ impl Ask {
         }
     }
 
+    /// Whether doing it again harms nobody, should the first time have been executed after all: signatures, MACs,
+    /// decryption, and encryption under an IV that is new for every attempt or the caller's own. Nobody knows what a raw
+    /// mechanism does: a signature of a stateful scheme uses up a key (PKCS#11 3.1, `CKR_KEY_EXHAUSTED`).
+    pub(crate) fn is_repeatable(&self) -> bool {
+        !matches!(self.mechanism(), Some(Mechanism::Raw { .. }))
+    }
+
     /// How many random bytes it asks for, if that is what it does.
     #[inline]
     pub(crate) const fn random_len(&self) -> Option<usize> {

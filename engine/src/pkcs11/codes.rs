@@ -39,6 +39,10 @@ pub(crate) enum SessionFate {
     Keep,
     /// Dead, or an operation may still be active: close it and open another.
     Close,
+    /// It is not there any more. It is not closed: its number may have been given to another session.
+    Abandon,
+    /// The user is not logged in: no session of the token can do anything.
+    LoggedOut,
     /// The token is gone, and all its sessions with it.
     TokenDown,
 }
@@ -204,9 +208,9 @@ const TABLE: &[Row] = &[
     row(0x000000a2, "CKR_PIN_LEN_RANGE", K::PinRefused, R::Operator, O::NotDone, F::Keep),
     row(0x000000a3, "CKR_PIN_EXPIRED", K::PinRefused, R::Operator, O::NotDone, F::Keep),
     row(0x000000a4, "CKR_PIN_LOCKED", K::PinLocked, R::Operator, O::NotDone, F::Keep),
-    row(0x000000b0, "CKR_SESSION_CLOSED", K::SessionLost, R::Now, O::Unknown, F::Close),
+    row(0x000000b0, "CKR_SESSION_CLOSED", K::SessionLost, R::Now, O::Unknown, F::Abandon),
     row(0x000000b1, "CKR_SESSION_COUNT", K::Busy, R::Later, O::NotDone, F::Keep),
-    row(0x000000b3, "CKR_SESSION_HANDLE_INVALID", K::SessionLost, R::Now, O::NotDone, F::Close),
+    row(0x000000b3, "CKR_SESSION_HANDLE_INVALID", K::SessionLost, R::Now, O::NotDone, F::Abandon),
     row(0x000000b4, "CKR_SESSION_PARALLEL_NOT_SUPPORTED", K::Internal, R::Never, O::NotDone, F::Keep),
     row(0x000000b5, "CKR_SESSION_READ_ONLY", K::Internal, R::Never, O::NotDone, F::Keep),
     row(0x000000b6, "CKR_SESSION_EXISTS", K::Internal, R::Never, O::NotDone, F::Keep),
@@ -223,7 +227,7 @@ const TABLE: &[Row] = &[
     row(0x000000f1, "CKR_UNWRAPPING_KEY_SIZE_RANGE", K::KeyMismatch, R::Never, O::NotDone, F::Keep),
     row(0x000000f2, "CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT", K::KeyMismatch, R::Never, O::NotDone, F::Keep),
     row(0x00000100, "CKR_USER_ALREADY_LOGGED_IN", K::InvalidInput, R::Never, O::Done, F::Keep),
-    row(0x00000101, "CKR_USER_NOT_LOGGED_IN", K::TokenLost, R::Now, O::NotDone, F::TokenDown),
+    row(0x00000101, "CKR_USER_NOT_LOGGED_IN", K::TokenLost, R::Now, O::NotDone, F::LoggedOut),
     row(0x00000102, "CKR_USER_PIN_NOT_INITIALIZED", K::PinRefused, R::Operator, O::NotDone, F::Keep),
     row(0x00000103, "CKR_USER_TYPE_INVALID", K::Internal, R::Operator, O::NotDone, F::Keep),
     row(0x00000104, "CKR_USER_ANOTHER_ALREADY_LOGGED_IN", K::SessionLost, R::Operator, O::NotDone, F::Keep),

@@ -36,6 +36,8 @@ pub(crate) struct Session {
     counts: Arc<CachePadded<CallCounts>>,
     /// Of the messages that are open. Freed after the session is closed.
     pub(super) parameter: Option<Box<Parameter>>,
+    /// It is not there any more, and its number may be another's.
+    abandoned: bool,
 }
 
 /// Objects per `C_FindObjects`.
@@ -57,7 +59,12 @@ pub(super) type Run = unsafe extern "C" fn(
 impl Session {
     pub(super) fn new(instance: Arc<Instance>, handle: sys::CK_SESSION_HANDLE) -> Self {
         let counts = Arc::new(CachePadded::new(CallCounts::new()));
-        Self { instance, handle, counts, parameter: None }
+        Self { instance, handle, counts, parameter: None, abandoned: false }
+    }
+
+    /// The module has forgotten it: it is not closed, for its number may have been given to another.
+    pub(crate) const fn abandon(&mut self) {
+        self.abandoned = true;
     }
 
     pub(super) const fn handle(&self) -> sys::CK_SESSION_HANDLE {
@@ -380,6 +387,9 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        if self.abandoned {
+            return;
+        }
         // In a forked child there is nothing to close: the session is the parent's.
         if let Ok(close) = self.find_function(Function::CloseSession, |list| list.C_CloseSession) {
             // SAFETY: the handle is this session's own and is not used again.

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::queue::plan;
 use super::{Ran, Request};
 use crate::clock::now;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::operation::{Operation, Scratch};
 use crate::payload::Payload;
 use crate::schedule::core::LaneRef;
@@ -95,6 +95,8 @@ impl<O: Operation> Request<'_, O> {
             Err(Failed { error, fate }) => {
                 let token = seat.place.token;
                 self.count_failure(&seat, error.kind(), fate);
+                let again = error.retry() != Retry::Now || core.tokens[token].budget.take(&error);
+                let error = if again { error } else { error.for_good() };
                 match fate {
                     Fate::Keep => core.release(seat),
                     fate => core.retire(seat, fate, Work::default()),

@@ -112,6 +112,11 @@ impl<'a, O: Operation> Many<'a, O> {
         Self { like: self.like.priority(priority), ..self }
     }
 
+    /// As [`Request::at_most_once`], of each.
+    pub fn at_most_once(self) -> Self {
+        Self { like: self.like.at_most_once(), ..self }
+    }
+
     /// As [`Request::tenant`].
     pub fn tenant(self, tenant: u64) -> Self {
         Self { like: self.like.tenant(tenant), ..self }

@@ -85,8 +85,10 @@ impl<'a, O: Operation> Request<'a, O> {
                 core.counters.refused();
             }
         })?;
+        let repeats = self.repeats();
         let ask = std::mem::replace(&mut self.ask, Ask::random(0));
-        let asked = Asked { ask, key: self.key_kind(), requests: self.requests.into() };
+        let (requests, tried) = (self.requests.into(), self.tried);
+        let asked = Asked { ask, key: self.key_kind(), requests, repeats, tried };
         let input = &mut self.input;
         let fill = |ask: &Ask, memory: &mut Payload| match encoded {
             Some(encoded) => *memory = encoded,
@@ -126,12 +128,16 @@ impl<'a, O: Operation> Request<'a, O> {
         let output_len = self.output_len();
         let handles = self.key.map(|version| Arc::clone(&version.handles));
         let plan = plan(self.ask.kind().index(), self.key_kind());
-        let merge = self.key.and_then(|version| version.merge(call, mask));
+        // One that shares a call is run again by itself if that fails.
+        let merge = if self.at_most_once { None } else { self.key.and_then(|it| it.merge(call, mask)) };
         Ok(Task { handles, output_len, plan, merge })
     }
 
     /// How it may share calls with its like now, on every token that may run it.
     pub(super) fn merges(&self) -> Option<Merge> {
+        if self.at_most_once {
+            return None;
+        }
         let mask = self.mask();
         let merge = self.key?.merge(self.ask.call()?, mask)?;
         let lane = self.shared.core.lane(self.lane(mask, self.ask.kind()));

@@ -36,7 +36,7 @@ impl<'a, O: Operation> Request<'a, O> {
         let core = &self.shared.core;
         let permit = core.admission.admit(len + NODE_BYTES).ok()?;
         let (started, deadline) = self.times();
-        let asked = Asked { ask: Ask::random(len), key: None, requests: 1 };
+        let asked = Asked { ask: Ask::random(len), key: None, requests: 1, repeats: true, tried: None };
         let node = Arc::new(Node::served_elsewhere(asked, started, deadline, waker, permit));
         if !pool.join(&node, len, started) {
             return None;

@@ -9,13 +9,16 @@ use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::metrics::recorder::Recorder;
 use crate::operation::OperationKind;
 use crate::schedule::admission::Admission;
+use crate::schedule::budget::Budget;
 use crate::schedule::cost::{CostLine, PLANS};
+use crate::schedule::controller::Totals;
 use crate::schedule::deadlines::Deadlines;
 use crate::schedule::dispatch::{Dispatch, Orphan, Seat as _};
 use crate::schedule::fairness::Priority;
 use crate::schedule::lane::Lane;
 use crate::schedule::meter::Meter;
 use crate::schedule::node::Node;
+use crate::schedule::recovery::Recovery;
 use crate::schedule::scope::Scope;
 use crate::schedule::seat::{Mailbox, Place, Seat, Watch, Work};
 use crate::schedule::wake::wake;
@@ -25,6 +28,7 @@ use crate::sync::{
 };
 use crate::threads::Threads;
 use crate::token::Token;
+use crate::token::epoch::Loss;
 use crate::token::session::{Failed, Fate, Session};
 
 pub(crate) type LaneRef = Arc<Lane<Arc<Node>>>;
@@ -110,6 +114,8 @@ pub(crate) struct TokenSeats {
     pub(crate) written_off: AtomicUsize,
     /// Seats whose sessions are being closed, which is a call too: they are on no list any more.
     pub(super) closing: AtomicUsize,
+    pub(crate) recovery: Recovery,
+    pub(crate) budget: Budget,
 }
 
 /// Events that belong to no session.
@@ -120,6 +126,7 @@ pub(crate) struct Counters {
     pub(crate) withdrawn: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) hung: AtomicU64,
+    pub(crate) tokens_lost: AtomicU64,
 }
 
 impl Core {
@@ -215,8 +222,15 @@ impl Core {
     /// can no longer be used. That comes last: closing is a call, and a device that fails may hang in it.
     pub(crate) fn retire(&self, seat: Box<Seat>, fate: Fate, left: Work) {
         let place = seat.place;
-        if fate == Fate::TokenDown {
-            self.lose(place.token, "the token or its session is gone");
+        let mut seat = seat;
+        match fate {
+            // One of an epoch that is over already says nothing of the one that goes on.
+            Fate::TokenDown(loss) if !seat.session.is_over() => {
+                self.lose(place.token, loss, "the token or the login to it is gone");
+            }
+            Fate::TokenDown(_) => {}
+            Fate::Abandon => seat.session.abandon(),
+            Fate::Keep | Fate::Close => {}
         }
         if let Some(lane) = left.lane {
             self.give_back(&lane, left.current.into_iter().chain(left.rest));
@@ -308,13 +322,38 @@ impl Core {
         }
     }
 
-    /// A token cannot serve any more: fails what only it could serve.
-    pub(super) fn lose(&self, token: usize, why: &str) {
-        if self.dispatch.healthy() & (1 << token) != 0 {
-            tracing::error!(token, why, "token lost");
-        }
+    /// A token cannot serve any more: fails what only it could serve, until it has come back.
+    pub(super) fn lose(&self, token: usize, loss: Loss, why: &str) {
+        let seats = &self.tokens[token];
+        // First, so that nothing more is begun on it.
+        seats.token.lose(loss);
+        let newly = seats.recovery.lost(now());
         let orphans = self.dispatch.set_healthy(token, false);
         orphans.into_iter().for_each(|orphan| self.fail_orphan(Some(orphan)));
+        self.close_ended(token);
+        if newly {
+            self.counters.tokens_lost.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(token, why, "token lost");
+        }
+        self.watcher.unpark();
+    }
+
+    /// A token has come back, in a new epoch.
+    pub(super) fn find_again(&self, token: usize) {
+        self.tokens[token].recovery.back();
+        self.close_ended(token);
+        let orphans = self.dispatch.set_healthy(token, true);
+        orphans.into_iter().for_each(|orphan| self.fail_orphan(Some(orphan)));
+        tracing::info!(token, "token is back");
+        self.watcher.unpark();
+    }
+
+    /// Has the workers of idle sessions close those whose epoch is over.
+    fn close_ended(&self, token: usize) {
+        let idle: Vec<_> = std::iter::from_fn(|| self.dispatch.take_from(token)).collect();
+        for seat in idle {
+            if seat.session.is_over() { seat.hand_over() } else { self.release(seat) }
+        }
     }
 
     /// Takes the tokens of one mask out of service and puts those of the other back, at once.
@@ -470,6 +509,12 @@ impl Core {
 }
 
 impl TokenSeats {
+    /// Operations that its sessions have served.
+    pub(super) fn served(&self) -> u64 {
+        let mut totals = Totals::default();
+        self.meters.iter().map(|meter| meter.add_to(&mut totals)).sum()
+    }
+
     /// The watches of all seats, as they are now.
     pub(super) fn all_watches(&self) -> Vec<Arc<Watch>> {
         self.watches.lock().clone()
@@ -491,6 +536,8 @@ impl TokenSeats {
             gather_until_ns: CachePadded::new(AtomicU64::new(0)),
             written_off: AtomicUsize::new(0),
             closing: AtomicUsize::new(0),
+            recovery: Recovery::default(),
+            budget: Budget::new(places_max as u64),
         }
     }
 }

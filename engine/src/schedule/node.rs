@@ -41,8 +41,10 @@ struct Body {
     /// Memory for an input: what is left of the last one when a session is done with it.
     spent: Payload,
     permit: Option<Permit>,
-    /// Times a session has begun it: a request that did not run is repeated once, no more.
+    /// Times a session has begun it: a request is repeated once, no more.
     attempts: u8,
+    /// One of them may have been executed.
+    unknown: bool,
     /// Answered while it lay in a lane: its place stays taken until the node has left the lane.
     in_lane: bool,
 }
@@ -53,6 +55,10 @@ pub(crate) struct Asked {
     pub(crate) key: Option<KeyKind>,
     /// How many requests of callers it is: more than one if they were put together before they came.
     pub(crate) requests: u64,
+    /// Whether it may be run once more although it may have been executed.
+    pub(crate) repeats: bool,
+    /// An attempt was made before it came here, and may have been executed.
+    pub(crate) tried: Option<Outcome>,
 }
 
 /// The memory of a request: what the token is given, and room for what it writes.
@@ -131,10 +137,12 @@ impl Node {
             (node.requests, node.submitted, node.deadline) = (asked.requests, submitted, deadline);
             body.buffers.output = Payload::zeroed(task.output_len);
             body.buffers.input = input;
+            let tried = asked.tried;
             (node.asked, node.task) = (Some(asked), Some(task));
             (node.began_ns, node.ended_ns) = (AtomicU64::new(0), AtomicU64::new(0));
             (body.stage, body.permit) = (Stage::Waiting, permit);
-            (body.attempts, body.in_lane) = (0, false);
+            (body.attempts, body.in_lane) = (tried.is_some().into(), false);
+            body.unknown = tried.is_some_and(|outcome| outcome != Outcome::NotDone);
             body.waker = waker.cloned();
         }
         this
@@ -252,14 +260,21 @@ impl Node {
         }
     }
 
-    /// The request did not run after all: waiting again, with its buffers. False if it has been repeated
+    /// Whether the engine may run it once more by itself after this error.
+    pub(crate) fn may_repeat(&self, error: &Error) -> bool {
+        may_repeat(error, self.asked.as_ref().is_some_and(|asked| asked.repeats))
+    }
+
+    /// The request has failed so and is run once more: waiting again, with its buffers. False if it has been repeated
     /// before, or nobody waits; the buffers are wiped then.
-    pub(crate) fn put_back(&self, buffers: Buffers) -> bool {
+    pub(crate) fn put_back(&self, mut buffers: Buffers, error: &Error) -> bool {
         let mut body = self.body.lock();
         let again = matches!(body.stage, Stage::Running) && body.attempts < 2;
         if again {
+            buffers.output.wipe();
             body.stage = Stage::Waiting;
             body.buffers = buffers;
+            body.unknown |= error.outcome() != Outcome::NotDone;
         }
         again
     }
@@ -337,6 +352,7 @@ impl Body {
             spent: Payload::new(Vec::new()),
             permit: None,
             attempts: 0,
+            unknown: false,
             in_lane: false,
         }
     }
@@ -346,6 +362,7 @@ impl Body {
             return None;
         }
         self.buffers = Buffers::default();
+        let error = if self.unknown { error.after_unknown() } else { error };
         self.finish(Err(error), in_lane, places)
     }
 
@@ -393,7 +410,7 @@ impl Body {
     }
 
     fn outcome_now(&self) -> Outcome {
-        if self.is_waiting() { Outcome::NotDone } else { Outcome::Unknown }
+        if self.is_waiting() && !self.unknown { Outcome::NotDone } else { Outcome::Unknown }
     }
 }
 
@@ -401,6 +418,12 @@ impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Node").field("kind", &self.kind).field("size", &self.size).finish_non_exhaustive()
     }
+}
+
+/// Whether the engine itself may run a request once more: another session may serve it, and either it did not run, or
+/// running it twice harms nobody.
+pub(crate) fn may_repeat(error: &Error, repeats: bool) -> bool {
+    error.retry() == Retry::Now && (error.outcome() == Outcome::NotDone || repeats)
 }
 
 pub(crate) const fn expired(outcome: Outcome) -> Error {

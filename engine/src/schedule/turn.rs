@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::clock::{Time, now};
-use crate::error::{Error, Outcome, Retry};
+use crate::error::Error;
 use crate::schedule::core::LaneRef;
 use crate::schedule::cost::{MERGED_BYTES_MAX, MERGED_REQUESTS_MAX, merged};
 use crate::schedule::dispatch::Cost;
@@ -221,13 +221,15 @@ impl Worker<'_> {
     ) -> Option<Box<Seat>> {
         let Failed { error, fate } = failed;
         let mut again = Vec::new();
+        let repeats = failures.iter().any(|(node, _)| node.may_repeat(error));
+        let repeats = repeats && self.core.tokens[self.place.token].budget.take(error);
         for (node, buffers) in failures {
             // Of those that were put together each runs by itself now, and has its own error if it has one.
             if node.requests == 1 || *fate != Fate::Keep {
                 seat.recorder.failed(node.kind, error.kind());
             }
             seat.meter.failed(error.kind());
-            if may_repeat(error) && node.put_back(buffers) {
+            if repeats && node.may_repeat(error) && node.put_back(buffers, error) {
                 again.push(node);
             } else {
                 let waker = node.fail(error.clone(), &mut self.places);
@@ -341,9 +343,4 @@ fn guarded<R>(run: impl FnOnce() -> Result<R, Failed>) -> Result<R, Failed> {
 
 fn without_task() -> Failed {
     Failed { error: Error::internal("a node without a task was queued"), fate: Fate::Keep }
-}
-
-/// Whether the engine itself may run the request once more: it did not run, and another session may serve it.
-pub(crate) fn may_repeat(error: &Error) -> bool {
-    error.retry() == Retry::Now && error.outcome() == Outcome::NotDone
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use crate::clock::{self, Time, now, ns};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
-use crate::metrics::{Stage, histogram};
+use crate::metrics::{Health, Stage, histogram};
 use crate::schedule::core::{Core, TokenSeats};
 use crate::schedule::node::{Expired, Node};
 use crate::schedule::seat::{Busy, Place, Watch};
 use crate::schedule::wake::wake;
 use crate::sync::{AtomicUsize, Ordering, Parker};
+use crate::token::epoch::Loss;
 use crate::token::session::Session;
 
 /// Shortest hang limit that the engine chooses by itself.
@@ -40,6 +41,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How often places are filled again, lanes retired, and hang limits fitted.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
+/// For how long a budget of retries is.
+const BUDGET_PERIOD: Duration = Duration::from_secs(10);
+
 /// How long a token that gives no more sessions is left alone, while it has some: other applications have them, and
 /// each attempt may take one from an application that is about to need it.
 const REFUSED: Duration = Duration::from_secs(30);
@@ -50,6 +54,7 @@ pub(crate) fn run(core: &Arc<Core>, parker: &Parker) {
         hang_ns: vec![ns(HANG_FLOOR); core.tokens.len()],
         core,
         kept_house: None,
+        renewed: (now(), vec![0; core.tokens.len()]),
         control_ns: None,
     };
     loop {
@@ -73,6 +78,8 @@ struct Watcher<'a> {
     /// By token.
     hang_ns: Vec<u64>,
     kept_house: Option<Time>,
+    /// When the budgets of retries were renewed, and what each token had served by then.
+    renewed: (Time, Vec<u64>),
     /// After how long the controllers want to look again.
     control_ns: Option<u64>,
 }
@@ -88,12 +95,27 @@ impl Watcher<'_> {
         self.core.dispatch.look_at_tiers(now.as_ns());
         self.core.end_stale_holds(now);
         self.control_ns = self.core.control(now);
+        self.recover(now);
         self.fill_vacant(now);
         if self.kept_house.is_none_or(|last| now.ns_since(last) >= ns(HOUSEKEEPING)) {
             self.kept_house = Some(now);
             self.core.retire_lanes();
             self.core.tokens.iter().for_each(|seats| seats.token.check_copies());
             (0..self.core.tokens.len()).for_each(|token| self.fit_hang_limit(token));
+            self.renew_budgets(now);
+        }
+    }
+
+    fn renew_budgets(&mut self, now: Time) {
+        let (last, served) = &mut self.renewed;
+        if now.ns_since(*last) < ns(BUDGET_PERIOD) {
+            return;
+        }
+        *last = now;
+        for (seats, before) in self.core.tokens.iter().zip(served) {
+            let total = seats.served();
+            let sessions = seats.watches.lock().len() as u64;
+            seats.budget.renew(total - std::mem::replace(before, total), sessions);
         }
     }
 
@@ -185,7 +207,19 @@ impl Watcher<'_> {
         seats.unfilled.lock().push(place.index);
         let none_comes = seats.opening.load(Ordering::SeqCst) == 0 && seats.vacant.lock().is_empty();
         if none_comes && seats.watches.lock().is_empty() {
-            self.core.lose(place.token, "every session hangs, and no more are opened");
+            self.core.lose(place.token, Loss::Login, "every session hangs, and no more are opened");
+        }
+    }
+
+    /// Has lost tokens looked for.
+    fn recover(&self, now: Time) {
+        for (token, seats) in self.core.tokens.iter().enumerate() {
+            let at_cap = seats.written_off.load(Ordering::Relaxed) > self.core.limits.written_off_per_token;
+            if at_cap || !seats.recovery.begins(now) {
+                continue;
+            }
+            let core = Arc::downgrade(self.core);
+            seats.token.recover(move |result| recovered(&core, token, result));
         }
     }
 
@@ -219,6 +253,25 @@ impl Watcher<'_> {
     }
 }
 
+/// An attempt to bring a token back is over.
+fn recovered(core: &Weak<Core>, token: usize, result: Result<()>) {
+    let Some(core) = core.upgrade() else { return };
+    let recovery = &core.tokens[token].recovery;
+    match result {
+        Ok(()) => core.find_again(token),
+        Err(error) => {
+            let now = clock::now();
+            recovery.failed(&error, now, now.as_ns());
+            if recovery.health() == Health::GivenUp {
+                tracing::error!(token, %error, "a lost token is given up: its PIN is not sent again");
+            } else {
+                tracing::debug!(token, %error, "a lost token is not back yet");
+            }
+            core.watcher.unpark();
+        }
+    }
+}
+
 /// Seats a session that was opened for a vacant place.
 fn fill(core: &Weak<Core>, place: Place, session: Option<Result<Session>>) {
     let Some(core) = core.upgrade() else { return };
@@ -239,8 +292,9 @@ fn fill(core: &Weak<Core>, place: Place, session: Option<Result<Session>>) {
 
 /// No session can be opened for a place: says so, and lets the token alone for a while.
 fn not_filled(core: &Core, place: Place, error: &Error) {
-    if matches!(error.kind(), ErrorKind::TokenLost | ErrorKind::Module) {
-        core.lose(place.token, "no session can be opened");
+    // The service thread's own session is dead, and with it whatever the token knew of this process.
+    if matches!(error.kind(), ErrorKind::TokenLost | ErrorKind::Module | ErrorKind::SessionLost) {
+        core.lose(place.token, Loss::Token, "no session can be opened");
     }
     let seats = &core.tokens[place.token];
     let full = error.kind() == ErrorKind::Busy && !seats.watches.lock().is_empty();

@@ -34,6 +34,11 @@ pub(crate) fn run(core: &Arc<Core>, place: Place, mailbox: &Mailbox, parker: &Pa
             core.close_seat(seat);
             continue;
         }
+        if seat.session.is_over() {
+            core.vacate(place);
+            core.close_seat(seat);
+            continue;
+        }
         worker.gather(parker);
         let watch = Arc::clone(&seat.watch);
         worker.serve(seat);

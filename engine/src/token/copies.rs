@@ -125,6 +125,12 @@ impl Copies {
         }
     }
 
+    /// The token was lost, and its copies with it.
+    pub(crate) fn forget(&self) {
+        self.list.lock().clear();
+        self.sweeping.store(false, Ordering::Relaxed);
+    }
+
     /// Whether a look at the originals is due; it is then on its way until [`Copies::sweep`] is done.
     pub(crate) fn begin_sweep(&self) -> bool {
         self.len() > 0 && !self.sweeping.swap(true, Ordering::Relaxed)

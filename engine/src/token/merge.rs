@@ -128,6 +128,7 @@ impl Session {
         requests: &mut [Merging<'_>],
         when: When,
     ) -> Result<(), Failed> {
+        self.check_epoch()?;
         let key = self.key(handles)?;
         let ecb = Ecb { direction: merge.direction(), mechanism: merge.ecb().number(), key };
         self.interrupt_messages()?;

@@ -8,6 +8,7 @@ use crate::coalesce::Blocks;
 use crate::error::{Error, ErrorKind, Outcome, Retry};
 use crate::pkcs11::{self, Fault, ObjectHandle, SessionFate};
 use crate::sync::Arc;
+use crate::token::epoch::{Epoch, Loss};
 use crate::token::hold::{Ecb, Hold, Holds, When};
 use crate::token::message::{Messages, Of};
 use crate::token::task::{Call, DES_BLOCK_LEN, GCM_TAG_LEN, Handles, Iv, Mechanism};
@@ -18,7 +19,7 @@ use zeroize::Zeroizing;
 pub(crate) struct Session {
     pub(super) raw: pkcs11::Session,
     token: usize,
-    epoch: u64,
+    pub(super) epoch: Arc<Epoch>,
     pub(super) hold: Hold,
     /// Memory for merged calls.
     pub(super) blocks: Blocks,
@@ -32,8 +33,17 @@ pub(crate) enum Fate {
     Keep,
     /// It is dead, or an operation may be active in it.
     Close,
-    /// Its token is gone.
-    TokenDown,
+    /// It is not there any more, so that it cannot be closed either.
+    Abandon,
+    /// Its token is gone, or the login to it.
+    TokenDown(Loss),
+}
+
+impl Fate {
+    /// Whether the session, its token or the login is not there any more.
+    pub(crate) const fn is_loss(self) -> bool {
+        matches!(self, Self::Abandon | Self::TokenDown(_))
+    }
 }
 
 /// A task that failed.
@@ -47,7 +57,7 @@ impl Session {
     pub(crate) fn new(
         raw: pkcs11::Session,
         token: usize,
-        epoch: u64,
+        epoch: Arc<Epoch>,
         messages: Messages,
         holds: Arc<Holds>,
     ) -> Self {
@@ -66,6 +76,7 @@ impl Session {
         output: &mut [u8],
         when: When,
     ) -> Result<usize, Failed> {
+        self.check_epoch()?;
         match self.run_once(call, handles, input, output, when) {
             // A copy that has gone, before anything ran: the key itself may be there.
             Err(Failed { error, fate: Fate::Keep })
@@ -76,6 +87,22 @@ impl Session {
             }
             result => result,
         }
+    }
+
+    /// Whether nothing can be done with it any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.epoch.is_over()
+    }
+
+    /// It is not there any more.
+    pub(crate) const fn abandon(&mut self) {
+        self.raw.abandon();
+    }
+
+    /// Of an epoch that is over nothing is used: the session's number may be another's.
+    #[inline]
+    pub(super) fn check_epoch(&self) -> Result<(), Failed> {
+        if self.epoch.is_over() { Err(lost()) } else { Ok(()) }
     }
 
     /// Ends whatever is held open.
@@ -199,14 +226,29 @@ impl Session {
     #[inline]
     pub(super) fn key(&self, handles: Option<&Handles>) -> Result<ObjectHandle, Failed> {
         match handles.and_then(|handles| handles.used_on(self.token)) {
-            Some(handle) if handle.epoch == self.epoch => Ok(handle.object),
-            Some(_) => Err(Failed {
-                error: Error::new(ErrorKind::SessionLost, Retry::Now, Outcome::NotDone),
-                fate: Fate::Close,
+            Some(handle) if handle.epoch == self.epoch.number => Ok(handle.object),
+            Some(handle) if handle.is_absent() => Err(Failed {
+                error: Error::new(ErrorKind::KeyNotFound, Retry::Now, Outcome::NotDone)
+                    .because("the token came back without it"),
+                fate: Fate::Keep,
             }),
+            Some(_) => Err(lost()),
             None => Err(internal("a request reached a token without its key")),
         }
     }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.epoch.is_gone() {
+            self.raw.abandon();
+        }
+    }
+}
+
+fn lost() -> Failed {
+    let error = Error::new(ErrorKind::SessionLost, Retry::Now, Outcome::NotDone);
+    Failed { error, fate: Fate::Close }
 }
 
 /// Random bytes of the kernel.
@@ -262,7 +304,9 @@ impl From<Fault> for Failed {
         let fate = match fault.class().session {
             SessionFate::Keep => Fate::Keep,
             SessionFate::Close => Fate::Close,
-            SessionFate::TokenDown => Fate::TokenDown,
+            SessionFate::Abandon => Fate::Abandon,
+            SessionFate::LoggedOut => Fate::TokenDown(Loss::Login),
+            SessionFate::TokenDown => Fate::TokenDown(Loss::Token),
         };
         Self { error: fault.into(), fate }
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::pkcs11::ObjectHandle;
-use crate::sync::{AtomicBool, AtomicU64, CachePadded, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, CachePadded, Ordering, fence};
 use crate::token::merge::Merge;
 use crate::token::object::SessionObject;
 
@@ -75,11 +75,21 @@ struct Places {
 /// Where a key lives on one token.
 #[derive(Debug)]
 struct Home {
-    handle: Handle,
+    handle: Current,
     /// A session object that stands in for it; 0, which is no handle (`CK_INVALID_HANDLE`), for none.
     copy: AtomicU64,
     /// The copy was used since somebody looked.
     copy_used: AtomicBool,
+}
+
+/// A handle that is another one when the token comes back. One thread at a time writes; who reads while it does gets a
+/// handle of no epoch, and tries again as after the loss of a session.
+#[derive(Debug)]
+struct Current {
+    /// Odd while it is written.
+    version: AtomicU64,
+    epoch: AtomicU64,
+    object: AtomicU64,
 }
 
 /// A key's object on one token.
@@ -88,6 +98,49 @@ pub(crate) struct Handle {
     pub(crate) epoch: u64,
     pub(crate) object: ObjectHandle,
 }
+
+impl Handle {
+    /// Where the token has come back without the key.
+    pub(crate) const ABSENT: Self = Self { epoch: u64::MAX, object: ObjectHandle::numbered(0) };
+
+    pub(crate) const fn is_absent(self) -> bool {
+        self.epoch == Self::ABSENT.epoch
+    }
+}
+
+impl Current {
+    const fn new(handle: Handle) -> Self {
+        let (epoch, object) = (handle.epoch, handle.object.number());
+        Self {
+            version: AtomicU64::new(0),
+            epoch: AtomicU64::new(epoch),
+            object: AtomicU64::new(object),
+        }
+    }
+
+    #[inline]
+    fn get(&self) -> Handle {
+        // Acquire: pairs with the Release in `set`; the fence keeps the loads before the second look.
+        let version = self.version.load(Ordering::Acquire);
+        let (epoch, object) = (self.epoch.load(Ordering::Relaxed), self.object.load(Ordering::Relaxed));
+        fence(Ordering::Acquire);
+        let whole = version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version;
+        Handle { epoch: if whole { epoch } else { NO_EPOCH }, object: ObjectHandle::numbered(object) }
+    }
+
+    fn set(&self, handle: Handle) {
+        let version = self.version.load(Ordering::Relaxed);
+        self.version.store(version + 1, Ordering::Relaxed);
+        // Release: who sees what follows sees the odd number before it.
+        fence(Ordering::Release);
+        self.epoch.store(handle.epoch, Ordering::Relaxed);
+        self.object.store(handle.object.number(), Ordering::Relaxed);
+        self.version.store(version + 2, Ordering::Release);
+    }
+}
+
+/// Epochs begin at 1.
+const NO_EPOCH: u64 = 0;
 
 impl Handles {
     /// By index of the token.
@@ -100,14 +153,14 @@ impl Handles {
         by_token: impl IntoIterator<Item = Option<Handle>>,
         owned: Option<SessionObject>,
     ) -> Self {
-        let home = |handle| Home { handle, copy: AtomicU64::new(0), copy_used: AtomicBool::new(false) };
+        let home = |handle| Home { handle: Current::new(handle), copy: AtomicU64::new(0), copy_used: AtomicBool::new(false) };
         let by_token = by_token.into_iter().map(|handle| handle.map(home)).collect();
         Self(CachePadded::new(Places { by_token, _owned: owned }))
     }
 
     /// The key itself.
     pub(crate) fn on(&self, token: usize) -> Option<Handle> {
-        self.home(token).map(|home| home.handle)
+        self.home(token).map(|home| home.handle.get()).filter(|handle| !handle.is_absent())
     }
 
     /// What operations use: the copy, if there is one. Relaxed: a copy is there before its number, and one that has
@@ -115,14 +168,23 @@ impl Handles {
     pub(crate) fn used_on(&self, token: usize) -> Option<Handle> {
         let home = self.home(token)?;
         match home.copy.load(Ordering::Relaxed) {
-            0 => Some(home.handle),
+            0 => Some(home.handle.get()),
             copy => {
                 // A look first: the line is written once between two looks of who asks.
                 if !home.copy_used.load(Ordering::Relaxed) {
                     home.copy_used.store(true, Ordering::Relaxed);
                 }
-                Some(Handle { object: ObjectHandle::numbered(copy), ..home.handle })
+                Some(Handle { object: ObjectHandle::numbered(copy), ..home.handle.get() })
             }
+        }
+    }
+
+    /// The token has come back, with the key or without it. Only by the token's service thread.
+    pub(crate) fn came_back(&self, token: usize, handle: Option<Handle>) {
+        if let Some(home) = self.home(token) {
+            // First: of the epoch before, and never used with the handle of the new one.
+            home.copy.store(0, Ordering::Relaxed);
+            home.handle.set(handle.unwrap_or(Handle::ABSENT));
         }
     }
 

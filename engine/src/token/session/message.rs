@@ -97,7 +97,7 @@ impl Session {
             Err(Fail::Fault(fault)) => Err(Failed::from(fault)),
             Ok(written) => Ok(written),
         };
-        if made.as_ref().is_err_and(|failed| failed.fate == Fate::TokenDown) {
+        if made.as_ref().is_err_and(|failed| failed.fate.is_loss()) {
             return Some(made);
         }
         if let Err(failed) = self.end_messages() {
@@ -177,8 +177,8 @@ impl Session {
             Err(fault) if !fault.is(sys::CKR_OPERATION_NOT_INITIALIZED) => {
                 // Whatever it answers, an operation may be active: the request goes to another session.
                 let error = Error::new(ErrorKind::SessionLost, Retry::Now, Outcome::NotDone);
-                let down = Failed::from(fault).fate == Fate::TokenDown;
-                Err(Failed { error, fate: if down { Fate::TokenDown } else { Fate::Close } })
+                let fate = Failed::from(fault).fate;
+                Err(Failed { error, fate: if fate.is_loss() { fate } else { Fate::Close } })
             }
             _ => Ok(()),
         }
