@@ -88,8 +88,8 @@ pub use keys::name::KeyName;
 pub use keys::wrap::KeyWrap;
 #[cfg(not(hsmux_loom))]
 pub use metrics::{
-    Health, IntervalLog, MergeSnapshot, OperationSnapshot, RandomPoolSnapshot, ScopeSnapshot, Snapshot, Stage,
-    TokenSnapshot,
+    Health, IntervalLog, MergeSnapshot, OperationSnapshot, RandomPoolSnapshot, ScopeSnapshot, Snapshot,
+    Stage, TokenSnapshot,
 };
 #[cfg(not(hsmux_loom))]
 pub use operate::Tier;

@@ -12,6 +12,7 @@ mod tiers;
 
 #[cfg(not(hsmux_loom))]
 pub(crate) mod admission;
+pub(crate) mod budget;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod controller;
 #[cfg(not(hsmux_loom))]
@@ -29,7 +30,6 @@ pub(crate) mod node;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod quiet;
 pub(crate) mod recovery;
-pub(crate) mod budget;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod scope;
 #[cfg(not(hsmux_loom))]

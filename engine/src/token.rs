@@ -384,7 +384,8 @@ impl Login {
             let same = |of: fn(&TokenInfo) -> &String| of(info) == of(&self.info);
             same(|info| &info.serial) && same(|info| &info.label) && same(|info| &info.model)
         };
-        let mut present = self.library.slots()?.into_iter().filter_map(|slot| self.library.token_info(slot).ok());
+        let mut present =
+            self.library.slots()?.into_iter().filter_map(|slot| self.library.token_info(slot).ok());
         present.find(known).ok_or_else(|| {
             let text = format!("token {} is not there", self.info.label);
             Error::new(ErrorKind::TokenLost, Retry::Later, Outcome::NotDone).because(text)

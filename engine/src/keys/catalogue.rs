@@ -104,9 +104,8 @@ impl Catalogue {
     /// or if there are several.
     pub(crate) fn find_again(&self, old: &Self, before: Handle) -> Option<&Listed> {
         let (label, was) = old.keys().find(|(_, listed)| listed.handle() == before)?;
-        let same = |listed: &&Listed| {
-            (listed.class, &listed.id, &listed.facts) == (was.class, &was.id, &was.facts)
-        };
+        let same =
+            |listed: &&Listed| (listed.class, &listed.id, &listed.facts) == (was.class, &was.id, &was.facts);
         let mut found = self.keys.get(label)?.iter().filter(same);
         found.next().filter(|_| found.next().is_none())
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::error::Result;
 use crate::keys::KeyVersion;
 use crate::keys::catalogue::Catalogue;
 use crate::pkcs11::Session;

@@ -231,7 +231,7 @@ const TABLE: &[Row] = &[
     row(0x00000102, "CKR_USER_PIN_NOT_INITIALIZED", K::PinRefused, R::Operator, O::NotDone, F::Keep),
     row(0x00000103, "CKR_USER_TYPE_INVALID", K::Internal, R::Operator, O::NotDone, F::Keep),
     row(0x00000104, "CKR_USER_ANOTHER_ALREADY_LOGGED_IN", K::SessionLost, R::Operator, O::NotDone, F::Keep),
-    row(0x00000105, "CKR_USER_TOO_MANY_TYPES", K::Internal, R::Now, O::NotDone, F::Keep),
+    row(0x00000105, "CKR_USER_TOO_MANY_TYPES", K::Busy, R::Now, O::NotDone, F::Keep),
     row(0x00000110, "CKR_WRAPPED_KEY_INVALID", K::InvalidInput, R::Never, O::NotDone, F::Keep),
     row(0x00000112, "CKR_WRAPPED_KEY_LEN_RANGE", K::InvalidInput, R::Never, O::NotDone, F::Keep),
     row(0x00000113, "CKR_WRAPPING_KEY_HANDLE_INVALID", K::KeyNotFound, R::Later, O::NotDone, F::Keep),

@@ -17,10 +17,11 @@ impl Budget {
         Self(AtomicU64::new(sessions))
     }
 
-    /// Takes one for a call that failed so. What was lost with its session never began, and takes none. Relaxed: a count.
+    /// Takes one for a call that failed so. What was lost with its session or its token takes none: neither gets more to
+    /// do by it, for it is not there. Relaxed: a count.
     pub(crate) fn take(&self, error: &Error) -> bool {
         let less = |left: u64| left.checked_sub(1);
-        error.kind() == ErrorKind::SessionLost
+        matches!(error.kind(), ErrorKind::SessionLost | ErrorKind::TokenLost)
             || self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
@@ -51,8 +52,9 @@ mod tests {
     }
 
     #[test]
-    fn what_never_began_takes_none() {
+    fn what_was_lost_takes_none() {
         let budget = Budget::new(0);
         assert_eq!(taken(&budget, ErrorKind::SessionLost), 1_000);
+        assert_eq!(taken(&budget, ErrorKind::TokenLost), 1_000);
     }
 }

@@ -43,7 +43,10 @@ struct Body {
     permit: Option<Permit>,
     /// Times a session has begun it: a request is repeated once, no more.
     attempts: u8,
-    /// One of them may have been executed.
+    /// Times it met a session that was dead before the call: that is no attempt, but the session is gone, and there are
+    /// only so many.
+    dead_sessions: u8,
+    /// One of the attempts may have been executed.
     unknown: bool,
     /// Answered while it lay in a lane: its place stays taken until the node has left the lane.
     in_lane: bool,
@@ -105,6 +108,9 @@ pub(crate) enum Begun {
 /// cells from a free list of the thread, 346 with one allocation each.
 const SPARE_MAX: usize = 256;
 
+/// Dead sessions that a request may meet: as many as a token has, as a rule. The next one is told.
+const DEAD_SESSIONS_MAX: u8 = 64;
+
 /// Memory of an input that a spare node keeps for its next one, in bytes: more is wiped at every use.
 const SPENT_MAX: usize = 256;
 
@@ -142,6 +148,7 @@ impl Node {
             (node.began_ns, node.ended_ns) = (AtomicU64::new(0), AtomicU64::new(0));
             (body.stage, body.permit) = (Stage::Waiting, permit);
             (body.attempts, body.in_lane) = (tried.is_some().into(), false);
+            body.dead_sessions = 0;
             body.unknown = tried.is_some_and(|outcome| outcome != Outcome::NotDone);
             body.waker = waker.cloned();
         }
@@ -269,7 +276,12 @@ impl Node {
     /// before, or nobody waits; the buffers are wiped then.
     pub(crate) fn put_back(&self, mut buffers: Buffers, error: &Error) -> bool {
         let mut body = self.body.lock();
-        let again = matches!(body.stage, Stage::Running) && body.attempts < 2;
+        if error.kind() == ErrorKind::SessionLost && error.outcome() == Outcome::NotDone {
+            body.attempts = body.attempts.saturating_sub(1);
+            body.dead_sessions = body.dead_sessions.saturating_add(1);
+        }
+        let few = body.attempts < 2 && body.dead_sessions < DEAD_SESSIONS_MAX;
+        let again = matches!(body.stage, Stage::Running) && few;
         if again {
             buffers.output.wipe();
             body.stage = Stage::Waiting;
@@ -352,6 +364,7 @@ impl Body {
             spent: Payload::new(Vec::new()),
             permit: None,
             attempts: 0,
+            dead_sessions: 0,
             unknown: false,
             in_lane: false,
         }

@@ -79,7 +79,8 @@ impl Recovery {
 
 /// A refused PIN is never sent again (reliability: each attempt brings the token nearer to its lock).
 fn gives_up(error: &Error) -> bool {
-    let pin = matches!(error.kind(), ErrorKind::PinRefused | ErrorKind::PinLocked | ErrorKind::PinUnavailable);
+    let pin =
+        matches!(error.kind(), ErrorKind::PinRefused | ErrorKind::PinLocked | ErrorKind::PinUnavailable);
     pin && error.retry() != Retry::Later
 }
 

@@ -111,11 +111,7 @@ impl Handle {
 impl Current {
     const fn new(handle: Handle) -> Self {
         let (epoch, object) = (handle.epoch, handle.object.number());
-        Self {
-            version: AtomicU64::new(0),
-            epoch: AtomicU64::new(epoch),
-            object: AtomicU64::new(object),
-        }
+        Self { version: AtomicU64::new(0), epoch: AtomicU64::new(epoch), object: AtomicU64::new(object) }
     }
 
     #[inline]
@@ -153,7 +149,11 @@ impl Handles {
         by_token: impl IntoIterator<Item = Option<Handle>>,
         owned: Option<SessionObject>,
     ) -> Self {
-        let home = |handle| Home { handle: Current::new(handle), copy: AtomicU64::new(0), copy_used: AtomicBool::new(false) };
+        let home = |handle| Home {
+            handle: Current::new(handle),
+            copy: AtomicU64::new(0),
+            copy_used: AtomicBool::new(false),
+        };
         let by_token = by_token.into_iter().map(|handle| handle.map(home)).collect();
         Self(CachePadded::new(Places { by_token, _owned: owned }))
     }
