@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "calls of the C interface")]
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails its test")]
-#![expect(dead_code, reason = "what the helpers can do beside this")]
+#![expect(dead_code, unused_imports, reason = "what the helpers can do beside this")]
 
 #[path = "support/raw.rs"]
 mod raw;
