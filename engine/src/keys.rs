@@ -16,7 +16,7 @@ use crate::coalesce::Family;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::catalogue::{Catalogue, Listed};
 use crate::keys::copies::Copies;
-use crate::keys::identity::Proof;
+use crate::keys::identity::{Proof, Proven};
 use crate::keys::known::Objects;
 use crate::keys::name::KeyName;
 use crate::operation::allows;
@@ -39,6 +39,8 @@ pub(crate) struct KeyVersion {
     pub(crate) proven: u64,
     /// What shows that it is this key, where something can.
     proof: Option<Proof>,
+    /// Tokens that were lost when the others were asked: it is not used there. Bit i is token i.
+    unasked: u64,
     /// The tokens on which the key was proven to be the same and that offer a mechanism, by
     /// [`Usage`] and [`Mechanism::index`]: bit i is token i. Worked out once, because every request asks.
     eligible: [[u64; Mechanism::COUNT]; Usage::ALL.len()],
@@ -56,9 +58,9 @@ impl KeyVersion {
         let Some((_, first)) = held.first() else {
             return Err(Error::operator(ErrorKind::KeyNotFound, "it has just gone"));
         };
-        let (proven, proof) = identity::prove(tokens, &held)?;
+        let Proven { tokens: proven, unasked, proof } = identity::prove(tokens, &held)?;
         let handles = Handles::new(found.0.iter().map(|found| found.as_ref().map(Listed::handle)));
-        let version = Self { proof, ..Self::new(first.facts.clone(), handles, proven, tokens) };
+        let version = Self { proof, unasked, ..Self::new(first.facts.clone(), handles, proven, tokens) };
         let used: Vec<_> = held.iter().copied().filter(|(index, _)| proven & (1 << index) != 0).collect();
         copies::make(copies, tokens, &used, &version.handles)?;
         Ok(version)
@@ -96,6 +98,11 @@ impl KeyVersion {
         }
         let Some(proof) = &self.proof else { return Ok(true) };
         Ok(identity::proof_by(session, token, listed)?.as_ref() == Some(proof))
+    }
+
+    /// Whether the token was lost when the others were asked: who asks for the key from now on has it used there too.
+    fn is_unasked(&self, token: usize) -> bool {
+        self.unasked & (1 << token) != 0
     }
 
     /// Lets the host do modes around single blocks.
@@ -136,6 +143,7 @@ impl KeyVersion {
             handles: Arc::new(handles),
             proven,
             proof: None,
+            unasked: 0,
             eligible,
             host_modes: AtomicBool::new(false),
         }
@@ -201,7 +209,7 @@ impl Found {
     /// `KeyAmbiguous` if two differ, or if nothing shows that they do not.
     pub(crate) fn check_same(&self, tokens: &[Arc<Token>]) -> Result<()> {
         let held: Vec<_> = self.held().collect();
-        let (proven, _) = identity::prove(tokens, &held)?;
+        let proven = identity::prove(tokens, &held)?.tokens;
         match held.iter().find(|(index, _)| proven & (1 << index) == 0) {
             None => Ok(()),
             Some((index, _)) => {

@@ -236,10 +236,13 @@ impl Token {
     }
 
     /// Has the service thread look for the token and, if it is there, log in, once, and make ready what there is to be
-    /// made ready; then `done` is called there.
+    /// made ready; then `done` is called there. While the epoch goes on, a few random bytes are all that is asked for.
     pub(crate) fn recover(self: &Arc<Self>, done: impl FnOnce(Result<()>) + Send + 'static) {
         let token = Arc::clone(self);
         self.service.post(move |login| {
+            if !login.epoch.is_over() {
+                return done(login.session.random(&mut [0; 8]).map_err(Error::from));
+            }
             let ready = login.begin_epoch().and_then(|()| {
                 token.copies.forget();
                 login.holds.key_changes();

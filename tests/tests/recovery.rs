@@ -170,6 +170,32 @@ fn a_key_that_is_another_when_the_token_returns_is_not_used() {
 }
 
 #[test]
+fn a_key_can_be_opened_while_a_token_that_holds_it_is_lost() {
+    let hsm = Hsm::new(2, "");
+    let engine = hsm.builder().build().unwrap();
+    let random = || engine.random(300).deadline_in(LONG).wait();
+    hsm.sim.configure("removed=sim-0").unwrap();
+    eventually("the loss is noticed", || {
+        // Those that meet it go to the other token.
+        random().unwrap();
+        health(&engine, 0) == Health::Lost
+    });
+    let opened = engine.key("hmac").unwrap();
+    let right = sign(&opened, b"x").unwrap();
+    hsm.sim.configure("removed=").unwrap();
+    wait_for(&engine, 0, Health::Serving);
+    let again = engine.key("hmac").unwrap();
+    // Now the other one: who asked while the first was lost does not know that the two hold the same.
+    hsm.sim.configure("removed=sim-1").unwrap();
+    eventually("the loss is noticed", || {
+        assert_eq!(sign(&again, b"x").unwrap(), right);
+        health(&engine, 1) == Health::Lost || sign(&opened, b"x").is_err()
+    });
+    assert_eq!(sign(&again, b"x").unwrap(), right);
+    assert_eq!(sign(&opened, b"x").unwrap_err().kind(), ErrorKind::TokenLost);
+}
+
+#[test]
 fn what_may_have_been_carried_out_is_done_again_unless_the_caller_forbids_it() {
     let hsm = Hsm::new(1, "");
     // Sessions enough for the retries.

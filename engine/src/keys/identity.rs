@@ -20,15 +20,33 @@ const MAC_PROBE: &[u8] = b"hsmux key identity 1: this text is MACed to compare k
 /// subkey of GCM and CMAC, nor like a counter.
 const BLOCK_PROBE: &[u8; 16] = b"hsmux-identity-1";
 
-/// The tokens (as a mask) on which the key is the same, and what the first of them yields, if anything can be shown. An
-/// error if two of them differ; where nothing can be proven, the first token alone.
-pub(super) fn prove(tokens: &[Arc<Token>], held: &[(usize, &Listed)]) -> Result<(u64, Option<Proof>)> {
-    let [(first, _), ..] = held else { return Ok((0, None)) };
-    let proofs = held
-        .iter()
-        .map(|&(index, listed)| Ok((index, proof(&tokens[index], listed)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let Some(wanted) = &proofs[0].1 else { return Ok((1 << first, None)) };
+/// On which tokens a key was shown to be the same.
+pub(super) struct Proven {
+    /// Those: bit i is token i.
+    pub(super) tokens: u64,
+    /// Those that could not be asked, because they are lost.
+    pub(super) unasked: u64,
+    /// What the key yields, if anything can be shown.
+    pub(super) proof: Option<Proof>,
+}
+
+/// Asks the tokens that hold a key. An error if two of them differ; where nothing can be shown, the first token alone.
+pub(super) fn prove(tokens: &[Arc<Token>], held: &[(usize, &Listed)]) -> Result<Proven> {
+    let (mut proofs, mut unasked, mut lost) = (Vec::new(), 0, None);
+    for &(index, listed) in held {
+        match proof(&tokens[index], listed) {
+            Ok(proof) => proofs.push((index, proof)),
+            Err(error) if matches!(error.kind(), ErrorKind::TokenLost | ErrorKind::SessionLost) => {
+                unasked |= 1 << index;
+                lost = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let Some((first, wanted)) = proofs.first() else {
+        return lost.map_or(Ok(Proven { tokens: 0, unasked, proof: None }), Err);
+    };
+    let Some(wanted) = wanted else { return Ok(Proven { tokens: 1 << first, unasked, proof: None }) };
     let mut mask = 0;
     for (index, proof) in &proofs {
         match proof {
@@ -40,7 +58,7 @@ pub(super) fn prove(tokens: &[Arc<Token>], held: &[(usize, &Listed)]) -> Result<
             None => {}
         }
     }
-    Ok((mask, Some(wanted.clone())))
+    Ok(Proven { tokens: mask, unasked, proof: Some(wanted.clone()) })
 }
 
 /// A labelled hash of what only this key yields; nothing else of the answer is kept.

@@ -94,7 +94,7 @@ impl Known {
             let mut known = self.0.lock();
             known.remove(&objects);
             let objects = objects.with(token.index, handle);
-            if !objects.is_empty() {
+            if !objects.is_empty() && !version.is_unasked(token.index) {
                 known.insert(objects, version);
             }
         }

@@ -226,7 +226,7 @@ impl Core {
         match fate {
             // One of an epoch that is over already says nothing of the one that goes on.
             Fate::TokenDown(loss) if !seat.session.is_over() => {
-                self.lose(place.token, loss, "the token or the login to it is gone");
+                self.lose(place.token, Some(loss), "the token or the login to it is gone");
             }
             Fate::TokenDown(_) => {}
             Fate::Abandon => seat.session.abandon(),
@@ -323,10 +323,11 @@ impl Core {
     }
 
     /// A token cannot serve any more: fails what only it could serve, until it has come back.
-    pub(super) fn lose(&self, token: usize, loss: Loss, why: &str) {
+    /// Without a loss its sessions are there, but nobody comes out of them.
+    pub(super) fn lose(&self, token: usize, loss: Option<Loss>, why: &str) {
         let seats = &self.tokens[token];
         // First, so that nothing more is begun on it.
-        seats.token.lose(loss);
+        loss.into_iter().for_each(|loss| seats.token.lose(loss));
         let newly = seats.recovery.lost(now());
         let orphans = self.dispatch.set_healthy(token, false);
         orphans.into_iter().for_each(|orphan| self.fail_orphan(Some(orphan)));

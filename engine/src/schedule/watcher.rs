@@ -207,7 +207,7 @@ impl Watcher<'_> {
         seats.unfilled.lock().push(place.index);
         let none_comes = seats.opening.load(Ordering::SeqCst) == 0 && seats.vacant.lock().is_empty();
         if none_comes && seats.watches.lock().is_empty() {
-            self.core.lose(place.token, Loss::Login, "every session hangs, and no more are opened");
+            self.core.lose(place.token, None, "every session hangs, and no more are opened");
         }
     }
 
@@ -294,7 +294,7 @@ fn fill(core: &Weak<Core>, place: Place, session: Option<Result<Session>>) {
 fn not_filled(core: &Core, place: Place, error: &Error) {
     // The service thread's own session is dead, and with it whatever the token knew of this process.
     if matches!(error.kind(), ErrorKind::TokenLost | ErrorKind::Module | ErrorKind::SessionLost) {
-        core.lose(place.token, Loss::Token, "no session can be opened");
+        core.lose(place.token, Some(Loss::Token), "no session can be opened");
     }
     let seats = &core.tokens[place.token];
     let full = error.kind() == ErrorKind::Busy && !seats.watches.lock().is_empty();
