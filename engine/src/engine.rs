@@ -191,11 +191,15 @@ impl Engine {
             return Err(Error::operator(ErrorKind::KeyAmbiguous, "the token has a key of this name"));
         }
         let wanted = name.to_owned();
-        let made = shared.write(0, &pass, move |session| generate(session, &wanted, spec))?;
+        let generate =
+            move |session: &mut pkcs11::Session, epoch| Ok((generate(session, &wanted, spec)?, epoch));
+        let (made, epoch) = shared.write(0, None, &pass, generate)?;
         let found = holds();
         if !matches!(found, Ok(true)) {
             // Another process has made a key of this name at the same time: ours goes.
-            shared.write(0, &pass, move |session| Ok(destroy(session, made.key, made.public)?))?;
+            shared.write(0, Some(epoch), &pass, move |session, _| {
+                Ok(destroy(session, made.key, made.public)?)
+            })?;
             found?;
             return Err(Error::internal("a generated key cannot be found"));
         }
@@ -231,7 +235,7 @@ impl Engine {
         for (index, listed) in found.held() {
             shared.core.end_holds(index);
             let (copies, original) = (Arc::clone(&shared.tokens[index].copies), listed.object);
-            shared.tokens[index].with_service(move |session, _| {
+            shared.tokens[index].with_objects(listed.epoch, move |session| {
                 copies.drop_of(session, index, original);
                 Ok(())
             })?;
@@ -244,7 +248,8 @@ impl Engine {
             }
             let (object, public) = (listed.object, listed.public);
             // What is left after a failure is listed anew, too.
-            shared.write(index, &pass, move |session| Ok(destroy(session, object, public)))??;
+            let destroy = move |session: &mut pkcs11::Session, _| Ok(destroy(session, object, public));
+            shared.write(index, Some(listed.epoch), &pass, destroy)??;
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ use crate::token::Token;
 use crate::token::facts::{KeyFacts, KeyKind};
 use crate::token::merge::Merge;
 use crate::token::object::SessionObject;
-use crate::token::task::{Call, Handles, Mechanism, Usage};
+use crate::token::task::{Call, Handle, Handles, Mechanism, Usage};
 
 /// One generation of a key's material, and where it lives.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub(crate) struct KeyVersion {
     proof: Option<Proof>,
     /// Tokens that were lost when the others were asked: it is not used there. Bit i is token i.
     unasked: u64,
+    /// Tokens that have come back without it. Bit i is token i.
+    absent: AtomicU64,
     /// The tokens on which the key was proven to be the same and that offer a mechanism, by
     /// [`Usage`] and [`Mechanism::index`]: bit i is token i. Worked out once, because every request asks.
     eligible: [[u64; Mechanism::COUNT]; Usage::ALL.len()],
@@ -81,23 +83,42 @@ impl KeyVersion {
     #[inline]
     pub(crate) fn eligible(&self, usage: Usage, mechanism: &Mechanism, tokens: &[Arc<Token>]) -> u64 {
         let eligible = &self.eligible[usage as usize];
-        match (mechanism, mechanism.index()) {
-            (Mechanism::RetailMac { tokens, .. }, Some(index)) => eligible[index] & tokens,
-            (_, Some(index)) => eligible[index],
-            (_, None) => offering(self.proven, tokens, |token| token.offers_for(mechanism.number(), usage)),
-        }
+        // Relaxed: who sees it late is told by the token's sessions.
+        let there = !self.absent.load(Ordering::Relaxed);
+        there
+            & match (mechanism, mechanism.index()) {
+                (Mechanism::RetailMac { tokens, .. }, Some(index)) => eligible[index] & tokens,
+                (_, Some(index)) => eligible[index],
+                (_, None) => {
+                    offering(self.proven, tokens, |token| token.offers_for(mechanism.number(), usage))
+                }
+            }
     }
 
     /// Whether a token that has come back holds this key there. Where nothing can be shown, its attributes decide.
     ///
     /// # Errors
     /// What the token answers.
-    fn is(&self, session: &mut Session, token: &Token, listed: &Listed) -> Result<bool> {
+    pub(crate) fn is(&self, session: &mut Session, token: &Token, listed: &Listed) -> Result<bool> {
         if listed.facts != self.facts {
             return Ok(false);
         }
         let Some(proof) = &self.proof else { return Ok(true) };
         Ok(identity::proof_by(session, token, listed)?.as_ref() == Some(proof))
+    }
+
+    /// A token has come back, with the key or without it.
+    fn came_back(&self, token: usize, handle: Option<Handle>) {
+        self.handles.came_back(token, handle);
+        match handle {
+            Some(_) => self.absent.fetch_and(!(1 << token), Ordering::Relaxed),
+            None => self.absent.fetch_or(1 << token, Ordering::Relaxed),
+        };
+    }
+
+    /// Whether every token that held it has come back without it.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.proven & !self.absent.load(Ordering::Relaxed) == 0
     }
 
     /// Whether the token was lost when the others were asked: who asks for the key from now on has it used there too.
@@ -144,6 +165,7 @@ impl KeyVersion {
             proven,
             proof: None,
             unasked: 0,
+            absent: AtomicU64::new(0),
             eligible,
             host_modes: AtomicBool::new(false),
         }

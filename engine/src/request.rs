@@ -324,6 +324,9 @@ impl<'a, O: Operation> Request<'a, O> {
 
     /// Closes the request's span with an error.
     fn fail(&mut self, error: Error) -> Error {
+        // The caller's own try counts.
+        let unknown = self.tried.is_some_and(|outcome| outcome != Outcome::NotDone);
+        let error = if unknown { error.after_unknown() } else { error };
         // Of a `Result` without a value only the error is left.
         self.end::<Infallible>(Err(error)).map_or_else(|error| error, |never| match never {})
     }
@@ -339,6 +342,9 @@ impl<'a, O: Operation> Request<'a, O> {
         self.ask.check(self.facts(), &self.input)?;
         self.check_engine()?;
         let mask = self.mask();
+        if mask == 0 && self.key.is_some_and(|version| version.is_gone()) {
+            return Err(Error::refused(ErrorKind::KeyNotFound, "its tokens have come back without it"));
+        }
         if mask == 0 && self.ask.call().is_some() {
             let text = "asked of every token that holds the key";
             return Err(Error::refused(ErrorKind::MechanismUnavailable, text));

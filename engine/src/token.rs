@@ -34,7 +34,7 @@ use crate::token::mechanism::{Mechanism, Usage};
 use crate::token::message::Messages;
 use crate::token::proofs::Proofs;
 use crate::token::service::{Held, Service};
-use crate::token::session::Session;
+use crate::token::session::{Fate, Session};
 
 /// Longest time that the engine waits for a token's service thread, or for another login or write on the token.
 pub(crate) const SERVICE_LIMIT: Duration = Duration::from_secs(60);
@@ -203,21 +203,37 @@ impl Token {
             if !is_wanted() {
                 return done(None);
             }
-            let tried = login.session.random(&mut [0; 8]).map_err(Error::from);
-            done(Some(tried.and_then(|()| login.open())));
+            done(Some(login.check_session().and_then(|()| login.open())));
         });
     }
 
-    /// Has something done with the service session, and waits for it.
+    /// Has something done with the service session, and waits for it. The job gets the number of the epoch.
     pub(crate) fn with_service<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut pkcs11::Session, u64) -> Result<R> + Send + 'static,
     ) -> Result<R> {
         self.service.call(SERVICE_LIMIT, |login| {
+            if login.epoch.is_over() {
+                return Err(stale());
+            }
             let done = job(&mut login.session, login.epoch.number);
             login.holds.key_changes();
             done
         })
+    }
+
+    /// As [`Token::with_service`], with objects of an epoch: in another their numbers are those of other objects.
+    pub(crate) fn with_objects<R: Send + 'static>(
+        &self,
+        epoch: u64,
+        job: impl FnOnce(&mut pkcs11::Session) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        self.with_service(move |session, now| if now == epoch { job(session) } else { Err(stale()) })
+    }
+
+    /// Whether its epoch is over: it was lost, and is not back.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.epoch.lock().is_over()
     }
 
     /// Sets what is to be done when the token has come back, before it serves: on its service thread, with the session
@@ -230,26 +246,34 @@ impl Token {
         let _set = self.on_return.set(Box::new(job));
     }
 
-    /// The token or its login is lost: nothing of its epoch is used any more.
-    pub(crate) fn lose(&self, loss: Loss) {
-        self.epoch.lock().end(loss);
+    /// The token or its login is lost: nothing of its epoch is used any more. `of` says in which that was seen: one that
+    /// is over says nothing of the one that goes on, and then this is false.
+    pub(crate) fn lose(&self, loss: Loss, of: Option<&Arc<Epoch>>) -> bool {
+        let epoch = self.epoch.lock();
+        let current = of.is_none_or(|of| Arc::ptr_eq(of, &epoch));
+        if current {
+            epoch.end(loss);
+        }
+        of.into_iter().for_each(|of| of.end(loss));
+        current
     }
 
     /// Has the service thread look for the token and, if it is there, log in, once, and make ready what there is to be
     /// made ready; then `done` is called there. While the epoch goes on, a few random bytes are all that is asked for.
-    pub(crate) fn recover(self: &Arc<Self>, done: impl FnOnce(Result<()>) + Send + 'static) {
-        let token = Arc::clone(self);
+    pub(crate) fn recover(self: &Arc<Self>, done: impl FnOnce(Result<(), Missed>) + Send + 'static) {
+        let (token, done) = (Arc::clone(self), Answer(Some(done)));
         self.service.post(move |login| {
             if !login.epoch.is_over() {
-                return done(login.session.random(&mut [0; 8]).map_err(Error::from));
+                let tried = login.session.random(&mut [0; 8]).map_err(Error::from);
+                return done.give(tried.map_err(Missed::from));
             }
             let ready = login.begin_epoch().and_then(|()| {
                 token.copies.forget();
                 login.holds.key_changes();
                 let number = login.epoch.number;
-                token.on_return.get().map_or(Ok(()), |job| job(&mut login.session, number))
+                Ok(token.on_return.get().map_or(Ok(()), |job| job(&mut login.session, number))?)
             });
-            done(ready.inspect_err(|_| login.epoch.end(Loss::Login)));
+            done.give(ready.inspect_err(|_| login.epoch.end(Loss::Login)));
         });
     }
 
@@ -327,12 +351,14 @@ impl Token {
         self.info.model.starts_with("SoftHSM v2")
     }
 
-    /// Has an object destroyed some time; nobody waits for it.
-    pub(crate) fn destroy_later(&self, object: ObjectHandle) {
+    /// Has an object of an epoch destroyed some time; nobody waits for it. In another it has gone with its session.
+    pub(crate) fn destroy_later(&self, epoch: u64, object: ObjectHandle) {
         self.service.post(move |login| {
-            // It goes with the session in any case.
-            let _destroyed = login.session.destroy(object);
-            login.holds.key_changes();
+            if login.epoch.number == epoch && !login.epoch.is_over() {
+                // It goes with the session in any case.
+                let _destroyed = login.session.destroy(object);
+                login.holds.key_changes();
+            }
         });
     }
 }
@@ -357,13 +383,17 @@ impl Login {
 
     /// Opens the token's own sessions anew and logs in, for a new epoch. The token is known by its serial number, label
     /// and model, for its slot may be another.
-    fn begin_epoch(&mut self) -> Result<()> {
-        let _pass = self.gate.pass(SERVICE_LIMIT)?;
+    ///
+    /// # Errors
+    /// With `refused`, once a login has failed in a way that a person has to look at: a wrong PIN is sent once.
+    fn begin_epoch(&mut self) -> Result<(), Missed> {
+        // Without a wait: who has it may wait for this thread.
+        let _pass = self.gate.pass(Duration::ZERO)?;
         let info = self.find_again()?;
         check_lock_out(&info, self.consent)?;
         let slot = info.slot;
         let mut anchor = self.library.open(slot)?;
-        log_in(&self.library, slot, &info, &self.pin, &mut anchor)?;
+        log_in(&self.library, slot, &info, &self.pin, &mut anchor).map_err(Missed::of_login)?;
         let session = self.library.open(slot)?;
         let mut counts = self.counts.lock();
         counts.add(Arc::clone(anchor.counts()));
@@ -382,11 +412,33 @@ impl Login {
         Ok(())
     }
 
+    /// Tries the session of the service thread. Where it alone is dead, the token is not lost: another takes its place.
+    fn check_session(&mut self) -> Result<()> {
+        match self.session.random(&mut [0; 8]) {
+            Err(fault) if Fate::from(fault) == Fate::Abandon => {
+                self.session.abandon();
+                self.anchor.random(&mut [0; 8])?;
+                let session = self.library.open(self.slot)?;
+                self.counts.lock().add(Arc::clone(session.counts()));
+                self.session = session;
+                self.holds.key_changes();
+                Ok(())
+            }
+            tried => Ok(tried?),
+        }
+    }
+
     fn find_again(&self) -> Result<TokenInfo> {
         let known = |info: &TokenInfo| {
             let same = |of: fn(&TokenInfo) -> &String| of(info) == of(&self.info);
             same(|info| &info.serial) && same(|info| &info.label) && same(|info| &info.model)
         };
+        // Where it was, first: a slot that hangs holds up only who asks it.
+        if let Ok(info) = self.library.token_info(self.slot)
+            && known(&info)
+        {
+            return Ok(info);
+        }
         let mut present =
             self.library.slots()?.into_iter().filter_map(|slot| self.library.token_info(slot).ok());
         present.find(known).ok_or_else(|| {
@@ -394,6 +446,54 @@ impl Login {
             Error::new(ErrorKind::TokenLost, Retry::Later, Outcome::NotDone).because(text)
         })
     }
+}
+
+/// Why a token is not back.
+#[derive(Debug)]
+pub(crate) struct Missed {
+    pub(crate) error: Error,
+    /// A login has failed, and is not tried again.
+    pub(crate) refused: bool,
+}
+
+impl Missed {
+    /// A login of which nobody knows whether it counted as a wrong try is treated as one. Where the token or the session
+    /// was not there, or had no room, it was not.
+    fn of_login(error: Error) -> Self {
+        use ErrorKind::{Busy, PinUnavailable, SessionLost, TokenLost};
+        let harmless = matches!(error.kind(), Busy | PinUnavailable | SessionLost | TokenLost);
+        Self { refused: !harmless, error }
+    }
+}
+
+impl<E: Into<Error>> From<E> for Missed {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), refused: false }
+    }
+}
+
+/// Whom to tell the end of an attempt: also if the thread that makes it ends before.
+struct Answer<F: FnOnce(Result<(), Missed>)>(Option<F>);
+
+impl<F: FnOnce(Result<(), Missed>)> Answer<F> {
+    fn give(mut self, result: Result<(), Missed>) {
+        if let Some(done) = self.0.take() {
+            done(result);
+        }
+    }
+}
+
+impl<F: FnOnce(Result<(), Missed>)> Drop for Answer<F> {
+    fn drop(&mut self) {
+        if let Some(done) = self.0.take() {
+            done(Err(Missed::from(Error::internal("the token's service thread has ended"))));
+        }
+    }
+}
+
+/// Objects of an epoch that is over.
+fn stale() -> Error {
+    Error::new(ErrorKind::SessionLost, Retry::Later, Outcome::NotDone).because("the token was lost meanwhile")
 }
 
 /// Logs in, once. Where another engine of this process has done so, that login holds for all of its sessions.

@@ -70,7 +70,17 @@ struct Seen {
 
 impl Bench {
     fn new() -> Self {
-        let hsm = Hsm::new(1, "");
+        Self::on(Hsm::new(1, ""))
+    }
+
+    /// With a new engine: one whose token was lost looks for it ever more rarely.
+    fn renewed(self) -> Self {
+        let Self { hsm, engine, aes, hmac, .. } = self;
+        drop((engine, aes, hmac));
+        Self::on(hsm)
+    }
+
+    fn on(hsm: Hsm) -> Self {
         let builder = hsm.builder().sessions(1).coalescing(false).holding(false).random_pool(false);
         let engine = builder.build().unwrap();
         let (aes, hmac) = (engine.key("aes256").unwrap(), engine.key("hmac").unwrap());
@@ -187,7 +197,7 @@ fn check_class(row: &Row, error: &Error) -> Result<(), String> {
 
 #[test]
 fn every_code_from_every_function_is_told_and_dealt_with_as_the_table_says() {
-    let bench = Bench::new();
+    let mut bench = Bench::new();
     let mut wrong = Vec::new();
     let mut cells = 0;
     for row in rows() {
@@ -196,6 +206,9 @@ fn every_code_from_every_function_is_told_and_dealt_with_as_the_table_says() {
             cells += 1;
             if let Err(why) = check(&row, function, &seen) {
                 wrong.push(format!("{function} answers {} ({:#x}): {why}", row.name, row.code));
+            }
+            if seen.logins > 0 {
+                bench = bench.renewed();
             }
         }
     }

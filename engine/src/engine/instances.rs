@@ -95,7 +95,7 @@ impl Started {
 
 impl Shared {
     /// Writes objects of a token on its service session, while the other instances of the token stand still; then each
-    /// instance lists its keys anew. `pass` is that of the token's gate: no listing is overtaken by an older one.
+    /// instance lists its keys anew. `epoch` is that of the objects that the job is about, if there are any; `pass` is that of the token's gate: no listing is overtaken by an older one.
     ///
     /// # Errors
     /// `Busy`, if a call on another instance does not come back: then nothing was written. What the job answers; what
@@ -103,19 +103,24 @@ impl Shared {
     pub(super) fn write<R: Send + 'static>(
         &self,
         token: usize,
+        epoch: Option<u64>,
         pass: &Arc<Pass>,
-        job: impl FnOnce(&mut pkcs11::Session) -> Result<R> + Send + 'static,
+        job: impl FnOnce(&mut pkcs11::Session, u64) -> Result<R> + Send + 'static,
     ) -> Result<R> {
         let writer = &self.tokens[token];
         let instances = instances_of(&self.tokens, writer.first);
         let still = self.stand_still(instances & !(1 << token))?;
         let inside = Arc::clone(pass);
-        let written = writer.with_service(move |session, _| {
-            let written = job(session);
+        let job = move |session: &mut pkcs11::Session, now: u64| {
+            let written = job(session, now);
             // The next write waits for this one, however long the caller does.
             drop(inside);
             written
-        })?;
+        };
+        let written = match epoch {
+            Some(epoch) => writer.with_objects(epoch, move |session| job(session, epoch)),
+            None => writer.with_service(job),
+        }?;
         drop(still);
         tokens(instances).try_for_each(|instance| self.list_now(instance))?;
         Ok(written)

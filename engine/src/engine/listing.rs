@@ -69,6 +69,10 @@ impl Shared {
         self.core.tokens[index].recorders.iter().for_each(|recorder| recorder.forget_missed_key());
         let listing = list(&self.tokens[index])?;
         let mut catalogue = self.catalogues[index].write();
+        if listing.epoch < catalogue.epoch {
+            // The token has come back since, and its keys were listed then.
+            return Ok(());
+        }
         *catalogue = listing;
         self.keys.forget_unlisted(index, &catalogue);
         Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Key;
 use crate::engine::Shared;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::keys::KeyVersion;
 use crate::keys::catalogue::Listed;
 use crate::keys::derive::{Agreement, AgreementKdf};
@@ -76,7 +76,8 @@ impl Key {
         let agreement = Agreement::new(curve, kdf, shared, peer)?;
         let offers = |token: &Token| token.offers(cryptoki_sys::CKM_ECDH1_DERIVE);
         let (token, handle) = self.place(offers)?;
-        self.session_key(token, spec, move |session| agreement.derive(session, handle.object, spec))
+        let derive = move |session: &mut Session| agreement.derive(session, handle.object, spec);
+        self.session_key(token, handle.epoch, spec, derive)
     }
 
     /// Wraps another key under this one, so that it can leave the token.
@@ -105,7 +106,10 @@ impl Key {
         let Some(wrapped) = other.version.handles.on(token) else {
             return Err(Error::internal("a key vanished from its token"));
         };
-        let bytes = self.shared.tokens[token].with_service(move |session, _| {
+        if wrapped.epoch != handle.epoch {
+            return Err(Error::new(ErrorKind::SessionLost, Retry::Later, Outcome::NotDone));
+        }
+        let bytes = self.shared.tokens[token].with_objects(handle.epoch, move |session| {
             let mut out = vec![0; WRAPPED_LEN_MAX];
             let how = Mechanism::Plain(number);
             let len = session.wrap(handle.object, &how, wrapped.object, &mut out)?;
@@ -137,7 +141,7 @@ impl Key {
         }
         let (token, handle, number) = self.place_wrapping(how, |_| true)?;
         let wrapped = wrapped.to_vec();
-        self.session_key(token, spec, move |session| {
+        self.session_key(token, handle.epoch, spec, move |session| {
             Ok(session.unwrap(handle.object, &Mechanism::Plain(number), &wrapped, &template)?)
         })
     }
@@ -178,18 +182,19 @@ impl Key {
             })
     }
 
-    /// Has a session object made, and reads what it is.
+    /// Has a session object made of objects of an epoch, and reads what it is.
     fn session_key(
         &self,
         token: usize,
+        epoch: u64,
         spec: KeySpec,
         make: impl FnOnce(&mut Session) -> Result<ObjectHandle> + Send + 'static,
     ) -> Result<Self> {
         let holder = Arc::clone(&self.shared.tokens[token]);
-        let (mut listed, owned) = self.shared.tokens[token].with_service(move |session, epoch| {
+        let (mut listed, owned) = self.shared.tokens[token].with_objects(epoch, move |session| {
             let object = make(session)?;
             // Owned from the first: if nobody waits for the answer any more, or something is wrong with the key.
-            let owned = SessionObject::new(holder, object);
+            let owned = SessionObject::new(holder, epoch, object);
             Ok((Listed::read(session, object, epoch)?, owned))
         })?;
         let shared: Arc<Shared> = Arc::clone(&self.shared);

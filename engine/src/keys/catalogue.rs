@@ -18,6 +18,8 @@ use crate::uri::ObjectType;
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     token: String,
+    /// In which it was made.
+    pub(crate) epoch: u64,
     keys: HashMap<Vec<u8>, Vec<Listed>>,
 }
 
@@ -87,7 +89,7 @@ impl Catalogue {
             let listed = Listed::of(*object, epoch, values, public.map(|(object, values)| (*object, values)));
             keys.entry(values.get(A::Label).unwrap_or_default().to_vec()).or_default().push(listed);
         }
-        Ok(Self { token, keys })
+        Ok(Self { token, epoch, keys })
     }
 
     /// Every key, with its label.

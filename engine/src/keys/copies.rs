@@ -79,7 +79,7 @@ fn make_on(policy: Copies, token: &Arc<Token>, listed: &Listed, handles: &Arc<Ha
     }
     let known = token.copies.gain(kind).is_some();
     let (copies, index, handles) = (Arc::clone(&token.copies), token.index, Arc::clone(handles));
-    token.with_service(move |session, _| {
+    token.with_objects(listed.epoch, move |session| {
         let Some(new) = OfToken::make(session, original)? else { return Ok(false) };
         if let Some(Some(probe)) = probe.filter(|_| !known) {
             let gain = probe.is_faster(session, original, new.copy);

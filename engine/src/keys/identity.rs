@@ -32,6 +32,12 @@ pub(super) struct Proven {
 
 /// Asks the tokens that hold a key. An error if two of them differ; where nothing can be shown, the first token alone.
 pub(super) fn prove(tokens: &[Arc<Token>], held: &[(usize, &Listed)]) -> Result<Proven> {
+    if let [(only, listed)] = held
+        && listed.facts.public.is_none()
+    {
+        // Nothing to compare it with.
+        return Ok(Proven { tokens: 1 << only, unasked: 0, proof: None });
+    }
     let (mut proofs, mut unasked, mut lost) = (Vec::new(), 0, None);
     for &(index, listed) in held {
         match proof(&tokens[index], listed) {
@@ -73,7 +79,7 @@ fn proof(token: &Token, listed: &Listed) -> Result<Option<Proof>> {
     if listed.facts.public.is_some() {
         return show(None, &listed, probe);
     }
-    token.with_service(move |session, _| show(Some(session), &listed, probe))
+    token.with_objects(listed.epoch, move |session| show(Some(session), &listed, probe))
 }
 
 /// As `proof`, where the session is at hand.
@@ -108,15 +114,20 @@ fn show(session: Option<&mut Session>, listed: &Listed, probe: Option<Probe>) ->
     }
     let (Some(session), Some(probe)) = (session, probe) else { return Ok(None) };
     let mut answer = [0; 32];
-    let (label, written) = match probe {
+    let (label, made) = match probe {
         Probe::Mac(number) => {
-            (b"mac", session.sign(listed.object, &Mechanism::Plain(number), MAC_PROBE, &mut answer)?)
+            (b"mac", session.sign(listed.object, &Mechanism::Plain(number), MAC_PROBE, &mut answer))
         }
         Probe::Block(number) => {
-            (b"blk", session.encrypt(listed.object, &Mechanism::Plain(number), BLOCK_PROBE, &mut answer)?)
+            (b"blk", session.encrypt(listed.object, &Mechanism::Plain(number), BLOCK_PROBE, &mut answer))
         }
     };
-    Ok(Some(hash(label, &answer[..written])))
+    match made {
+        Ok(written) => Ok(Some(hash(label, &answer[..written]))),
+        // Listed and refused: it shows nothing.
+        Err(fault) if fault.is_unsupported() => Ok(None),
+        Err(fault) => Err(fault.into()),
+    }
 }
 
 /// How a secret key is told from another, with the mechanism's number.

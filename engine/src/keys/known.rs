@@ -5,12 +5,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::error::Result;
 use crate::keys::KeyVersion;
 use crate::keys::catalogue::Catalogue;
-use crate::pkcs11::Session;
 use crate::sync::Mutex;
-use crate::token::Token;
 use crate::token::task::Handle;
 
 /// A key's object on each token; none where it does not live or may not be used. Names that lead to the same objects
@@ -62,43 +59,24 @@ impl Known {
         version
     }
 
-    /// A token has come back: finds each key that was used there in its new listing, and has the object there used from
-    /// now on. What is not there any more, or not shown to be the same, is not used there.
-    ///
-    /// # Errors
-    /// What the token answers.
-    pub(crate) fn came_back(
-        &self,
-        session: &mut Session,
-        token: &Token,
-        old: &Catalogue,
-        new: &Catalogue,
-    ) -> Result<()> {
-        let versions: Vec<_> =
-            self.0.lock().iter().map(|(objects, version)| (objects.clone(), Arc::clone(version))).collect();
-        let mut found = Vec::new();
-        for (objects, version) in versions {
-            let Some(before) = objects.on(token.index) else { continue };
-            let handle = match new.find_again(old, before) {
-                Some(listed) => version.is(session, token, listed)?.then(|| listed.handle()),
-                None => None,
-            };
-            found.push((objects, version, handle));
+    /// The versions that are used on a token, each with its object there.
+    pub(crate) fn used_on(&self, token: usize) -> Vec<(Handle, Arc<KeyVersion>)> {
+        let versions = self.0.lock();
+        versions.iter().filter_map(|(on, version)| Some((on.on(token)?, Arc::clone(version)))).collect()
+    }
+
+    /// A token has come back, and a version has this object there from now on, or none.
+    pub(crate) fn came_back(&self, token: usize, version: &Arc<KeyVersion>, handle: Option<Handle>) {
+        version.came_back(token, handle);
+        // By the version: another token may have come back meanwhile, and changed the objects that it is found by.
+        let mut versions = self.0.lock();
+        let found = versions.iter().find(|(_, other)| Arc::ptr_eq(other, version));
+        let Some(objects) = found.map(|(objects, _)| objects.clone()) else { return };
+        versions.remove(&objects);
+        let objects = objects.with(token, handle);
+        if !objects.is_empty() && !version.is_unasked(token) {
+            versions.entry(objects).or_insert_with(|| Arc::clone(version));
         }
-        // All of them or, if the token has failed meanwhile, none.
-        for (objects, version, handle) in found {
-            if handle.is_none() {
-                tracing::error!(token = token.index, "a token has come back without a key that it held");
-            }
-            version.handles.came_back(token.index, handle);
-            let mut known = self.0.lock();
-            known.remove(&objects);
-            let objects = objects.with(token.index, handle);
-            if !objects.is_empty() && !version.is_unasked(token.index) {
-                known.insert(objects, version);
-            }
-        }
-        Ok(())
     }
 
     /// Forgets what uses objects that a token does not list any more.

@@ -28,7 +28,7 @@ use crate::sync::{
 };
 use crate::threads::Threads;
 use crate::token::Token;
-use crate::token::epoch::Loss;
+use crate::token::epoch::{Epoch, Loss};
 use crate::token::session::{Failed, Fate, Session};
 
 pub(crate) type LaneRef = Arc<Lane<Arc<Node>>>;
@@ -224,11 +224,10 @@ impl Core {
         let place = seat.place;
         let mut seat = seat;
         match fate {
-            // One of an epoch that is over already says nothing of the one that goes on.
-            Fate::TokenDown(loss) if !seat.session.is_over() => {
-                self.lose(place.token, Some(loss), "the token or the login to it is gone");
+            Fate::TokenDown(loss) => {
+                let of = Arc::clone(seat.session.epoch());
+                self.lose(place.token, Some((loss, Some(of))), "the token or the login to it is gone");
             }
-            Fate::TokenDown(_) => {}
             Fate::Abandon => seat.session.abandon(),
             Fate::Keep | Fate::Close => {}
         }
@@ -323,11 +322,14 @@ impl Core {
     }
 
     /// A token cannot serve any more: fails what only it could serve, until it has come back.
-    /// Without a loss its sessions are there, but nobody comes out of them.
-    pub(super) fn lose(&self, token: usize, loss: Option<Loss>, why: &str) {
+    /// Without a loss its sessions are there, but nobody comes out of them. With an epoch nothing happens unless that one
+    /// still goes on.
+    pub(super) fn lose(&self, token: usize, loss: Option<(Loss, Option<Arc<Epoch>>)>, why: &str) {
         let seats = &self.tokens[token];
         // First, so that nothing more is begun on it.
-        loss.into_iter().for_each(|loss| seats.token.lose(loss));
+        if loss.is_some_and(|(loss, of)| !seats.token.lose(loss, of.as_ref())) {
+            return;
+        }
         let newly = seats.recovery.lost(now());
         let orphans = self.dispatch.set_healthy(token, false);
         orphans.into_iter().for_each(|orphan| self.fail_orphan(Some(orphan)));
@@ -341,7 +343,13 @@ impl Core {
 
     /// A token has come back, in a new epoch.
     pub(super) fn find_again(&self, token: usize) {
-        self.tokens[token].recovery.back();
+        let seats = &self.tokens[token];
+        seats.recovery.back(now());
+        if seats.token.is_lost() {
+            // Again, before it served.
+            seats.recovery.lost(now());
+            return self.watcher.unpark();
+        }
         self.close_ended(token);
         let orphans = self.dispatch.set_healthy(token, true);
         orphans.into_iter().for_each(|orphan| self.fail_orphan(Some(orphan)));

@@ -276,7 +276,8 @@ impl Node {
     /// before, or nobody waits; the buffers are wiped then.
     pub(crate) fn put_back(&self, mut buffers: Buffers, error: &Error) -> bool {
         let mut body = self.body.lock();
-        if error.kind() == ErrorKind::SessionLost && error.outcome() == Outcome::NotDone {
+        let lost = matches!(error.kind(), ErrorKind::SessionLost | ErrorKind::TokenLost);
+        if lost && error.outcome() == Outcome::NotDone {
             body.attempts = body.attempts.saturating_sub(1);
             body.dead_sessions = body.dead_sessions.saturating_add(1);
         }

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::clock::Time;
-use crate::error::{Error, ErrorKind, Retry};
+use crate::clock::{Time, ns};
 use crate::metrics::Health;
 use crate::sync::Mutex;
 
@@ -16,10 +15,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(crate) struct Recovery(Mutex<State>);
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    #[default]
-    Serves,
+    /// Since then, after so many attempts.
+    Serves { since: Time, tries: u32 },
     /// Lost; the next attempt is made then.
     Lost { tries: u32, next: Time },
     /// An attempt is under way.
@@ -28,15 +27,27 @@ enum State {
     Given,
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self::Serves { since: Time::from_ns(0), tries: 0 }
+    }
+}
+
+/// Who serves for so long is really back: one that is lost sooner is looked for as if it had not been there, so that a
+/// token that fails whatever it is asked is not logged in to again and again.
+const SETTLED: Duration = Duration::from_secs(5);
+
 impl Recovery {
     /// The token is lost. True if it was not before.
     pub(crate) fn lost(&self, now: Time) -> bool {
         let mut state = self.0.lock();
-        let served = *state == State::Serves;
-        if served {
-            *state = State::Lost { tries: 0, next: now };
-        }
-        served
+        let State::Serves { since, tries } = *state else { return false };
+        let settled = tries == 0 || now.ns_since(since) >= ns(SETTLED);
+        *state = match settled {
+            true => State::Lost { tries: 0, next: now },
+            false => State::Lost { tries, next: now.after(pause(tries - 1, now.as_ns())) },
+        };
+        true
     }
 
     /// Whether an attempt is to be made now; then it is under way.
@@ -51,11 +62,12 @@ impl Recovery {
         }
     }
 
-    /// An attempt has failed. `dice` is any number: attempts of many engines are not made at once.
-    pub(crate) fn failed(&self, error: &Error, now: Time, dice: u64) {
+    /// An attempt has failed. With `refused` no more is made. `dice` is any number: attempts of many engines are not made
+    /// at once.
+    pub(crate) fn failed(&self, refused: bool, now: Time, dice: u64) {
         let mut state = self.0.lock();
         if let State::Tried { tries } = *state {
-            *state = match gives_up(error) {
+            *state = match refused {
                 true => State::Given,
                 false => State::Lost { tries: tries.saturating_add(1), next: now.after(pause(tries, dice)) },
             };
@@ -63,25 +75,20 @@ impl Recovery {
     }
 
     /// The token serves again.
-    pub(crate) fn back(&self) {
-        *self.0.lock() = State::Serves;
+    pub(crate) fn back(&self, now: Time) {
+        let mut state = self.0.lock();
+        let tries = if let State::Tried { tries } = *state { tries.saturating_add(1) } else { 1 };
+        *state = State::Serves { since: now, tries };
     }
 
     /// How it stands.
     pub(crate) fn health(&self) -> Health {
         match *self.0.lock() {
-            State::Serves => Health::Serving,
+            State::Serves { .. } => Health::Serving,
             State::Lost { .. } | State::Tried { .. } => Health::Lost,
             State::Given => Health::GivenUp,
         }
     }
-}
-
-/// A refused PIN is never sent again (reliability: each attempt brings the token nearer to its lock).
-fn gives_up(error: &Error) -> bool {
-    let pin =
-        matches!(error.kind(), ErrorKind::PinRefused | ErrorKind::PinLocked | ErrorKind::PinUnavailable);
-    pin && error.retry() != Retry::Later
 }
 
 /// Doubles with every attempt, of which between half and all is waited.
@@ -95,14 +102,14 @@ fn pause(tries: u32, dice: u64) -> Duration {
 #[cfg(all(test, not(hsmux_loom)))]
 mod tests {
     use super::*;
-    use crate::error::Outcome;
 
     fn at(ms: u64) -> Time {
         Time::from_ns(1 + ms * 1_000_000)
     }
 
-    fn error(kind: ErrorKind, retry: Retry) -> Error {
-        Error::new(kind, retry, Outcome::NotDone)
+    /// How long after `from` an attempt begins, in milliseconds.
+    fn begins_after(recovery: &Recovery, from: u64) -> u64 {
+        (0..10_000).find(|ms| recovery.begins(at(from + ms))).unwrap_or(u64::MAX)
     }
 
     #[test]
@@ -110,20 +117,32 @@ mod tests {
         let recovery = Recovery::default();
         assert!(!recovery.begins(at(0)));
         assert!(recovery.lost(at(0)) && !recovery.lost(at(0)));
-        let mut now = 0;
-        let mut pauses = Vec::new();
+        let (mut now, mut pauses) = (0, Vec::new());
         for _ in 0..8 {
-            let from = now;
-            while !recovery.begins(at(now)) {
-                now += 1;
-            }
-            pauses.push(now - from);
+            let pause = begins_after(&recovery, now);
+            pauses.push(pause);
+            now += pause;
             assert!(!recovery.begins(at(now)), "one at a time");
-            recovery.failed(&error(ErrorKind::TokenLost, Retry::Later), at(now), 999);
+            // The lowest dice: half of the pause.
+            recovery.failed(false, at(now), 0);
         }
-        assert_eq!(pauses, [0, 100, 200, 400, 800, 1_600, 2_000, 2_000]);
-        recovery.back();
-        assert!(!recovery.begins(at(now + 10_000)) && recovery.lost(at(now)));
+        assert_eq!(pauses, [0, 50, 100, 200, 400, 800, 1_000, 1_000]);
+    }
+
+    #[test]
+    fn who_is_lost_again_at_once_is_looked_for_after_a_pause_and_who_has_settled_at_once() {
+        let recovery = Recovery::default();
+        recovery.lost(at(0));
+        assert_eq!(begins_after(&recovery, 0), 0);
+        recovery.back(at(0));
+        recovery.lost(at(10));
+        assert!((50..=100).contains(&begins_after(&recovery, 10)));
+        recovery.back(at(200));
+        recovery.lost(at(5_199));
+        assert!((100..=200).contains(&begins_after(&recovery, 5_199)));
+        recovery.back(at(6_000));
+        recovery.lost(at(11_000));
+        assert_eq!(begins_after(&recovery, 11_000), 0);
     }
 
     #[test]
@@ -134,13 +153,11 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_that_was_refused_is_never_sent_again() {
-        for kind in [ErrorKind::PinRefused, ErrorKind::PinLocked] {
-            let recovery = Recovery::default();
-            recovery.lost(at(0));
-            assert!(recovery.begins(at(0)));
-            recovery.failed(&error(kind, Retry::Operator), at(0), 0);
-            assert!(recovery.health() == Health::GivenUp && !recovery.begins(at(1_000_000)));
-        }
+    fn after_a_login_was_refused_nothing_is_tried() {
+        let recovery = Recovery::default();
+        recovery.lost(at(0));
+        assert!(recovery.begins(at(0)));
+        recovery.failed(true, at(0), 0);
+        assert!(recovery.health() == Health::GivenUp && !recovery.begins(at(1_000_000)));
     }
 }

@@ -11,6 +11,7 @@ use crate::schedule::node::{Expired, Node};
 use crate::schedule::seat::{Busy, Place, Watch};
 use crate::schedule::wake::wake;
 use crate::sync::{AtomicUsize, Ordering, Parker};
+use crate::token::Missed;
 use crate::token::epoch::Loss;
 use crate::token::session::Session;
 
@@ -215,7 +216,7 @@ impl Watcher<'_> {
     fn recover(&self, now: Time) {
         for (token, seats) in self.core.tokens.iter().enumerate() {
             let at_cap = seats.written_off.load(Ordering::Relaxed) > self.core.limits.written_off_per_token;
-            if at_cap || !seats.recovery.begins(now) {
+            if at_cap || self.core.is_stopped() || !seats.recovery.begins(now) {
                 continue;
             }
             let core = Arc::downgrade(self.core);
@@ -254,14 +255,14 @@ impl Watcher<'_> {
 }
 
 /// An attempt to bring a token back is over.
-fn recovered(core: &Weak<Core>, token: usize, result: Result<()>) {
+fn recovered(core: &Weak<Core>, token: usize, result: Result<(), Missed>) {
     let Some(core) = core.upgrade() else { return };
     let recovery = &core.tokens[token].recovery;
     match result {
         Ok(()) => core.find_again(token),
-        Err(error) => {
+        Err(Missed { error, refused }) => {
             let now = clock::now();
-            recovery.failed(&error, now, now.as_ns());
+            recovery.failed(refused, now, now.as_ns());
             if recovery.health() == Health::GivenUp {
                 tracing::error!(token, %error, "a lost token is given up: its PIN is not sent again");
             } else {
@@ -294,7 +295,7 @@ fn fill(core: &Weak<Core>, place: Place, session: Option<Result<Session>>) {
 fn not_filled(core: &Core, place: Place, error: &Error) {
     // The service thread's own session is dead, and with it whatever the token knew of this process.
     if matches!(error.kind(), ErrorKind::TokenLost | ErrorKind::Module | ErrorKind::SessionLost) {
-        core.lose(place.token, Some(Loss::Token), "no session can be opened");
+        core.lose(place.token, Some((Loss::Token, None)), "no session can be opened");
     }
     let seats = &core.tokens[place.token];
     let full = error.kind() == ErrorKind::Busy && !seats.watches.lock().is_empty();

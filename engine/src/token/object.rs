@@ -9,19 +9,20 @@ use crate::token::Token;
 /// token (PKCS#11 2.40, 2.2: session objects are seen by all sessions that the application has with the token).
 pub(crate) struct SessionObject {
     token: Arc<Token>,
+    epoch: u64,
     object: ObjectHandle,
 }
 
 impl SessionObject {
-    pub(crate) const fn new(token: Arc<Token>, object: ObjectHandle) -> Self {
-        Self { token, object }
+    pub(crate) const fn new(token: Arc<Token>, epoch: u64, object: ObjectHandle) -> Self {
+        Self { token, epoch, object }
     }
 }
 
 impl Drop for SessionObject {
     fn drop(&mut self) {
         // On the service thread: whoever drops the last use may be a worker, or a caller that must not wait.
-        self.token.destroy_later(self.object);
+        self.token.destroy_later(self.epoch, self.object);
     }
 }
 

@@ -94,6 +94,11 @@ impl Session {
         self.epoch.is_over()
     }
 
+    /// In which it was opened.
+    pub(crate) const fn epoch(&self) -> &Arc<Epoch> {
+        &self.epoch
+    }
+
     /// It is not there any more.
     pub(crate) const fn abandon(&mut self) {
         self.raw.abandon();
@@ -232,6 +237,14 @@ impl Session {
                     .because("the token came back without it"),
                 fate: Fate::Keep,
             }),
+            // It changes just now.
+            Some(handle) if handle.is_torn() => Err(Failed { fate: Fate::Keep, ..lost() }),
+            // Of a key that was lost with its epoch. The session is none the worse for it.
+            Some(handle) if handle.epoch < self.epoch.number => Err(Failed {
+                error: Error::new(ErrorKind::KeyNotFound, Retry::Never, Outcome::NotDone)
+                    .because("it was lost with the token, or the login to it"),
+                fate: Fate::Keep,
+            }),
             Some(_) => Err(lost()),
             None => Err(internal("a request reached a token without its key")),
         }
@@ -299,16 +312,21 @@ fn without_iv(mechanism: &Mechanism) -> pkcs11::Mechanism<'_> {
     }
 }
 
+impl From<Fault> for Fate {
+    fn from(fault: Fault) -> Self {
+        match fault.class().session {
+            SessionFate::Keep => Self::Keep,
+            SessionFate::Close => Self::Close,
+            SessionFate::Abandon => Self::Abandon,
+            SessionFate::LoggedOut => Self::TokenDown(Loss::Login),
+            SessionFate::TokenDown => Self::TokenDown(Loss::Token),
+        }
+    }
+}
+
 impl From<Fault> for Failed {
     fn from(fault: Fault) -> Self {
-        let fate = match fault.class().session {
-            SessionFate::Keep => Fate::Keep,
-            SessionFate::Close => Fate::Close,
-            SessionFate::Abandon => Fate::Abandon,
-            SessionFate::LoggedOut => Fate::TokenDown(Loss::Login),
-            SessionFate::TokenDown => Fate::TokenDown(Loss::Token),
-        };
-        Self { error: fault.into(), fate }
+        Self { error: fault.into(), fate: fault.into() }
     }
 }
 

@@ -106,6 +106,11 @@ impl Handle {
     pub(crate) const fn is_absent(self) -> bool {
         self.epoch == Self::ABSENT.epoch
     }
+
+    /// Read while it was written.
+    pub(crate) const fn is_torn(self) -> bool {
+        self.epoch == NO_EPOCH
+    }
 }
 
 impl Current {
@@ -160,7 +165,9 @@ impl Handles {
 
     /// The key itself.
     pub(crate) fn on(&self, token: usize) -> Option<Handle> {
-        self.home(token).map(|home| home.handle.get()).filter(|handle| !handle.is_absent())
+        self.home(token)
+            .map(|home| home.handle.get())
+            .filter(|handle| !handle.is_absent() && !handle.is_torn())
     }
 
     /// What operations use: the copy, if there is one. Relaxed: a copy is there before its number, and one that has

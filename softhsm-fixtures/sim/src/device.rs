@@ -80,6 +80,7 @@ pub(crate) fn initialise(args: Option<String>) -> Result<(), sys::CK_RV> {
     let live = device.live.lock().clone();
     HANG_RULES.set(&live.hangs, seed);
     FAULT_RULES.set(&live.faults, seed);
+    device.place(&live.removed);
     *current = Some(device);
     drop(current);
     refresh();
