@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use hsmux::{AgreementKdf, Engine, Error, ErrorKind, Health, Hmac, Key, KeySpec, Outcome};
+use hsmux::{AgreementKdf, Copies, Engine, Error, ErrorKind, Health, Hmac, Key, KeySpec, Outcome};
 use hsmux_tests::{Hsm, LONG, eventually, wait_idle};
 
 /// `CKR_DEVICE_ERROR`: the device may have carried out what it was asked, or not.
@@ -335,4 +335,19 @@ fn an_engine_stops_while_a_token_is_lost() {
     drop((key, engine));
     let finalised = || hsm.sim.calls_of("C_Finalize") == hsm.sim.calls_of("C_Initialize");
     eventually("the module is finalised", finalised);
+}
+
+#[test]
+fn warm_copies_are_made_again_when_the_token_returns() {
+    let hsm = Hsm::new(1, "");
+    let engine = hsm.builder().copies(Copies::Required).build().unwrap();
+    let key = engine.key("hmac").unwrap();
+    let right = sign(&key, b"x").unwrap();
+    assert_eq!(engine.snapshot().tokens[0].copies, 1);
+    hsm.sim.configure("removed=sim-0").unwrap();
+    sign(&key, b"x").unwrap_err();
+    hsm.sim.configure("removed=").unwrap();
+    wait_for(&engine, 0, Health::Serving);
+    assert_eq!(engine.snapshot().tokens[0].copies, 1);
+    assert_eq!(sign(&key, b"x").unwrap(), right);
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use super::Shared;
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::keys::catalogue::{Catalogue, Listed};
+use crate::keys::copies;
 use crate::pkcs11::Session;
 
 /// Has each token tell this engine when it has come back.
@@ -44,6 +45,9 @@ fn came_back(shared: &Weak<Shared>, index: usize, session: &mut Session, epoch: 
             tracing::error!(token = index, "a token has come back without a key that was used there");
         }
         shared.keys.came_back(index, &version, listed.as_ref().map(Listed::handle));
+        if let Some(listed) = &listed {
+            copies::make_again(shared.copies, session, token, listed, &version.handles)?;
+        }
     }
     Ok(())
 }

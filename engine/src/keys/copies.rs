@@ -69,6 +69,25 @@ pub(super) fn make(
     Ok(())
 }
 
+/// A token has come back, and this key with it: makes its copy anew, if it had one or would have. On the service thread.
+pub(crate) fn make_again(
+    policy: Copies,
+    session: &mut Session,
+    token: &Token,
+    listed: &Listed,
+    handles: &Arc<Handles>,
+) -> Result<()> {
+    let wanted = match policy {
+        Copies::Off => false,
+        Copies::Auto => token.copies.gain(listed.facts.kind) == Some(true),
+        Copies::Required => true,
+    };
+    if wanted && let Some(new) = OfToken::make(session, listed.object)? {
+        token.copies.put(session, token.index, handles, new);
+    }
+    Ok(())
+}
+
 /// True if a copy is used from now on.
 fn make_on(policy: Copies, token: &Arc<Token>, listed: &Listed, handles: &Arc<Handles>) -> Result<bool> {
     let (kind, original) = (listed.facts.kind, listed.object);

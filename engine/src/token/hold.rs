@@ -164,6 +164,10 @@ impl Session {
     pub(crate) fn let_go(&mut self) -> Result<(), Failed> {
         self.hold.last = None;
         let Some(open) = self.hold.clear() else { return Ok(()) };
+        if self.is_over() {
+            // It went with its session, whose number may be another's.
+            return Ok(());
+        }
         match self.raw.end_parts(open.ecb.direction) {
             Err(fault) if fault.class().session != SessionFate::Keep => {
                 // What was to come after it has not run.

@@ -109,10 +109,12 @@ pub(crate) fn open(
     Ok(handle)
 }
 
-/// Closes a session; returns its token and how many sessions that has left.
+/// Closes a session, by a call inside it; returns its token and how many sessions that has left.
 pub(crate) fn close(handle: u64) -> Result<(usize, u64), sys::CK_RV> {
     let mut table = TABLE.lock();
     let slot = find(handle).ok_or(sys::CKR_SESSION_HANDLE_INVALID)?;
+    // The call leaves it here: the next session in this slot may be entered before the call returns.
+    slot.inside.store(0, Ordering::Relaxed);
     Ok(table.close(slot, true))
 }
 

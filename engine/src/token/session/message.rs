@@ -173,6 +173,9 @@ impl Session {
     pub(super) fn end_messages(&mut self) -> Result<(), Failed> {
         let Some(direction) = self.messages.open() else { return Ok(()) };
         self.messages.ended();
+        if self.is_over() {
+            return Ok(());
+        }
         match self.raw.end_messages(direction) {
             Err(fault) if !fault.is(sys::CKR_OPERATION_NOT_INITIALIZED) => {
                 // Whatever it answers, an operation may be active: the request goes to another session.
