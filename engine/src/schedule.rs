@@ -12,6 +12,7 @@ mod tiers;
 
 #[cfg(not(hsmux_loom))]
 pub(crate) mod admission;
+#[cfg(not(hsmux_loom))]
 pub(crate) mod budget;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod controller;
@@ -29,6 +30,7 @@ pub(crate) mod meter;
 pub(crate) mod node;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod quiet;
+#[cfg(not(hsmux_loom))]
 pub(crate) mod recovery;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod scope;

@@ -31,7 +31,7 @@ impl Budget {
     }
 }
 
-#[cfg(all(test, not(hsmux_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::{Outcome, Retry};

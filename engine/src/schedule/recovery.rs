@@ -99,7 +99,7 @@ fn pause(tries: u32, dice: u64) -> Duration {
     half + half * part / 1_000
 }
 
-#[cfg(all(test, not(hsmux_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

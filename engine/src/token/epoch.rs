@@ -53,7 +53,7 @@ impl Epoch {
     }
 }
 
-#[cfg(all(test, not(hsmux_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
