@@ -76,7 +76,12 @@ impl Bench {
     /// With a new engine: one whose token was lost looks for it ever more rarely.
     fn renewed(self) -> Self {
         let Self { hsm, engine, aes, hmac, .. } = self;
+        assert_eq!(engine.drain(LONG), 0);
         drop((engine, aes, hmac));
+        // What the old one closes is not to be counted for the new one.
+        eventually("the old one is gone", || {
+            hsm.sim.calls_of("C_Finalize") == hsm.sim.calls_of("C_Initialize")
+        });
         Self::on(hsm)
     }
 
