@@ -25,6 +25,8 @@ pub(crate) mod deadlines;
 #[cfg(not(hsmux_loom))]
 mod gather;
 #[cfg(not(hsmux_loom))]
+mod loss;
+#[cfg(not(hsmux_loom))]
 pub(crate) mod meter;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod node;

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hsmux::{Builder, Copies, Engine, PinSource};
+use hsmux::{Builder, Cipher, Ciphertext, Copies, Engine, Error, PinSource};
 use p11_sim::Loaded;
 
 /// A bound on what should take a moment: only a test that fails waits for it.
@@ -53,6 +53,19 @@ impl Hsm {
     #[must_use]
     pub fn instances(&self, instances: usize) -> Ready {
         self.builder().init_args(&self.config).instances(instances)
+    }
+
+    /// What a key of the token makes of each message by a call of its own, as an engine that merges nothing has it done.
+    ///
+    /// # Panics
+    /// If the token fails.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a fixture that cannot be made fails its test")]
+    pub fn one_by_one(&self, key: &str, how: impl Into<Cipher>, messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let engine = self.builder().coalescing(false).holding(false).build().expect("an engine");
+        let (key, how) = (engine.key(key).expect("a key"), how.into());
+        let encrypt = |message| key.encrypt(how.clone(), message).wait().expect("a ciphertext").into();
+        messages.iter().map(encrypt).collect()
     }
 
     /// Calls so far that carry out an operation, on one token.
@@ -105,6 +118,23 @@ impl Hsm {
         let calls = |function| self.sim.calls_of(function);
         eventually("the module is finalised", || calls("C_Finalize") == calls("C_Initialize"));
     }
+}
+
+/// So many messages of whole blocks of AES, of different lengths; each says its number.
+#[must_use]
+pub fn blocks(len: u16) -> Vec<Vec<u8>> {
+    let message = |number: u16| number.to_be_bytes().repeat(8 + 8 * usize::from(number % 3));
+    (0..len).map(message).collect()
+}
+
+/// The ciphertexts of answers that must be some.
+///
+/// # Panics
+/// If one is an error.
+#[must_use]
+#[expect(clippy::expect_used, reason = "a test expects it")]
+pub fn outputs(answers: Vec<Result<Ciphertext, Error>>) -> Vec<Vec<u8>> {
+    answers.into_iter().map(|answer| answer.expect("a ciphertext").into()).collect()
 }
 
 /// Waits until an engine has nothing in flight: a session gives room back at the end of its turn, after the answers.

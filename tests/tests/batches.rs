@@ -1,11 +1,9 @@
 //! Batches: one deadline for all, or one for each.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests fails its test")]
-
 use std::time::Duration;
 
-use hsmux::{AesEcb, Ciphertext, Error, ErrorKind, Hmac, Key, Many, Outcome, Sign, TokenSnapshot};
-use hsmux_tests::{Hsm, LONG, wait_idle};
+use hsmux::{AesEcb, Error, ErrorKind, Hmac, Key, Many, Outcome, Sign, TokenSnapshot};
+use hsmux_tests::{Hsm, LONG, blocks, outputs, wait_idle};
 
 fn batch(key: &Key, len: usize) -> Many<'_, Sign> {
     key.sign_many(Hmac::SHA256, vec![b"message"; len])
@@ -63,27 +61,11 @@ fn each_of_a_batch_may_have_its_own_time_in_flight() {
     assert_eq!(engine.drain(LONG), 0);
 }
 
-fn messages(len: u16) -> Vec<Vec<u8>> {
-    let message = |number: u16| number.to_be_bytes().repeat(8 + 8 * usize::from(number % 3));
-    (0..len).map(message).collect()
-}
-
-/// What comes of each by a call of its own.
-fn one_by_one(hsm: &Hsm, messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let engine = hsm.builder().sessions(1).coalescing(false).build().unwrap();
-    let key = engine.key("aes256").unwrap();
-    messages.iter().map(|message| key.encrypt(AesEcb, message).wait().unwrap().into()).collect()
-}
-
-fn outputs(answers: Vec<Result<Ciphertext, Error>>) -> Vec<Vec<u8>> {
-    answers.into_iter().map(|answer| answer.unwrap().into()).collect()
-}
-
 #[test]
 fn blocks_of_a_batch_share_calls_and_each_message_has_its_own_output() {
     let hsm = Hsm::new(1, "op_us=0");
-    let messages = messages(1_500);
-    let wanted = one_by_one(&hsm, &messages);
+    let messages = blocks(1_500);
+    let wanted = hsm.one_by_one("aes256", AesEcb, &messages);
     let engine = hsm.builder().sessions(1).holding(false).build().unwrap();
     let key = engine.key("aes256").unwrap();
     let calls = |function| hsm.sim.calls_of(function);
@@ -105,8 +87,8 @@ fn blocks_of_a_batch_share_calls_and_each_message_has_its_own_output() {
 #[test]
 fn what_is_wrong_with_one_message_is_its_own_error() {
     let hsm = Hsm::new(1, "op_us=0");
-    let good = messages(8);
-    let wanted = one_by_one(&hsm, &good);
+    let good = blocks(8);
+    let wanted = hsm.one_by_one("aes256", AesEcb, &good);
     let engine = hsm.builder().sessions(1).build().unwrap();
     let key = engine.key("aes256").unwrap();
     let mut mixed = good;
@@ -122,9 +104,9 @@ fn what_is_wrong_with_one_message_is_its_own_error() {
 
 #[test]
 fn blocks_that_find_no_room_together_are_run_one_by_one() {
-    let messages = messages(64);
+    let messages = blocks(64);
     let hsm = Hsm::new(1, "op_us=0");
-    let wanted = one_by_one(&hsm, &messages);
+    let wanted = hsm.one_by_one("aes256", AesEcb, &messages);
     let engine = hsm.builder().sessions(1).bytes_max(2_000).build().unwrap();
     let key = engine.key("aes256").unwrap();
     assert_eq!(outputs(key.encrypt_many(AesEcb, &messages).wait()), wanted);
@@ -132,9 +114,9 @@ fn blocks_that_find_no_room_together_are_run_one_by_one() {
 
 #[test]
 fn blocks_that_fail_together_are_run_one_by_one_and_after_three_failures_no_more_are_put_together() {
-    let messages = messages(64);
+    let messages = blocks(64);
     let hsm = Hsm::new(1, "op_us=0,input_max=256");
-    let wanted = one_by_one(&hsm, &messages);
+    let wanted = hsm.one_by_one("aes256", AesEcb, &messages);
     let engine = hsm.builder().sessions(1).build().unwrap();
     let key = engine.key("aes256").unwrap();
     for _ in 0..5 {
@@ -153,7 +135,7 @@ fn the_answers_of_a_batch_stay_in_order_where_some_of_it_fails_together() {
     let mut messages: Vec<_> = (0..200).map(short).collect();
     messages.extend((200..264).map(|number: u16| number.to_be_bytes().repeat(128)));
     messages.extend((264..400).map(short));
-    let wanted = one_by_one(&hsm, &messages);
+    let wanted = hsm.one_by_one("aes256", AesEcb, &messages);
     let engine = hsm.builder().sessions(1).build().unwrap();
     let key = engine.key("aes256").unwrap();
     assert_eq!(outputs(key.encrypt_many(AesEcb, &messages).wait()), wanted);
@@ -167,14 +149,14 @@ fn blocks_whose_call_hangs_are_not_tried_again() {
     let engine = hsm.builder().sessions(2).hang_limit(Duration::from_millis(50)).build().unwrap();
     let key = engine.key("aes256").unwrap();
     hsm.sim.configure("hang=C_Encrypt:1+").unwrap();
-    let answers = key.encrypt_many(AesEcb, messages(10)).deadline_in(LONG).wait();
+    let answers = key.encrypt_many(AesEcb, blocks(10)).deadline_in(LONG).wait();
     let hung =
         |answer: &Result<_, Error>| answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Hung);
     assert!(answers.iter().all(hung), "{answers:?}");
     assert_eq!(engine.snapshot().hung, 1);
     hsm.sim.configure("hang=").unwrap();
     hsm.sim.release_hangs();
-    assert!(key.encrypt_many(AesEcb, messages(10)).wait().iter().all(Result::is_ok));
+    assert!(key.encrypt_many(AesEcb, blocks(10)).wait().iter().all(Result::is_ok));
     wait_idle(&engine);
     assert_eq!((engine.snapshot().in_flight, engine.snapshot().bytes_in_flight), (0, 0));
 }
@@ -188,7 +170,7 @@ fn blocks_of_a_batch_that_are_late_are_late_each() {
     hsm.sim.configure("hang=C_Encrypt:1").unwrap();
     let held = key.encrypt(AesEcb, vec![0; 16]).deadline(None).submit().unwrap();
     assert!(hsm.sim.wait_hanging(1, LONG));
-    let answers = key.encrypt_many(AesEcb, messages(10)).deadline_in(Duration::from_millis(10)).wait();
+    let answers = key.encrypt_many(AesEcb, blocks(10)).deadline_in(Duration::from_millis(10)).wait();
     assert_eq!(late(&answers), 10);
     assert_eq!(engine.snapshot().expired, 10);
     hsm.sim.release_hangs();

@@ -34,13 +34,6 @@ fn message(number: u8, len: usize) -> Vec<u8> {
     (0..len).map(|i| number.wrapping_mul(31) ^ u8::try_from(i % 251).unwrap()).collect()
 }
 
-/// What the token does with each message by a call of its own, as an engine that merges nothing has it done.
-fn one_by_one(hsm: &Hsm, key: &str, how: &Cipher, messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let engine = hsm.builder().coalescing(false).holding(false).build().unwrap();
-    let key = engine.key(key).unwrap();
-    messages.iter().map(|message| key.encrypt(how.clone(), message).wait().unwrap().into()).collect()
-}
-
 fn calls(hsm: &Hsm, function: &str) -> u64 {
     hsm.sim.calls_of(function)
 }
@@ -49,7 +42,7 @@ fn calls(hsm: &Hsm, function: &str) -> u64 {
 /// many calls of the cipher each took.
 fn there_and_back(hsm: &Hsm, key: &str, how: &Cipher, lengths: &[usize]) -> [u64; 2] {
     let messages: Vec<_> = (0..).zip(lengths).map(|(i, &len)| message(i, len)).collect();
-    let wanted = one_by_one(hsm, key, how, &messages);
+    let wanted = hsm.one_by_one(key, how.clone(), &messages);
     let engine = hsm.builder().sessions(1).holding(false).host_modes([key]).build().unwrap();
     let key = engine.key(key).unwrap();
     let before = calls(hsm, "C_Encrypt") + calls(hsm, "C_Decrypt");

@@ -12,7 +12,7 @@ use hsmux::{
     AesCbc, AesCtr, AesEcb, Cipher, Ciphertext, Engine, Error, ErrorKind, Key, Operation, Plaintext,
     Priority, Request, Stage, TripleDesCbc, pipeline,
 };
-use hsmux_tests::{Hsm, LONG, wait_idle};
+use hsmux_tests::{Hsm, LONG, blocks, outputs, wait_idle};
 
 const WINDOW: usize = 256;
 
@@ -21,29 +21,12 @@ fn hsm(config: &str) -> Hsm {
     Hsm::new(1, &format!("op_us=0,keys=des:des3;other:aes{config}"))
 }
 
-/// Whole blocks, of different lengths.
-fn messages(len: u16) -> Vec<Vec<u8>> {
-    let message = |number: u16| number.to_be_bytes().repeat(8 + 8 * usize::from(number % 3));
-    (0..len).map(message).collect()
-}
-
-/// What the token makes of each by a call of its own.
-fn one_by_one(hsm: &Hsm, key: &str, how: &Cipher, messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let engine = hsm.builder().sessions(1).coalescing(false).holding(false).build().unwrap();
-    let key = engine.key(key).unwrap();
-    messages.iter().map(|message| key.encrypt(how.clone(), message).wait().unwrap().into()).collect()
-}
-
 fn piped<'a, O: Operation>(requests: impl Iterator<Item = Request<'a, O>>) -> Vec<Result<O::Output, Error>> {
     block_on(pipeline(stream::iter(requests), WINDOW.try_into().unwrap()).collect())
 }
 
 fn plaintexts(answers: Vec<Result<Plaintext, Error>>) -> Vec<Vec<u8>> {
     answers.into_iter().map(|answer| answer.unwrap().as_bytes().to_vec()).collect()
-}
-
-fn outputs(answers: Vec<Result<Ciphertext, Error>>) -> Vec<Vec<u8>> {
-    answers.into_iter().map(|answer| answer.unwrap().into()).collect()
 }
 
 /// An engine of one session whose keys have host modes, and one of the token's keys.
@@ -56,8 +39,8 @@ fn engine(hsm: &Hsm, name: &str) -> (Engine, Key) {
 #[test]
 fn a_window_puts_blocks_together_and_yields_them_in_order() {
     let hsm = hsm("");
-    let messages = messages(4_000);
-    let wanted = one_by_one(&hsm, "aes256", &AesEcb.into(), &messages);
+    let messages = blocks(4_000);
+    let wanted = hsm.one_by_one("aes256", AesEcb, &messages);
     let (engine, key) = engine(&hsm, "aes256");
     let before = hsm.sim.calls_of("C_Encrypt");
     assert_eq!(outputs(piped(messages.iter().map(|message| key.encrypt(AesEcb, message)))), wanted);
@@ -84,7 +67,7 @@ fn only_what_waits_in_one_lane_until_one_time_is_put_together() {
     let hsm = hsm("");
     let engine = hsm.builder().sessions(1).hang_limit(LONG).build().unwrap();
     let (key, other) = (engine.key("aes256").unwrap(), engine.key("other").unwrap());
-    let messages = messages(48);
+    let messages = blocks(48);
     let request = |i: usize| match i / 4 % 4 {
         0 => key.encrypt(AesEcb, &messages[i]),
         1 => key.encrypt(AesEcb, &messages[i]).deadline_in(LONG),
@@ -98,7 +81,7 @@ fn only_what_waits_in_one_lane_until_one_time_is_put_together() {
         // Four by four, and the one that is held.
         assert_eq!(engine.snapshot().in_flight, 12 + 1);
     });
-    let wanted = ["aes256", "other"].map(|key| one_by_one(&hsm, key, &AesEcb.into(), &messages));
+    let wanted = ["aes256", "other"].map(|key| hsm.one_by_one(key, AesEcb, &messages));
     for (i, answer) in outputs(piped((0..48).map(request))).into_iter().enumerate() {
         assert_eq!(answer, wanted[usize::from(i / 4 % 4 == 3)][i]);
     }
@@ -107,8 +90,8 @@ fn only_what_waits_in_one_lane_until_one_time_is_put_together() {
 #[test]
 fn a_window_goes_on_whatever_room_there_is_and_whatever_its_size() {
     let hsm = hsm("");
-    let messages = messages(120);
-    let wanted = ["aes256", "other"].map(|key| one_by_one(&hsm, key, &AesEcb.into(), &messages));
+    let messages = blocks(120);
+    let wanted = ["aes256", "other"].map(|key| hsm.one_by_one(key, AesEcb, &messages));
     // A request takes 544 bytes and more, so some of these have no room for a joint, some for one, some for several.
     for (bytes, requests) in [(700, 9), (1_150, 9), (2_000, 2), (4_000, 1), (100_000, 3)] {
         let engine = hsm.builder().sessions(1).bytes_max(bytes).requests_max(requests).build().unwrap();
@@ -130,8 +113,8 @@ fn a_window_goes_on_whatever_room_there_is_and_whatever_its_size() {
 #[test]
 fn a_source_that_has_nothing_now_and_then_is_asked_again() {
     let hsm = hsm("");
-    let messages = messages(500);
-    let wanted = one_by_one(&hsm, "aes256", &AesEcb.into(), &messages);
+    let messages = blocks(500);
+    let wanted = hsm.one_by_one("aes256", AesEcb, &messages);
     let (_engine, key) = engine(&hsm, "aes256");
     let (mut polls, mut rest) = (0, messages.iter());
     let source = stream::poll_fn(|context| {
@@ -165,8 +148,8 @@ fn what_runs_again_by_itself_has_no_more_time_than_it_had() {
 #[test]
 fn what_is_wrong_with_one_of_a_window_is_its_own_error() {
     let hsm = hsm("");
-    let mut mixed = messages(60);
-    let wanted = one_by_one(&hsm, "aes256", &AesEcb.into(), &mixed);
+    let mut mixed = blocks(60);
+    let wanted = hsm.one_by_one("aes256", AesEcb, &mixed);
     mixed.insert(31, vec![0; 15]);
     mixed.insert(0, Vec::new());
     let (engine, key) = engine(&hsm, "aes256");
@@ -181,8 +164,8 @@ fn what_is_wrong_with_one_of_a_window_is_its_own_error() {
 #[test]
 fn what_fails_together_runs_one_by_one_and_after_three_failures_nothing_is_put_together() {
     let hsm = hsm(",input_max=256");
-    let messages = messages(2_000);
-    let wanted = one_by_one(&hsm, "aes256", &AesEcb.into(), &messages);
+    let messages = blocks(2_000);
+    let wanted = hsm.one_by_one("aes256", AesEcb, &messages);
     let engine = hsm.builder().sessions(1).build().unwrap();
     let key = engine.key("aes256").unwrap();
     assert_eq!(outputs(piped(messages.iter().map(|message| key.encrypt(AesEcb, message)))), wanted);
@@ -199,8 +182,7 @@ fn what_hangs_together_is_hung_each_and_not_tried_again() {
     let engine = hsm.builder().sessions(2).hang_limit(Duration::from_millis(50)).build().unwrap();
     let key = engine.key("aes256").unwrap();
     hsm.sim.configure("hang=C_Encrypt:1+").unwrap();
-    let answers =
-        piped(messages(10).into_iter().map(|message| key.encrypt(AesEcb, message).deadline_in(LONG)));
+    let answers = piped(blocks(10).into_iter().map(|message| key.encrypt(AesEcb, message).deadline_in(LONG)));
     let hung =
         |answer: &Result<_, Error>| answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Hung);
     assert!(answers.iter().all(hung), "{answers:?}");
@@ -217,7 +199,7 @@ fn a_window_that_is_dropped_withdraws_what_it_has_put_together() {
     let engine = hsm.builder().sessions(1).hang_limit(LONG).build().unwrap();
     let key = engine.key("aes256").unwrap();
     while_held(&hsm, &key, || {
-        let requests = messages(100).into_iter().map(|message| key.encrypt(AesEcb, message));
+        let requests = blocks(100).into_iter().map(|message| key.encrypt(AesEcb, message));
         let mut answers = pin!(pipeline(stream::iter(requests), WINDOW.try_into().unwrap()));
         assert!(answers.as_mut().poll_next(&mut Context::from_waker(Waker::noop())).is_pending());
         assert_eq!(engine.snapshot().in_flight, 2 + 1);
@@ -299,8 +281,8 @@ fn queued_ns(engine: &Engine) -> u64 {
 #[test]
 fn a_small_batch_without_a_deadline_is_run_by_its_caller() {
     let hsm = hsm("");
-    let messages = messages(200);
-    let wanted = one_by_one(&hsm, "aes256", &AesEcb.into(), &messages);
+    let messages = blocks(200);
+    let wanted = hsm.one_by_one("aes256", AesEcb, &messages);
     let (engine, key) = engine(&hsm, "aes256");
     let before = hsm.sim.calls_of("C_Encrypt");
     assert_eq!(outputs(key.encrypt_many(AesEcb, &messages).deadline(None).wait()), wanted);
@@ -313,8 +295,8 @@ fn a_small_batch_without_a_deadline_is_run_by_its_caller() {
 #[test]
 fn a_small_batch_that_fails_on_its_callers_thread_runs_one_by_one_and_demotes() {
     let hsm = hsm(",input_max=256");
-    let messages = messages(64);
-    let wanted = one_by_one(&hsm, "aes256", &AesEcb.into(), &messages);
+    let messages = blocks(64);
+    let wanted = hsm.one_by_one("aes256", AesEcb, &messages);
     let engine = hsm.builder().sessions(1).build().unwrap();
     let key = engine.key("aes256").unwrap();
     for _ in 0..5 {
@@ -374,7 +356,7 @@ fn a_batch_that_its_caller_would_run_is_refused_by_an_engine_that_stops() {
     let hsm = hsm("");
     let (engine, key) = engine(&hsm, "aes256");
     assert_eq!(engine.drain(LONG), 0);
-    let answers = key.encrypt_many(AesEcb, messages(10)).deadline(None).wait();
+    let answers = key.encrypt_many(AesEcb, blocks(10)).deadline(None).wait();
     let stopping =
         |answer: &Result<_, Error>| answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Draining);
     assert!(answers.iter().all(stopping), "{answers:?}");

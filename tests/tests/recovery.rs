@@ -23,6 +23,15 @@ fn wait_for(engine: &Engine, token: usize, wanted: Health) {
     eventually("the token's health is as it should be", || health(engine, token) == wanted);
 }
 
+/// Removes a token and has requests under a key that others hold too notice it.
+fn remove_one(hsm: &Hsm, engine: &Engine, key: &Key, token: usize) {
+    hsm.sim.configure(&format!("removed=sim-{token}")).unwrap();
+    eventually("the loss is noticed", || {
+        sign(key, b"x").unwrap();
+        health(engine, token) == Health::Lost
+    });
+}
+
 #[test]
 fn a_token_that_was_removed_serves_again_when_it_is_put_back() {
     let hsm = Hsm::new(1, "");
@@ -240,11 +249,7 @@ fn an_engine_waits_no_longer_than_two_seconds_for_a_token_that_is_back() {
     let hsm = Hsm::new(2, "");
     let engine = hsm.builder().build().unwrap();
     let key = engine.key("hmac").unwrap();
-    hsm.sim.configure("removed=sim-1").unwrap();
-    eventually("the loss is noticed", || {
-        sign(&key, b"x").unwrap();
-        health(&engine, 1) == Health::Lost
-    });
+    remove_one(&hsm, &engine, &key, 1);
     let tried = || hsm.sim.calls_of("C_GetSlotList");
     let before = tried();
     eventually("it was looked for several times", || tried() >= before + 8);
@@ -326,11 +331,7 @@ fn an_engine_stops_while_a_token_is_lost() {
     let hsm = Hsm::new(2, "");
     let engine = hsm.builder().build().unwrap();
     let key = engine.key("hmac").unwrap();
-    hsm.sim.configure("removed=sim-1").unwrap();
-    eventually("the loss is noticed", || {
-        sign(&key, b"x").unwrap();
-        health(&engine, 1) == Health::Lost
-    });
+    remove_one(&hsm, &engine, &key, 1);
     assert_eq!(engine.drain(LONG), 0);
     drop((key, engine));
     let finalised = || hsm.sim.calls_of("C_Finalize") == hsm.sim.calls_of("C_Initialize");

@@ -82,8 +82,15 @@ pub(crate) fn make_again(
         Copies::Auto => token.copies.gain(listed.facts.kind) == Some(true),
         Copies::Required => true,
     };
-    if wanted && let Some(new) = OfToken::make(session, listed.object)? {
-        token.copies.put(session, token.index, handles, new);
+    if !wanted {
+        return Ok(());
+    }
+    match OfToken::make(session, listed.object) {
+        Ok(Some(new)) => token.copies.put(session, token.index, handles, new),
+        Ok(None) => {}
+        // As when the key was asked for: the token serves it without one.
+        Err(error) if policy == Copies::Auto => tracing::debug!(token = token.index, %error, "no warm copy"),
+        Err(error) => return Err(error),
     }
     Ok(())
 }

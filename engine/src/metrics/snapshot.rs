@@ -115,8 +115,8 @@ pub enum Health {
     /// It, its sessions or the login to it are lost, and it is looked for: at once, and then ever more rarely, at least
     /// every two seconds. When it is there it is logged in to, once, and its keys are listed.
     Lost,
-    /// It is lost, and the PIN was refused or would be sent to a token that warns of its lock: it is not sent again. A new
-    /// engine is needed.
+    /// It is lost, and a login to it was refused, or failed so that nobody knows whether it counted as a wrong try: the PIN
+    /// is not sent again. A new engine is needed.
     GivenUp,
 }
 

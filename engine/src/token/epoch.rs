@@ -2,7 +2,8 @@
 //!
 //! Handles of sessions and objects belong to one epoch (PKCS#11 2.40, 5.6.6 and 6.7.1: a removed token takes its sessions
 //! along, and after a logout "all the session's handles to private objects become invalid", for ever). Numbers come
-//! again in a later one, so nothing of an epoch that is over is used any more, not even to close it.
+//! again in a later one, so nothing of an epoch that is over is used any more; where the token took the sessions along, they
+//! are not even closed.
 
 use crate::sync::plain::AtomicU8;
 use std::sync::atomic::Ordering;
