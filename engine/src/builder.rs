@@ -55,6 +55,9 @@ pub(crate) struct Settings {
     pub(crate) message_api: bool,
     pub(crate) tiers: Vec<(String, Tier)>,
     pub(crate) drained: Vec<String>,
+    pub(crate) canary_key: Option<String>,
+    pub(crate) module_reset: bool,
+    pub(crate) inline: bool,
 }
 
 impl Engine {
@@ -82,6 +85,9 @@ impl Engine {
             message_api: true,
             tiers: Vec::new(),
             drained: Vec::new(),
+            canary_key: None,
+            module_reset: true,
+            inline: true,
         };
         Builder { module: Missing, tokens: Missing, pin: Missing, settings }
     }
@@ -234,6 +240,49 @@ impl<M, T, P> Builder<M, T, P> {
     #[must_use]
     pub fn drained(mut self, token: impl Into<String>) -> Self {
         self.settings.drained.push(token.into());
+        self
+    }
+
+    /// A key, named as for [`Engine::key`](crate::Engine::key), that the engine may use to see whether a token works.
+    /// Default: none.
+    ///
+    /// After five calls that a token failed by itself, and fewer that went well, it is tried: it is asked for a few random
+    /// bytes and, with a canary key, for a MAC or a signature of a fixed text, or for one enciphered block, at most once a
+    /// second; a secret key must yield the same as the first time. A token that fails the trial takes no requests until it does well again
+    /// ([`Health::Failing`](crate::Health::Failing)). Without a canary key a token whose random bytes are fine is taken
+    /// out only when nothing that it is asked for succeeds, with two keys at least. The key is used for nothing else by
+    /// this; take one of the kind that matters most, made for it: its uses are not those of a caller.
+    #[must_use]
+    pub fn canary_key(mut self, name: impl Into<String>) -> Self {
+        self.settings.canary_key = Some(name.into());
+        self
+    }
+
+    /// Whether the module is finalised and initialised anew when it says that it is not initialised, or when none of its
+    /// tokens comes back after five attempts. Default: yes.
+    ///
+    /// Some modules recover from the loss of their device or its server only so (clients of p11-kit, Thales Luna HA).
+    /// It is done only while no session of this process is open with the module and nobody is inside it: a call that
+    /// hangs keeps it from happening ([`Health::Stuck`](crate::Health::Stuck)). A module that another part of the process
+    /// has initialised is never finalised. At most once a second, and ever more rarely, up to once a minute, while it
+    /// does not help; each token is logged in to again after it.
+    ///
+    /// Turn it off where other code of the process uses the module in a way that the engine cannot see: that code
+    /// would lose its sessions.
+    #[must_use]
+    pub const fn module_reset(mut self, on: bool) -> Self {
+        self.settings.module_reset = on;
+        self
+    }
+
+    /// Whether a blocking caller without a deadline may run its request on its own thread, on an idle session. Default: yes.
+    ///
+    /// That is the fastest way, by microseconds; but a call that hangs in the module holds its caller for as long as it hangs,
+    /// whatever the [hang limit](Builder::hang_limit). Without it every request is queued and run by a session's own
+    /// thread: a hung one is answered at the hang limit, with `Hung`.
+    #[must_use]
+    pub const fn inline(mut self, on: bool) -> Self {
+        self.settings.inline = on;
         self
     }
 

@@ -84,6 +84,11 @@ pub struct Config {
     random_pool: bool,
     #[serde(default = "yes")]
     message_api: bool,
+    canary_key: Option<String>,
+    #[serde(default = "yes")]
+    module_reset: bool,
+    #[serde(default = "yes")]
+    inline: bool,
     token: Vec<Spanned<TokenConfig>>,
 }
 
@@ -160,7 +165,9 @@ impl Config {
             .host_modes(&self.host_modes)
             .validated_only(self.validated_only())
             .random_pool(self.random_pool)
-            .message_api(self.message_api);
+            .message_api(self.message_api)
+            .module_reset(self.module_reset)
+            .inline(self.inline);
         for token in self.tokens() {
             builder = builder.tier(&token.name, token.tier());
             if token.drained {
@@ -175,6 +182,9 @@ impl Config {
         }
         if let HangLimit(Some(limit)) = self.hang_limit {
             builder = builder.hang_limit(limit);
+        }
+        if let Some(name) = &self.canary_key {
+            builder = builder.canary_key(name);
         }
         if self.pin_despite_warning {
             builder = builder.pin_despite_warning();
@@ -230,6 +240,9 @@ impl Config {
             ("validated_only", self.validated_only() != other.validated_only()),
             ("random_pool", self.random_pool != other.random_pool),
             ("message_api", self.message_api != other.message_api),
+            ("canary_key", self.canary_key != other.canary_key),
+            ("module_reset", self.module_reset != other.module_reset),
+            ("inline", self.inline != other.inline),
             ("token", self.token_names().collect::<HashSet<_>>() != other.token_names().collect()),
             ("scope", self.scopes() != other.scopes()),
         ];

@@ -93,6 +93,8 @@ impl Engine {
             bytes: settings.bytes_max.max(1),
             hang_ns: AtomicU64::new(settings.hang_limit.map_or(0, hang_ns)),
             written_off_per_token: WRITTEN_OFF_PER_TOKEN,
+            inline: settings.inline,
+            module_reset: settings.module_reset,
         };
         let parker = Parker::new();
         let room = |(token, bounds): (&Arc<Token>, &Bounds)| Room {
@@ -122,6 +124,9 @@ impl Engine {
         };
         let engine = Self { shared: Arc::new(shared) };
         recovery::listen(&engine.shared);
+        if let Some(name) = &settings.canary_key {
+            recovery::watch_over(&engine.shared, &engine.key(name.as_str())?.version)?;
+        }
         for name in &settings.host_modes {
             engine.key(name.as_str())?.with_host_modes()?;
         }

@@ -8,12 +8,12 @@ use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::pin::Pin;
 use crate::pkcs11::{self, Library, Slot, TokenInfo, refused_copy};
 use crate::sync::{Arc, Mutex};
-use crate::token::Counts;
-use crate::token::epoch::Epoch;
+use crate::token::epoch::{Epoch, Loss};
 use crate::token::gate::Gate;
 use crate::token::hold::Holds;
 use crate::token::message::Messages;
 use crate::token::session::{Fate, Session};
+use crate::token::{Counts, Duty};
 
 /// What the service thread owns.
 pub(super) struct Login {
@@ -40,6 +40,9 @@ pub(super) struct Login {
 
 impl Login {
     pub(super) fn open(&mut self) -> Result<Session> {
+        if self.epoch.is_over() {
+            return Err(stale());
+        }
         let raw = self.library.open(self.slot)?;
         self.counts.lock().add(Arc::clone(raw.counts()));
         let messages = Messages::new(|direction| self.messages[direction as usize]);
@@ -77,8 +80,25 @@ impl Login {
         Ok(())
     }
 
+    /// Asks the token for random bytes, and for what its engine has set. An error says whether it is lost.
+    pub(super) fn try_out(&mut self, duty: Option<&Duty>) -> Result<(), (Error, Option<Loss>)> {
+        let is_loss = |error: &Error| matches!(error.kind(), ErrorKind::TokenLost | ErrorKind::SessionLost);
+        self.check_session().map_err(|error| {
+            let loss = is_loss(&error).then_some(Loss::Token);
+            (error, loss)
+        })?;
+        duty.map_or(Ok(()), |duty| duty(&mut self.session, self.epoch.number)).map_err(|error| {
+            // The session is there: it has answered just now.
+            let loss = is_loss(&error).then_some(Loss::Login);
+            (error, loss)
+        })
+    }
+
     /// Tries the session of the service thread. Where it alone is dead, the token is not lost: another takes its place.
     pub(super) fn check_session(&mut self) -> Result<()> {
+        if self.epoch.is_over() {
+            return Err(stale());
+        }
         match self.session.random(&mut [0; 8]) {
             Err(fault) if Fate::from(fault) == Fate::Abandon => {
                 self.session.abandon();
