@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::executions::INPUTS_MAX;
 use crate::key::{Kind, Use};
+use crate::mix;
 use crate::rule::Rule;
 
 /// What a simulator is. The keys are documented at the top of the crate.
@@ -19,6 +21,7 @@ pub(crate) struct Config {
     pub(crate) interface_3: bool,
     pub(crate) messages: Messages,
     pub(crate) wrong: Vec<Wrong>,
+    pub(crate) reuse: Reuse,
     pub(crate) seed: u64,
     pub(crate) keys: Vec<ExtraKey>,
     pub(crate) hidden: Vec<Hidden>,
@@ -33,6 +36,8 @@ pub(crate) struct Live {
     pub(crate) cores: u32,
     pub(crate) sessions: u64,
     pub(crate) throttle: u64,
+    /// Most inputs of which executions are counted; 0 if none are.
+    pub(crate) executions: u64,
     pub(crate) hangs: Vec<Rule>,
     pub(crate) faults: Vec<Rule>,
     /// Labels of tokens that are not there.
@@ -60,6 +65,13 @@ pub(crate) enum Wrong {
     Cbc,
     /// CTR: likewise.
     Ctr,
+}
+
+/// Whose numbers are given again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reuse {
+    pub(crate) sessions: bool,
+    pub(crate) objects: bool,
 }
 
 /// A key beside those that every token has.
@@ -103,6 +115,7 @@ impl Default for Config {
             interface_3: true,
             messages: Messages::Right,
             wrong: Vec::new(),
+            reuse: Reuse::default(),
             seed: 0,
             keys: Vec::new(),
             hidden: Vec::new(),
@@ -118,9 +131,9 @@ impl Config {
         for (key, value) in pairs(text)? {
             config.set(key, value)?;
         }
-        let own = config.null || !config.keys.is_empty() || !config.hidden.is_empty();
-        if config.forward.is_some() && own {
-            return Err("forward excludes null, keys and hide".into());
+        let keys = !config.keys.is_empty() || !config.hidden.is_empty() || config.reuse.objects;
+        if config.forward.is_some() && (config.null || keys) {
+            return Err("forward excludes null, keys, hide and reuse=objects".into());
         }
         Ok(config)
     }
@@ -150,6 +163,11 @@ impl Config {
                     self.keys.push(extra_key(item)?);
                 }
             }
+            "reuse" => {
+                for item in value.split(';') {
+                    self.reuse.set(item)?;
+                }
+            }
             "hide" => {
                 for item in value.split(';') {
                     self.hidden.push(hidden(item)?);
@@ -168,6 +186,17 @@ impl Hidden {
     }
 }
 
+impl Reuse {
+    fn set(&mut self, item: &str) -> Result<(), String> {
+        match item {
+            "sessions" => self.sessions = true,
+            "objects" => self.objects = true,
+            _ => return Err(format!("reuse={item} is neither sessions nor objects")),
+        }
+        Ok(())
+    }
+}
+
 impl Live {
     /// Changes what the text names and leaves the rest; nothing at all if the text is wrong.
     pub(crate) fn changed(&self, text: &str) -> Result<Self, String> {
@@ -177,7 +206,7 @@ impl Live {
         if names("hang") {
             live.hangs.clear();
         }
-        if names("fault") {
+        if names("fault") || names("faults") {
             live.faults.clear();
         }
         for (key, value) in pairs {
@@ -203,6 +232,8 @@ impl Live {
                     self.faults.push(Rule::fault(item)?);
                 }
             }
+            "faults" => self.faults.extend(mix::rules(value)?),
+            "count_executions" => self.executions = number(key, value, INPUTS_MAX)?,
             "removed" => {
                 self.removed = value.split(';').filter(|item| !item.is_empty()).map(str::to_owned).collect();
             }
@@ -333,6 +364,9 @@ mod tests {
         assert_eq!(old, Config { interface_3: false, messages: Messages::Missing, ..Config::default() });
         let faulty = Config::parse("wrong=ecb;ecb-decrypt;ecb-parts,wrong=cbc;ctr").unwrap();
         assert_eq!(faulty.wrong, [Wrong::Ecb, Wrong::EcbDecrypt, Wrong::EcbParts, Wrong::Cbc, Wrong::Ctr]);
+        let again = Config::parse("reuse=sessions;objects,count_executions=9").unwrap();
+        assert_eq!(again.reuse, Reuse { sessions: true, objects: true });
+        assert_eq!(again.live.executions, 9);
         assert_eq!(Config::parse("forward=/m.so").unwrap().forward, Some("/m.so".into()));
     }
 
@@ -389,6 +423,13 @@ mod tests {
             "hide=",
             "interface=3",
             "messages=3",
+            "reuse=",
+            "reuse=keys",
+            "reuse=objects,forward=/m.so",
+            "faults=G",
+            "faults=F:",
+            "faults=F:1:2:3",
+            "count_executions=on",
             "wrong=gcm",
             "hide=ECDSA",
             "hide=0x1041,forward=/m.so",
@@ -408,6 +449,9 @@ mod tests {
         let changed = live.changed("op_us=7").unwrap();
         assert_eq!((changed.op_ns, changed.cores, changed.hangs.len()), (7_000, 2, 1));
         assert!(live.changed("hang=").unwrap().hangs.is_empty());
+        let mixed = live.changed("faults=F").unwrap();
+        assert!(!mixed.faults.is_empty());
+        assert_eq!(mixed.changed("fault=C_Sign:1=flip").unwrap().faults.len(), 1);
         assert!(live.changed("tokens=2").is_err());
     }
 }

@@ -78,6 +78,7 @@ mod cores;
 mod counters;
 mod crypto;
 mod device;
+mod executions;
 mod faults;
 mod forward;
 mod function;
@@ -86,18 +87,24 @@ mod key;
 mod loaded;
 pub mod material;
 mod mechanism;
+mod mix;
 mod null;
 mod object;
+mod objects;
 mod rng;
 mod rule;
 mod sessions;
 mod token;
+mod what;
 mod work;
 
 pub use abi::{
-    C_GetFunctionList, C_GetInterface, C_GetInterfaceList, function_list, p11_sim_answers_of,
-    p11_sim_calls_of, p11_sim_calls_on, p11_sim_concurrent_use, p11_sim_configure, p11_sim_hanging,
-    p11_sim_release_hangs, p11_sim_reset_counters, p11_sim_wait_hanging,
+    C_GetFunctionList, C_GetInterface, C_GetInterfaceList, function_list, p11_sim_active_at_init,
+    p11_sim_answers_of, p11_sim_calls_of, p11_sim_calls_on, p11_sim_concurrent_use, p11_sim_configure,
+    p11_sim_executed_more_than, p11_sim_executions, p11_sim_executions_forgotten, p11_sim_finalised_inside,
+    p11_sim_hanging, p11_sim_late_writes, p11_sim_release_hangs, p11_sim_reset_counters,
+    p11_sim_stale_objects, p11_sim_stale_sessions, p11_sim_wait_hanging,
 };
 pub use counters::{Counters, configure, counters, release_hangs};
 pub use loaded::{LoadError, Loaded, cdylib_path};
+pub use mix::{MIX_F, mix_f};
