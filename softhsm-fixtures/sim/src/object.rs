@@ -202,9 +202,9 @@ impl Object {
         template.0.iter().all(|(kind, value)| self.read(*kind).is_ok_and(|own| own == value))
     }
 
-    /// `CKA_CLASS`, as it is read.
-    pub(crate) fn class(&self) -> &[u8] {
-        self.value(sys::CKA_CLASS)
+    /// Its class and its type of key: equal for objects that are used alike.
+    pub(crate) fn kind(&self) -> Vec<u8> {
+        [sys::CKA_CLASS, sys::CKA_KEY_TYPE].map(|kind| self.value(kind)).concat()
     }
 
     /// What it is called.

@@ -61,15 +61,15 @@ impl Objects {
     }
 
     /// Handles are void from now on. Where numbers are given again each goes to another object, of the same class and
-    /// length of signature if there is one, so that who uses an old handle uses a wrong key.
+    /// type if there is one, so that who uses an old handle uses a wrong key.
     pub(crate) fn new_epoch(&mut self) {
         if !self.reuse {
             return;
         }
         let mut alike: BTreeMap<(u64, Vec<u8>), Vec<u64>> = BTreeMap::new();
         for (&handle, object) in &self.by_handle {
-            let class = object.class().to_vec();
-            alike.entry((handle & ((1 << NUMBER_SHIFT) - 1), class)).or_default().push(handle);
+            let signature_len = handle & ((1 << NUMBER_SHIFT) - 1);
+            alike.entry((signature_len, object.kind())).or_default().push(handle);
         }
         let mut moved = BTreeMap::new();
         for handles in alike.into_values() {

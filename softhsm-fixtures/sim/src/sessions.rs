@@ -3,6 +3,8 @@
 //! Each session has cache lines of its own, with its counters on them; counters are summed when read. The slots
 //! are never freed: a thread that hangs in a closed session still finds its memory.
 
+mod calls;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -15,6 +17,7 @@ use crate::function::Function;
 use crate::rng::Random;
 use crate::rule::Names;
 use crate::work::Work;
+use calls::Calls;
 
 /// Most open sessions, of all tokens together. The table is zero pages until it is used.
 pub(crate) const SESSIONS_MAX: usize = 4_096;
@@ -41,9 +44,6 @@ pub(crate) struct Slot {
     pub(crate) names: Mutex<Option<Arc<Names>>>,
     calls: Calls,
 }
-
-/// Calls by function.
-struct Calls([AtomicU64; Function::ALL.len()]);
 
 /// A thread inside a session, until it is dropped.
 pub(crate) struct Entered {
@@ -310,31 +310,6 @@ impl Drop for Entered {
         } else if self.cheap {
             OVERLAPS.fetch_add(1, Ordering::Relaxed);
         }
-    }
-}
-
-impl Calls {
-    const fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; Function::ALL.len()])
-    }
-
-    /// Without a locked instruction: one thread at a time uses a session.
-    #[inline]
-    fn count(&self, function: Function) {
-        let counter = &self.0[function as usize];
-        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-
-    fn count_shared(&self, function: Function, calls: u64) {
-        self.0[function as usize].fetch_add(calls, Ordering::Relaxed);
-    }
-
-    fn of(&self, function: Function) -> u64 {
-        self.0[function as usize].load(Ordering::Relaxed)
-    }
-
-    fn reset(&self) {
-        self.0.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
     }
 }
 
