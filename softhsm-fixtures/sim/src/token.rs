@@ -1,6 +1,5 @@
 //! A simulated token: its login and its objects.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cryptoki_sys as sys;
@@ -10,6 +9,8 @@ use crate::config::Config;
 use crate::key::{Key, Kind, Use};
 use crate::mechanism::{OFFERED, Offered};
 use crate::object::{Object, Template};
+use crate::objects::Objects;
+use crate::rule::Names;
 
 /// A token of the plain and the null mode.
 #[derive(Debug)]
@@ -29,15 +30,6 @@ struct Login {
     failures: u32,
     user: bool,
 }
-
-#[derive(Debug, Default)]
-struct Objects {
-    by_handle: BTreeMap<u64, Arc<Object>>,
-    made: u64,
-}
-
-/// Where the token's number stands in an object handle, so that a handle is good on its own token only.
-pub(crate) const TOKEN_SHIFT: u32 = 40;
 
 /// What a key can be for.
 const USES: [sys::CK_ATTRIBUTE_TYPE; 7] = [
@@ -61,7 +53,8 @@ impl Token {
             hidden.any(|hidden| hidden.mechanism == number && hidden.is_on(&label))
         };
         offered.retain(|(number, ..)| !is_hidden(*number));
-        let token = Self { label, index, offered, login: Mutex::new(login), objects: RwLock::default() };
+        let objects = RwLock::new(Objects::new(config.reuse.objects));
+        let token = Self { label, index, offered, login: Mutex::new(login), objects };
         for kind in Kind::STOCK {
             token.stock(kind, None, config.seed, kind.stock_label(), 0);
         }
@@ -116,7 +109,12 @@ impl Token {
     pub(crate) fn log_out(&self) -> Result<(), sys::CK_RV> {
         let was_in = std::mem::replace(&mut self.login.lock().user, false);
         let keep = |object: &Object| object.session.is_none() || !object.flag(sys::CKA_PRIVATE);
-        self.objects.write().by_handle.retain(|_, object| keep(object));
+        let mut objects = self.objects.write();
+        objects.retain(keep);
+        if was_in {
+            objects.new_epoch();
+        }
+        drop(objects);
         if was_in { Ok(()) } else { Err(sys::CKR_USER_NOT_LOGGED_IN) }
     }
 
@@ -134,9 +132,6 @@ impl Token {
     }
 
     /// Adds an object; returns its handle.
-    ///
-    /// The lowest byte of the handle is the length of a signature in units of 4 bytes: the null mode, which
-    /// looks nothing up, reads it there.
     pub(crate) fn add(&self, object: Object) -> Result<u64, sys::CK_RV> {
         if object.flag(sys::CKA_PRIVATE) && !self.logged_in() {
             return Err(sys::CKR_USER_NOT_LOGGED_IN);
@@ -146,14 +141,14 @@ impl Token {
 
     /// The object behind a handle, if it may be seen now.
     pub(crate) fn object(&self, handle: u64) -> Option<Arc<Object>> {
-        let object = self.objects.read().by_handle.get(&handle).cloned()?;
+        let object = self.objects.read().get(handle).cloned()?;
         (!object.flag(sys::CKA_PRIVATE) || self.logged_in()).then_some(object)
     }
 
     /// Removes an object that may be seen now.
     pub(crate) fn remove(&self, handle: u64) -> Result<(), sys::CK_RV> {
         self.object(handle).ok_or(sys::CKR_OBJECT_HANDLE_INVALID)?;
-        self.objects.write().by_handle.remove(&handle);
+        self.objects.write().remove(handle);
         Ok(())
     }
 
@@ -162,19 +157,23 @@ impl Token {
         let logged_in = self.logged_in();
         let visible = |object: &Object| logged_in || !object.flag(sys::CKA_PRIVATE);
         let objects = self.objects.read();
-        let found =
-            objects.by_handle.iter().filter(|(_, object)| visible(object) && object.matches(template));
-        found.map(|(&handle, _)| handle).collect()
+        let found = objects.iter().filter(|(_, object)| visible(object) && object.matches(template));
+        found.map(|(handle, _)| handle).collect()
     }
 
-    /// Forgets the objects of a closed session.
+    /// Forgets the objects of a closed session, which its generation names.
     pub(crate) fn session_closed(&self, session: u64) {
-        self.objects.write().by_handle.retain(|_, object| object.session != Some(session));
+        self.objects.write().retain(|object| object.session != Some(session));
     }
 
     /// A number that grows with every object.
     pub(crate) fn objects_made(&self) -> u64 {
-        self.objects.read().made
+        self.objects.read().made()
+    }
+
+    /// What an object is called, whether it may be seen now or not.
+    pub(crate) fn names(&self, handle: u64) -> Option<Names> {
+        self.objects.read().get(handle).map(|object| object.names())
     }
 
     /// A key that every token has from the start: private, sensitive, not extractable, made here.
@@ -202,12 +201,7 @@ impl Token {
     }
 
     fn insert(&self, object: Object) -> u64 {
-        let mut objects = self.objects.write();
-        objects.made += 1;
-        let token = (self.index as u64 + 1) << TOKEN_SHIFT;
-        let handle = token | (objects.made << 8) | (object.key.signature_len() / 4) as u64;
-        objects.by_handle.insert(handle, Arc::new(object));
-        handle
+        self.objects.write().insert(self.index, object)
     }
 }
 

@@ -31,7 +31,8 @@ pub(super) unsafe extern "C" fn C_OpenSession(
             // SAFETY: the caller has kept the standard's rules for this function; the handle is a live local.
             result(unsafe { function(slot, flags, application, notify, &raw mut inner) })?;
         }
-        let opened = sessions::open(token, flags, device.sessions_max(), device.config.seed, inner);
+        let (limit, seed, reuse) = (device.sessions_max(), device.config.seed, device.config.reuse.sessions);
+        let opened = sessions::open(token, flags, limit, seed, inner, reuse);
         match (opened, &device.forward) {
             // SAFETY: as above.
             (Ok(handle), _) => unsafe { raw::put(session, handle) },
@@ -48,7 +49,7 @@ pub(super) unsafe extern "C" fn C_CloseSession(session: sys::CK_SESSION_HANDLE) 
     in_session(Function::C_CloseSession, session, true, |call| {
         let inner = call.slot.forwarded();
         let (token, left) = sessions::close(call.handle)?;
-        call.device.session_gone(token, call.handle, left);
+        call.device.session_gone(token, call.generation, left);
         match &call.device.forward {
             Some(forward) => {
                 let function = forward.list.C_CloseSession.ok_or(sys::CKR_FUNCTION_NOT_SUPPORTED)?;
@@ -63,7 +64,7 @@ pub(super) unsafe extern "C" fn C_CloseSession(session: sys::CK_SESSION_HANDLE) 
 pub(super) unsafe extern "C" fn C_CloseAllSessions(slot: sys::CK_SLOT_ID) -> sys::CK_RV {
     on_slot(Function::C_CloseAllSessions, slot, |device, token| {
         for closed in sessions::close_all(Some(token)) {
-            device.session_gone(token, closed.handle, 0);
+            device.session_gone(token, closed.generation, 0);
         }
         match &device.forward {
             Some(forward) => {
