@@ -182,7 +182,8 @@ impl End {
             Some(SERVED) => Self::Served,
             Some(code) => {
                 let kind = ErrorKind::ALL.into_iter().find(|kind| FAILED + *kind as i32 == code);
-                Self::Failed(kind.unwrap_or_else(|| panic!("exit code {code}")))
+                assert!(kind.is_some(), "exit code {code}");
+                Self::Failed(kind.unwrap())
             }
             None => {
                 assert!(status.signal().is_some());

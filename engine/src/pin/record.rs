@@ -1,7 +1,7 @@
 //! What is remembered of a login: that it is being tried, or that the PIN was refused. Nothing that the PIN tells: not even
 //! which code the token answered, for one says that its length is wrong.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -88,8 +88,9 @@ pub(super) enum Why {
 }
 
 /// Logins in a row that may be cut off before anybody knows how they ended. Flags of tokens "may always be false"
-/// (PKCS#11 2.40, `CK_TOKEN_INFO`): then as many wrong tries are made at most. Three lock the strictest tokens that are
-/// known of (opencryptoki; a Luna's security officer).
+/// (PKCS#11 2.40, `CK_TOKEN_INFO`), or may be read before the token has judged what a process sent that is gone: then as
+/// many wrong tries are made at most. Three lock the strictest tokens that are known of (opencryptoki; a Luna's security
+/// officer).
 pub(super) const UNSETTLED_MAX: u32 = 2;
 
 /// The format that is written; any other counts as damaged.
@@ -133,7 +134,8 @@ impl Record {
         since: SystemTime,
     ) -> Self {
         let (serial, label) = (token.serial.to_owned(), token.label.to_owned());
-        Self { version: VERSION, state, serial, label, since, attempts, source }
+        let source = Generation { changed: source.changed.map(written), ..source };
+        Self { version: VERSION, state, serial, label, since: written(since), attempts, source }
     }
 
     pub(super) fn to_text(&self) -> crate::Result<String> {
@@ -153,6 +155,13 @@ impl Found {
         };
         record.filter(fits).map_or(Self::Damaged, Self::Record)
     }
+}
+
+/// The time that is written for one, which RFC 3339 has no words for before 1970 or after the year 9999: clocks are set
+/// wrong, and files may be dated as anybody likes.
+fn written(time: SystemTime) -> SystemTime {
+    const YEARS: Duration = Duration::from_secs(253_402_300_799);
+    time.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + YEARS)
 }
 
 /// A time as people read it.
@@ -190,8 +199,6 @@ mod optional_time {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -261,6 +268,17 @@ changed = \"2009-02-13T23:31:30.000000000Z\"
         without.source = Generation { form: "prompt".to_owned(), changed: None };
         let text = without.to_text().unwrap();
         assert_eq!(Found::read(Some(text.as_bytes()), None), Found::Record(without));
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_written_keeps_no_record_from_being_written() {
+        let long_ago = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+        for time in [long_ago, at(253_402_300_800), at(1 << 40)] {
+            let source = Generation { form: "file".to_owned(), changed: Some(time) };
+            let written = Record::new(TOKEN, PinState::Trying, 1, source, time);
+            let text = written.to_text().unwrap();
+            assert_eq!(Found::read(Some(text.as_bytes()), Some(TOKEN)), Found::Record(written));
+        }
     }
 
     #[test]
