@@ -414,7 +414,9 @@ fn an_answer_that_may_hide_a_wrong_try_counts_as_one_and_a_busy_token_does_not()
     for code in ["0x30", "0xa3", "0x32", "0x5!"] {
         let site = Site::new();
         let (logins, built) = build(&site, &format!("fault=C_Login:1={code}"), |ready| ready);
-        assert!(logins == 1 && built.is_err() && site.record() == Some(PinState::Refused), "{code}");
+        let error = built.unwrap_err();
+        assert_eq!((logins, site.record()), (1, Some(PinState::Refused)), "{code}");
+        assert_eq!(error.retry(), Retry::Operator, "{code}: {error}");
         let (logins, built) = build(&site, "", |ready| ready);
         let error = built.unwrap_err();
         assert_eq!((logins, error.kind(), error.retry()), (0, ErrorKind::PinRefused, Retry::Operator));

@@ -118,7 +118,7 @@ impl Files<'_> {
             _ => String::new(),
         };
         let said = match why {
-            Why::Refused => format!("its PIN was refused, or may have been{since}"),
+            Why::Refused => format!("the login{since} was refused, or may have been"),
             Why::Damaged => "the record of its logins is damaged, which counts as a refusal".to_owned(),
             Why::Warned => format!("a login{since} was cut off, and the token says that a PIN was wrong"),
             Why::Unsettled => format!("logins were cut off again and again, the last{since}"),

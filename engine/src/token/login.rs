@@ -179,17 +179,20 @@ pub(super) fn log_in(
     Ok(())
 }
 
+/// Why a login has failed. Unless it is certain that it did not count, only a person can help: who tried again at once
+/// would send the PIN once more.
 fn missed(fault: Fault, remedy: Option<String>) -> Missed {
     use ErrorKind::{Busy, SessionLost, TokenLost};
-    let (error, harmless) = (Error::from(fault), did_not_count(fault));
-    let error = match remedy {
-        Some(remedy) if !harmless => {
-            let why = format!("{}; {remedy}", error.why());
-            error.because(why)
-        }
-        _ => error,
+    let error = Error::from(fault);
+    if did_not_count(fault) {
+        return Missed { refused: !matches!(error.kind(), Busy | SessionLost | TokenLost), error };
+    }
+    let said = match remedy {
+        Some(remedy) => format!("{}; {remedy}", error.why()),
+        None => error.why().to_owned(),
     };
-    Missed { refused: !(harmless && matches!(error.kind(), Busy | SessionLost | TokenLost)), error }
+    let error = Error::new(error.kind(), Retry::Operator, error.outcome()).because(said);
+    Missed { error, refused: true }
 }
 
 /// Whether it is certain that a login that was answered so counts as no wrong try: the token or the session was gone
@@ -286,7 +289,8 @@ mod tests {
         let others = [sys::CKR_DEVICE_REMOVED, sys::CKR_SESSION_CLOSED, sys::CKR_FUNCTION_CANCELED];
         for code in pin.into_iter().chain(unknown).chain(others).chain([sys::CKR_VENDOR_DEFINED]) {
             assert!(counted(code), "0x{code:x}");
-            assert!(missed(Fault::new(Function::Login, code), None).refused, "0x{code:x}");
+            let missed = missed(Fault::new(Function::Login, code), None);
+            assert!(missed.refused && missed.error.retry() == Retry::Operator, "0x{code:x}");
         }
         assert!(!missed(Fault::new(Function::Login, sys::CKR_TOKEN_NOT_PRESENT), None).refused);
     }
