@@ -37,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) init_args: Option<String>,
     pub(crate) pin_despite_warning: bool,
     pub(crate) pin_keep: PinKeep,
+    pub(crate) state_dir: Option<PathBuf>,
     pub(crate) sessions: Sessions,
     /// Tokens by name, each with the name of its scope.
     pub(crate) scopes: Vec<(String, String)>,
@@ -68,6 +69,7 @@ impl Engine {
             init_args: None,
             pin_despite_warning: false,
             pin_keep: PinKeep::Memory,
+            state_dir: None,
             sessions: Sessions::AUTO,
             scopes: Vec::new(),
             instances: 1,
@@ -110,7 +112,8 @@ impl<M, T, P> Builder<M, T, P> {
     }
 
     /// Where the user PIN of every token comes from. A text is the PIN itself; `"file:..".parse::<PinSource>()` names
-    /// a source. The PIN is sent once to each token, and never to one whose lock-out flags warn.
+    /// a source. The PIN is sent once to each token, and never to one whose lock-out flags warn. Whoever may start again
+    /// by itself sets a [`Builder::state_dir`] too.
     pub fn pin(self, pin: impl Into<PinSource>) -> Builder<M, T, PinSource> {
         Builder { module: self.module, tokens: self.tokens, pin: pin.into(), settings: self.settings }
     }
@@ -119,7 +122,9 @@ impl<M, T, P> Builder<M, T, P> {
     /// locks it. Default: not, because nobody is there to see it fail.
     ///
     /// For whoever has made sure that the PIN is right: the flags go with the next good login. A PIN that is
-    /// locked is never sent. At the cost of one of the tries that are left.
+    /// locked is never sent. At the cost of one of the tries that are left. It is consent to what the flags say and to
+    /// nothing else: what a [`Builder::state_dir`] remembers of a PIN that was refused it does not outweigh, for it would
+    /// be given anew at every restart.
     #[must_use]
     pub fn pin_despite_warning(mut self) -> Self {
         self.settings.pin_despite_warning = true;
@@ -133,6 +138,40 @@ impl<M, T, P> Builder<M, T, P> {
     #[must_use]
     pub fn pin_keep(mut self, keep: PinKeep) -> Self {
         self.settings.pin_keep = keep;
+        self
+    }
+
+    /// A directory in which it is remembered, across restarts and crashes, that a token refused the PIN. Default: none.
+    ///
+    /// With it a wrong PIN is sent to a token once, whatever becomes of the processes that use the same directory. Before
+    /// each login, at the start and when a lost token returns, a small file says that it is being tried, for good before
+    /// the PIN is sent. A login that succeeds removes it, and so does an answer of which it is certain that the token
+    /// counts no wrong try (it was busy, or gone before the call). After any other, a refusal and one of unknown outcome,
+    /// the file says so and no process with this directory sends a PIN to the token any more (`PinRefused`,
+    /// [`Retry::Operator`](crate::Retry::Operator)), before an operator has cleared it: `hsmux pin clear --state-dir DIR
+    /// TOKEN`, or [`PinRecord::clear`](crate::PinRecord::clear). Neither a changed PIN clears it (systemd makes the files of
+    /// credentials anew at each restart, so that a newer file says nothing) nor [`Builder::pin_despite_warning`]. Engines
+    /// that have given up the token by then are to be built anew.
+    ///
+    /// If the process was killed while it logged in, the next one tries again only if the token's flags do not say that
+    /// wrong PINs were tried. Some tokens never say that: of these attempts there are two in a row at most. A file that
+    /// cannot be read counts as a refusal. One process logs in to a token at a time; the others wait, at most a minute.
+    ///
+    /// Nothing that the PIN tells is written: serial number and label of the token, what was tried and when, the form of the
+    /// PIN's source and when that file was changed. It costs a few synchronised writes for each login. A PIN that a
+    /// person types at the token ([`PinSource::ProtectedAuthenticationPath`]) is not remembered, for no restart repeats
+    /// it; one process at a time asks for it all the same.
+    ///
+    /// The directory is made if it is not there. It must belong to this user and be writable by nobody else, outlive a
+    /// restart, and be on a file system of this host, with locks: systemd's `StateDirectory=` is. Files in it are not to be
+    /// removed by hand, which would take the lock away from who has it.
+    ///
+    /// Without one, only this engine knows of a refusal: a supervisor that starts a process with a wrong PIN again and again
+    /// locks every token that does not warn of it by its flags, or only before the last try. Processes with another
+    /// directory, or on another host, are not held back by this one.
+    #[must_use]
+    pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.settings.state_dir = Some(path.into());
         self
     }
 

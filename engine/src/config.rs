@@ -55,6 +55,8 @@ pub struct Config {
     init_args: Option<String>,
     pin: Pin,
     pin_keep: Option<Spanned<Keep>>,
+    #[serde(default, deserialize_with = "value::some_path")]
+    state_dir: Option<PathBuf>,
     #[serde(default)]
     pin_despite_warning: bool,
     #[serde(default)]
@@ -180,6 +182,9 @@ impl Config {
         if let Some(text) = &self.init_args {
             builder = builder.init_args(text);
         }
+        if let Some(path) = &self.state_dir {
+            builder = builder.state_dir(path);
+        }
         if let HangLimit(Some(limit)) = self.hang_limit {
             builder = builder.hang_limit(limit);
         }
@@ -226,6 +231,7 @@ impl Config {
             ("init_args", self.init_args != other.init_args),
             ("pin", self.pin.1 != other.pin.1),
             ("pin_keep", self.pin_keep() != other.pin_keep()),
+            ("state_dir", self.state_dir != other.state_dir),
             ("pin_despite_warning", self.pin_despite_warning != other.pin_despite_warning),
             ("sessions", self.sessions != other.sessions),
             ("instances", self.instances != other.instances),

@@ -82,7 +82,7 @@ impl Engine {
         let library = Library::load(module, settings.init_args.as_deref())?;
         let slots = find_tokens(&library, names)?;
         // After the tokens were found: nobody is asked for a PIN that is not needed.
-        let pin = Arc::new(Pin::new(pin, settings.pin_keep)?);
+        let pin = Arc::new(Pin::new(pin, settings.pin_keep, settings.state_dir.as_deref())?);
         let Started { libraries, tokens, sessions, bounds } =
             instances::start(library, &slots, &pin, &settings)?;
         let catalogues =

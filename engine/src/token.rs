@@ -29,7 +29,7 @@ use crate::token::copies::Copies;
 use crate::token::epoch::{Epoch, Loss};
 use crate::token::gate::{Gate, Pass};
 use crate::token::hold::Holds;
-use crate::token::login::{Answer, Login, Missed, check_lock_out, log_in, stale};
+use crate::token::login::{Answer, Login, Missed, check_lock_out, id, log_in, stale, warns};
 use crate::token::mechanism::{Mechanism, Usage};
 use crate::token::proofs::Proofs;
 use crate::token::service::{Held, Service};
@@ -99,7 +99,8 @@ impl Token {
     /// Logs in, once, and starts the service thread. The pass of the token's gate is to be kept until its first
     /// sessions are open.
     ///
-    /// The lock-out flags are read first: where a wrong PIN could lock the token, none is sent without consent.
+    /// The lock-out flags are read first: where a wrong PIN could lock the token, none is sent without consent; and none
+    /// where the state directory says that it was refused.
     pub(crate) fn log_in(
         library: &Library,
         slot: Slot,
@@ -108,13 +109,17 @@ impl Token {
         terms: Terms,
     ) -> Result<(Self, Pass)> {
         let Standing { index, instance, first } = standing;
-        let gate = Gate::of_token(library.path(), &library.token_info(slot)?);
+        let known = library.token_info(slot)?;
+        let gate = Gate::of_token(library.path(), &known);
         let pass = gate.pass(SERVICE_LIMIT)?;
+        let claim = pin.claim(id(&known), SERVICE_LIMIT)?;
+        // Only now: who was here before may have tried a wrong PIN.
         let info = library.token_info(slot)?;
+        let attempt = claim.allow(warns(&info))?;
         check_lock_out(&info, terms.consent)?;
         let mechanisms = library.mechanisms(slot)?;
         let mut anchor = library.open(slot)?;
-        log_in(library, slot, &info, pin, &mut anchor)?;
+        log_in(library, slot, &info, attempt, &mut anchor).map_err(|missed| missed.error)?;
         let session = library.open(slot)?;
         let epoch = Arc::new(Epoch::new(1));
         let current = Arc::new(Mutex::new(Arc::clone(&epoch)));

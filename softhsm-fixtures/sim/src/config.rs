@@ -15,6 +15,7 @@ pub(crate) struct Config {
     pub(crate) tokens: usize,
     pub(crate) pin: String,
     pub(crate) pin_tries: u32,
+    pub(crate) pin_log: Option<PathBuf>,
     pub(crate) keypad: bool,
     pub(crate) holds_back: bool,
     pub(crate) input_max: u64,
@@ -109,6 +110,7 @@ impl Default for Config {
             tokens: 1,
             pin: "1234".into(),
             pin_tries: 3,
+            pin_log: None,
             keypad: false,
             holds_back: false,
             input_max: 0,
@@ -147,6 +149,7 @@ impl Config {
             }
             "pin" if !value.is_empty() => self.pin = value.into(),
             "pin_tries" => self.pin_tries = small(key, value, u32::MAX)?,
+            "pin_log" if !value.is_empty() => self.pin_log = Some(value.into()),
             "interface" => self.interface_3 = interface(value)?,
             "messages" => self.messages = messages(key, value)?,
             "keypad" => self.keypad = number(key, value, 1)? == 1,

@@ -332,6 +332,7 @@ fn waken(config: Config) -> Result<&'static Device, sys::CK_RV> {
         forward.initialise()?;
     }
     device.apply(live);
+    device.tokens.iter().for_each(Token::count_failures);
     *kept = Some(device);
     Ok(device)
 }

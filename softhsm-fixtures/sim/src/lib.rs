@@ -32,6 +32,7 @@
 //! | `tokens=N` | 1 | tokens, up to 64, each a device of its own, labelled `sim-0`, `sim-1` ... |
 //! | `pin=TEXT` | 1234 | the user PIN of every token |
 //! | `pin_tries=N` | 3 | wrong PINs in a row that lock a token; 0 is any number. A lock outlives `C_Finalize`, as objects do, if the configuration stays the same |
+//! | `pin_log=FILE` | none | a file that gets a line for every `C_Login`, before anything becomes of the call: the token's label, and whether the PIN is `right` or `wrong`. Wrong tries are counted from it at `C_Initialize`, so that they outlive the process, however it ends; what other processes try later is not seen. Not where calls are forwarded |
 //! | `keypad=1` | 0 | tokens have a protected authentication path, at which somebody types the right PIN: `C_Login` takes no PIN too |
 //! | `holds_back=1` | 0 | encryption and decryption in parts hold the last block back until the next part or the end |
 //! | `input_max=N` | 0 | most bytes that encryption and decryption take in one call; more is refused with `CKR_DATA_LEN_RANGE`. 0 is any number. Not in null mode |

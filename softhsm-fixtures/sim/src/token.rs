@@ -1,5 +1,8 @@
 //! A simulated token: its login and its objects.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cryptoki_sys as sys;
@@ -27,9 +30,15 @@ struct Login {
     pin: String,
     tries_max: u32,
     keypad: bool,
+    /// Where logins are written down.
+    log: Option<PathBuf>,
     failures: u32,
     user: bool,
 }
+
+/// How a PIN is written down.
+const RIGHT: &str = "right";
+const WRONG: &str = "wrong";
 
 /// What a key can be for.
 const USES: [sys::CK_ATTRIBUTE_TYPE; 7] = [
@@ -46,7 +55,8 @@ impl Token {
     pub(crate) fn new(index: usize, config: &Config) -> Self {
         let label = format!("sim-{index}");
         let (pin, tries_max, keypad) = (config.pin.clone(), config.pin_tries, config.keypad);
-        let login = Login { pin, tries_max, keypad, failures: 0, user: false };
+        let log = config.pin_log.clone();
+        let login = Login { pin, tries_max, keypad, log, failures: 0, user: false };
         let mut offered = OFFERED.to_vec();
         let is_hidden = |number| {
             let mut hidden = config.hidden.iter();
@@ -86,6 +96,33 @@ impl Token {
         let mut offered = self.offered.iter();
         let found = offered.any(|(number, _, _, flags)| *number == mechanism && flags & purpose != 0);
         if found { Ok(()) } else { Err(sys::CKR_MECHANISM_INVALID) }
+    }
+
+    /// Writes down that somebody is about to log in with this PIN; none is what somebody types at the keypad.
+    pub(crate) fn note_login(&self, pin: Option<&[u8]>) -> Result<(), sys::CK_RV> {
+        let login = self.login.lock();
+        let Some(log) = &login.log else { return Ok(()) };
+        let right = pin.map_or(login.keypad, |pin| pin == login.pin.as_bytes());
+        let line = format!("{} {}\n", self.label, if right { RIGHT } else { WRONG });
+        // One write, so that lines of several processes do not mix.
+        let noted = OpenOptions::new().create(true).append(true).open(log);
+        noted.and_then(|mut log| log.write_all(line.as_bytes())).map_err(|_| sys::CKR_DEVICE_ERROR)
+    }
+
+    /// Counts the wrong tries that are written down, if they are.
+    pub(crate) fn count_failures(&self) {
+        let mut login = self.login.lock();
+        let Some(log) = &login.log else { return };
+        // None, if nobody has tried yet.
+        let log = std::fs::read_to_string(log).unwrap_or_default();
+        login.failures = 0;
+        for (label, how) in log.lines().filter_map(|line| line.split_once(' ')) {
+            match how {
+                _ if label != self.label || login.locked() => {}
+                WRONG => login.failures += 1,
+                _ => login.failures = 0,
+            }
+        }
     }
 
     /// `C_Login` of the user.
@@ -238,6 +275,29 @@ mod tests {
         token.log_in(b"0").unwrap_err();
         token.log_in(b"1234").unwrap();
         assert_eq!((token.pin_flags(), token.log_in(b"1234")), (0, Err(sys::CKR_USER_ALREADY_LOGGED_IN)));
+    }
+
+    #[test]
+    fn wrong_pins_that_are_written_down_are_counted_by_whoever_comes_later() {
+        let log = std::env::temp_dir().join(format!("p11-sim-pin-log-{}", std::process::id()));
+        let config = Config::parse(&format!("tokens=2,pin_log={}", log.display())).unwrap();
+        let tries = |index, pins: &[&str]| {
+            let token = Token::new(index, &config);
+            pins.iter().for_each(|pin| token.note_login(Some(pin.as_bytes())).unwrap());
+            let later = Token::new(index, &config);
+            later.count_failures();
+            later.pin_flags()
+        };
+        let low = sys::CKF_USER_PIN_COUNT_LOW;
+        let flags = [
+            tries(0, &[]),
+            tries(0, &["0"]),
+            tries(1, &["0", "0"]),
+            tries(0, &["1234"]),
+            tries(0, &["0", "0", "0", "1234"]),
+        ];
+        assert_eq!(flags, [0, low, low | sys::CKF_USER_PIN_FINAL_TRY, 0, sys::CKF_USER_PIN_LOCKED]);
+        std::fs::remove_file(&log).unwrap();
     }
 
     #[test]
