@@ -19,6 +19,8 @@ pub(crate) struct Config {
     pub(crate) interface_3: bool,
     pub(crate) messages: Messages,
     pub(crate) wrong: Vec<Wrong>,
+    /// Whether what is signed says when it is due.
+    pub(crate) stamped: bool,
     pub(crate) seed: u64,
     pub(crate) keys: Vec<ExtraKey>,
     pub(crate) hidden: Vec<Hidden>,
@@ -103,6 +105,7 @@ impl Default for Config {
             interface_3: true,
             messages: Messages::Right,
             wrong: Vec::new(),
+            stamped: false,
             seed: 0,
             keys: Vec::new(),
             hidden: Vec::new(),
@@ -139,6 +142,7 @@ impl Config {
             "keypad" => self.keypad = number(key, value, 1)? == 1,
             "input_max" => self.input_max = number(key, value, u64::MAX)?,
             "holds_back" => self.holds_back = number(key, value, 1)? == 1,
+            "stamped" => self.stamped = number(key, value, 1)? == 1,
             "seed" => self.seed = number(key, value, u64::MAX)?,
             "wrong" => {
                 for item in value.split(';') {
@@ -312,7 +316,7 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let text = "null=1, op_us=12.5,call_us=3,cores=64,sessions=8,throttle=2,tokens=3,pin=77,pin_tries=9,keypad=1,holds_back=1,input_max=64,seed=5";
+        let text = "null=1, op_us=12.5,call_us=3,cores=64,sessions=8,throttle=2,tokens=3,pin=77,pin_tries=9,keypad=1,holds_back=1,input_max=64,stamped=1,seed=5";
         let config = Config::parse(text).unwrap();
         let live =
             Live { op_ns: 12_500, call_ns: 3_000, cores: 64, sessions: 8, throttle: 2, ..Live::default() };
@@ -324,6 +328,7 @@ mod tests {
             keypad: true,
             holds_back: true,
             input_max: 64,
+            stamped: true,
             seed: 5,
             live,
             ..Config::default()
