@@ -129,6 +129,10 @@ impl<'a, O: Operation> Request<'a, O> {
     }
 
     /// Answers the waiter after this time at the latest, counted from when the request starts.
+    ///
+    /// A request that has queued, and has less time left than its call takes by half as much again, is answered at once
+    /// instead of being run: [`ErrorKind::DeadlineExceeded`], [`Outcome::NotDone`]. While more is asked for than the
+    /// tokens can do, they so work for those whom the answer reaches in time.
     pub fn deadline_in(self, limit: Duration) -> Self {
         self.deadline(Some(limit))
     }
