@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hsmux::{Engine, Error, ErrorKind, Hmac, Key};
-use hsmux_tests::figures::{Times, by_form};
+use hsmux_tests::figures::{Times, by_form, let_pass};
 use hsmux_tests::{Hsm, LONG, eventually, wait_idle};
 use quanta::Instant;
 
@@ -92,7 +92,7 @@ fn load(key: &Key, stop: &AtomicBool, (blocking, awaiting): (usize, usize), limi
 fn throughput(hsm: &Hsm, time: Duration) -> [f64; TOKENS] {
     let served = || std::array::from_fn(|token| hsm.sim.calls_on("C_Sign", &format!("sim-{token}")));
     let (started, before): (_, [u64; TOKENS]) = (Instant::now(), served());
-    std::thread::park_timeout(time);
+    let_pass(time);
     let (elapsed, after) = (started.elapsed(), served());
     std::array::from_fn(|token| (after[token] - before[token]) as f64 / elapsed.as_secs_f64())
 }

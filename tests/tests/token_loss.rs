@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hsmux::{Engine, Error, Health, Hmac, Key};
-use hsmux_tests::figures::{Times, by_form};
+use hsmux_tests::figures::{Times, by_form, let_pass};
 use hsmux_tests::{Hsm, LONG, eventually, wait_idle};
 use quanta::Instant;
 
@@ -56,7 +56,7 @@ fn deadline(key: &Key) -> Duration {
     let stop = AtomicBool::new(false);
     let (times, failed) = std::thread::scope(|scope| {
         let loading = scope.spawn(|| load(key, LONG, &stop));
-        std::thread::park_timeout(by_form(Duration::from_millis(500), Duration::from_secs(5)));
+        let_pass(by_form(Duration::from_millis(500), Duration::from_secs(5)));
         stop.store(true, Ordering::Relaxed);
         loading.join().unwrap()
     });
@@ -86,7 +86,7 @@ fn lose(hsm: &Hsm, engine: &Engine, time: usize) -> Loss {
     eventually("the loss is noticed", || health() == Health::Lost);
     let rerouted = started.elapsed();
     // Away for long enough to be looked for in vain, most times.
-    std::thread::park_timeout(Duration::from_millis(17 * (time as u64 % 8)));
+    let_pass(Duration::from_millis(17 * (time as u64 % 8)));
     hsm.sim.configure("fault=,removed=").unwrap();
     let started = Instant::now();
     eventually("the token has its sessions again", || health() == Health::Serving && sessions() == SESSIONS);
@@ -99,7 +99,7 @@ fn lose(hsm: &Hsm, engine: &Engine, time: usize) -> Loss {
 #[test]
 fn a_token_lost_again_and_again_costs_no_error_and_one_login_for_each_return() {
     let times = by_form(12, 1_000);
-    let hsm = Hsm::new(TOKENS, &format!("op_us=5000,cores={SESSIONS}"));
+    let hsm = Hsm::new(TOKENS, &format!("op_us=20000,cores={SESSIONS}"));
     let engine = hsm.builder().sessions(SESSIONS).build().unwrap();
     let key = engine.key("hmac").unwrap();
     let limit = deadline(&key);
