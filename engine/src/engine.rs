@@ -296,7 +296,7 @@ impl Engine {
         let until = now().after(limit);
         core.begin_drain();
         loop {
-            let mut heard = core.admission.listen(Wants::Anything);
+            let mut heard = core.admission.listen(Wants::Anything, 0);
             let left = now().until(until);
             if core.admission.requests() == 0 || left.is_zero() {
                 break;

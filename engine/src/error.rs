@@ -49,7 +49,7 @@ pub enum ErrorKind {
     TooLarge,
     /// No room for the request now: the engine's limit on requests or bytes in flight is reached.
     Overloaded,
-    /// The request's deadline passed before it was answered.
+    /// The request's deadline passed before it was answered, or would have by the time of the answer.
     DeadlineExceeded,
     /// The engine is stopping or has stopped.
     Draining,

@@ -129,6 +129,10 @@ impl<'a, O: Operation> Request<'a, O> {
     }
 
     /// Answers the waiter after this time at the latest, counted from when the request starts.
+    ///
+    /// A request that has queued, and has less time left than its call takes by half as much again, is answered at once
+    /// instead of being run: [`ErrorKind::DeadlineExceeded`], [`Outcome::NotDone`]. While more is asked for than the
+    /// tokens can do, they so work for those whom the answer reaches in time.
     pub fn deadline_in(self, limit: Duration) -> Self {
         self.deadline(Some(limit))
     }
@@ -148,7 +152,16 @@ impl<'a, O: Operation> Request<'a, O> {
         self
     }
 
-    /// On whose behalf: requests of one tenant do not hold up another's on the same key.
+    /// On whose behalf: a number of the caller's own; 0, the default, is nobody's. Requests of one tenant do not hold up
+    /// another's on the same key, and a tenant may have as many requests and bytes in flight as are free: one that floods
+    /// alone takes half of the engine's room, two that flood a third each, and the others find some.
+    ///
+    /// # Errors
+    /// Beyond that the request is refused with [`ErrorKind::Overloaded`], whose text says that it is the tenant's room that
+    /// is taken, or waits, as [`Request::wait_for_room`] says. A tenant that has nothing in flight may always have one
+    /// request, if the engine may. [`Snapshot::refused_tenants`](crate::Snapshot::refused_tenants) counts the refusals.
+    ///
+    /// Requests that a blocking caller runs itself take no room. Those of nobody are bounded by the engine's limits only.
     pub fn tenant(mut self, tenant: u64) -> Self {
         self.tenant = tenant;
         self

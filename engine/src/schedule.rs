@@ -45,6 +45,8 @@ pub(crate) mod scope;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod seat;
 #[cfg(not(hsmux_loom))]
+mod tenants;
+#[cfg(not(hsmux_loom))]
 pub(crate) mod turn;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod waiters;

@@ -1,6 +1,8 @@
 //! Behaviours of hsmux through its public API: one file per risk, in `tests/`. Here is what those share that run on
 //! the simulated HSM.
 
+pub mod figures;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -289,10 +289,15 @@ pub(crate) const fn gauges(snapshot: &Snapshot) -> [(&'static str, &'static str,
 }
 
 /// Counters without labels: name, help, value.
-pub(crate) const fn counters(snapshot: &Snapshot) -> [(&'static str, &'static str, u64); 11] {
+pub(crate) const fn counters(snapshot: &Snapshot) -> [(&'static str, &'static str, u64); 12] {
     let pool = &snapshot.random_pool;
     [
         ("hsmux_requests_refused_total", "Requests refused for want of room.", snapshot.refused),
+        (
+            "hsmux_requests_refused_tenant_total",
+            "Of the requests refused, those whose tenant had as much in flight as was free.",
+            snapshot.refused_tenants,
+        ),
         ("hsmux_requests_expired_total", "Requests answered at their deadline.", snapshot.expired),
         (
             "hsmux_requests_withdrawn_total",

@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub limits: (usize, usize),
     /// Requests refused for want of room.
     pub refused: u64,
+    /// Of those, because their [tenant](crate::Request::tenant) had as much in flight as was free.
+    pub refused_tenants: u64,
     /// Requests whose deadline passed.
     pub expired: u64,
     /// Requests that were given up while they were queued.
@@ -197,6 +199,7 @@ impl Snapshot {
             lanes: 0,
             limits: (0, 0),
             refused: 0,
+            refused_tenants: 0,
             expired: 0,
             withdrawn: 0,
             hung: 0,
@@ -232,6 +235,7 @@ impl Snapshot {
             lanes: core.lane_count(),
             limits: core.admission.limits(),
             refused: read(&core.counters.refused),
+            refused_tenants: read(&core.counters.refused_tenants),
             expired: read(&core.counters.expired),
             withdrawn: read(&core.counters.withdrawn),
             hung: read(&core.counters.hung),

@@ -189,7 +189,7 @@ pub(super) async fn wait_for_room<O: Operation>(
 ) -> Result<Pending<O>> {
     let core = &request.shared.core;
     let alarm = deadline.map(|deadline| Alarm::set(core, &request, started, deadline));
-    let mut heard = core.admission.listen(Wants::Room(request.bytes()));
+    let mut heard = core.admission.listen(Wants::Room(request.bytes()), request.tenant);
     loop {
         core.check_open().map_err(|error| request.fail(error))?;
         match request.ready(mask, encoded.clone(), started, deadline, None) {

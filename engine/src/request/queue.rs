@@ -10,7 +10,7 @@ use crate::offload::POLL_BYTES_MAX;
 use crate::operation::{Ask, Operation, OperationKind, Scratch};
 use crate::payload::{Input, Payload};
 use crate::pending::Pending;
-use crate::schedule::admission::Waiting;
+use crate::schedule::admission::{NoRoom, Waiting};
 use crate::schedule::core::{Core, LaneId};
 use crate::schedule::cost::PLANS;
 use crate::schedule::node::{Asked, Node, expired};
@@ -54,7 +54,7 @@ impl<'a, O: Operation> Request<'a, O> {
             let may_try = match &mut heard {
                 // Before another try: what is given back from now on is heard of.
                 None => {
-                    heard = Some(core.admission.listen(Wants::Room(self.bytes())));
+                    heard = Some(core.admission.listen(Wants::Room(self.bytes()), self.tenant));
                     Ok(())
                 }
                 Some(heard) => await_room(core, heard, deadline),
@@ -79,10 +79,11 @@ impl<'a, O: Operation> Request<'a, O> {
         self.ask.bind(&self.input);
         let task = self.task(mask)?;
         let core = &self.shared.core;
-        let permit = core.admission.admit(self.bytes_with(task.output_len)).inspect_err(|error| {
+        let bytes = self.bytes_with(task.output_len);
+        let permit = core.admission.admit(bytes, self.tenant).inspect_err(|why| {
             // Those that were put together try again each by itself.
-            if error.kind() == ErrorKind::Overloaded && !self.waits_for_room && self.requests == 1 {
-                core.counters.refused();
+            if !matches!(why, NoRoom::TooLarge(_)) && !self.waits_for_room && self.requests == 1 {
+                core.counters.refused(why);
             }
         })?;
         let repeats = self.repeats();

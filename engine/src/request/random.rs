@@ -34,7 +34,7 @@ impl<'a, O: Operation> Request<'a, O> {
     pub(super) fn join_pool(&mut self, pool: &Arc<RandomPool>, waker: Option<&Waker>) -> Option<Pending<O>> {
         let len = self.ask.random_len().filter(|_| self.priority == Priority::Normal)?;
         let core = &self.shared.core;
-        let permit = core.admission.admit(len + NODE_BYTES).ok()?;
+        let permit = core.admission.admit(len + NODE_BYTES, self.tenant).ok()?;
         let (started, deadline) = self.times();
         let asked = Asked { ask: Ask::random(len), key: None, requests: 1, repeats: true, tried: None };
         let node = Arc::new(Node::served_elsewhere(asked, started, deadline, waker, permit));

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use event_listener::{Event, EventListener, Listener};
 
-use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
+use crate::error::{Error, ErrorKind, Outcome, Retry};
+use crate::schedule::tenants::{Free, Tenant, Tenants};
 use crate::schedule::waiters::{Told, Waiters, Wants};
 use crate::sync::{AtomicU64, AtomicUsize, CachePadded, Mutex, Ordering, plain};
 
@@ -21,6 +22,7 @@ pub(crate) struct Admission {
     /// Settings, which may change while requests are in flight. Who is refused by the old one has taken nothing.
     requests_max: plain::AtomicUsize,
     bytes_max: plain::AtomicUsize,
+    tenants: Tenants,
     waiters: Mutex<Waiters>,
     /// How many wait. While it is 0, giving room back costs no look at `waiters`.
     waiting: AtomicUsize,
@@ -49,8 +51,21 @@ pub(crate) struct Places<'a> {
 /// place stays taken until its node has left the lane.
 pub(crate) struct Permit {
     admission: Arc<Admission>,
+    /// Whose it is, if anybody's.
+    tenant: Option<Arc<Tenant>>,
     place: bool,
     bytes: Option<usize>,
+}
+
+/// Why there is no room for a request.
+#[derive(Debug)]
+pub(crate) enum NoRoom {
+    /// There never is for one so large.
+    TooLarge(Error),
+    /// The engine's is taken.
+    Engine,
+    /// Its tenant has as much as it may have.
+    Tenant,
 }
 
 /// In [`Admission::holders_bytes`]: leaves 2^44 bytes (16 TiB) and a million holders.
@@ -63,43 +78,66 @@ impl Admission {
             holders_bytes: CachePadded::new(AtomicU64::new(0)),
             requests_max: plain::AtomicUsize::new(requests_max),
             bytes_max: plain::AtomicUsize::new(bytes_max),
+            tenants: Tenants::default(),
             waiters: Mutex::default(),
             waiting: AtomicUsize::new(0),
         }
     }
 
-    /// Takes room for a request of so many bytes, or says that there is none.
-    pub(crate) fn admit(self: &Arc<Self>, bytes: usize) -> Result<Permit> {
-        let (requests_max, bytes_max) =
-            (self.requests_max.load(Ordering::Relaxed), self.bytes_max.load(Ordering::Relaxed));
+    /// Takes room for a request of so many bytes on behalf of a tenant, 0 if of none, or says that there is none.
+    pub(crate) fn admit(self: &Arc<Self>, bytes: usize, tenant: u64) -> Result<Permit, NoRoom> {
+        let Some(tenant) = self.tenants.of(tenant) else { return self.admit_nobodys(bytes) };
+        let (_, bytes_max) = self.limits();
+        if bytes <= bytes_max && !tenant.take(bytes, self.free()) {
+            return Err(NoRoom::Tenant);
+        }
+        let admitted = self.admit_nobodys(bytes);
+        match admitted {
+            Ok(mut permit) => {
+                permit.tenant = Some(tenant);
+                Ok(permit)
+            }
+            Err(none) => {
+                if !matches!(none, NoRoom::TooLarge(_)) {
+                    tenant.give_place();
+                    tenant.give_bytes(bytes);
+                }
+                Err(none)
+            }
+        }
+    }
+
+    fn admit_nobodys(self: &Arc<Self>, bytes: usize) -> Result<Permit, NoRoom> {
+        let (requests_max, bytes_max) = self.limits();
         if bytes > bytes_max {
             let text = format!("{bytes} bytes in flight for one request, at most {bytes_max}");
-            return Err(Error::refused(ErrorKind::TooLarge, text));
+            return Err(NoRoom::TooLarge(Error::refused(ErrorKind::TooLarge, text)));
         }
         // Each limit is taken by compare-and-exchange and never overshot: who is refused has taken nothing, so
         // nobody else is refused because of it.
         let fits = |held: u64| bytes_of(held) + bytes <= bytes_max;
         if !fits(self.holders_bytes.load(Ordering::SeqCst)) {
-            return Err(overloaded());
+            return Err(NoRoom::Engine);
         }
         let place = |taken: usize| (taken < requests_max).then_some(taken + 1);
         if self.requests.fetch_update(Ordering::SeqCst, Ordering::SeqCst, place).is_err() {
-            return Err(overloaded());
+            return Err(NoRoom::Engine);
         }
         let hold = |held: u64| fits(held).then_some(held + ONE_HOLDER + bytes as u64);
         if self.holders_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, hold).is_err() {
             // Another has taken the bytes since the look: the place goes back, and whoever was refused it hears.
             self.requests.fetch_sub(1, Ordering::SeqCst);
             self.gave_back();
-            return Err(overloaded());
+            return Err(NoRoom::Engine);
         }
-        Ok(Permit { admission: Arc::clone(self), place: true, bytes: Some(bytes) })
+        Ok(Permit { admission: Arc::clone(self), tenant: None, place: true, bytes: Some(bytes) })
     }
 
-    pub(crate) fn listen(self: &Arc<Self>, wants: Wants) -> Waiting {
+    /// Has somebody hear of room that is given back, for a request on behalf of a tenant, 0 if of none.
+    pub(crate) fn listen(self: &Arc<Self>, wants: Wants, tenant: u64) -> Waiting {
         let event = Arc::new(Event::new());
         let listener = event.listen();
-        let number = self.waiters.lock().add(wants, Arc::clone(&event));
+        let number = self.waiters.lock().add(wants, self.tenants.of(tenant), Arc::clone(&event));
         // SeqCst: pairs with the load in `gave_back`. Either that sees this waiter, or the waiter, which looks
         // for room after this, sees what was given back.
         self.waiting.fetch_add(1, Ordering::SeqCst);
@@ -145,6 +183,18 @@ impl Admission {
         usize::try_from(holders).unwrap_or(usize::MAX).saturating_sub(self.requests())
     }
 
+    fn free(&self) -> Free {
+        let (requests_max, bytes_max) = self.limits();
+        let places = requests_max.saturating_sub(self.requests.load(Ordering::SeqCst));
+        let bytes = bytes_max.saturating_sub(bytes_of(self.holders_bytes.load(Ordering::SeqCst)));
+        Free { places, bytes }
+    }
+
+    /// Forgets tenants that have nothing in flight.
+    pub(crate) fn retire_tenants(&self) {
+        self.tenants.retire();
+    }
+
     /// Tells those who wait, after requests have given back room with a `SeqCst` operation.
     fn gave_back(&self) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
@@ -155,10 +205,7 @@ impl Admission {
     /// Tells those for whom there is enough room now.
     fn tell(&self) {
         let mut waiters = self.waiters.lock();
-        let (requests_max, bytes_max) = self.limits();
-        let places = requests_max.saturating_sub(self.requests.load(Ordering::SeqCst));
-        let bytes = bytes_max.saturating_sub(bytes_of(self.holders_bytes.load(Ordering::SeqCst)));
-        let told = waiters.tell(places, bytes);
+        let told = waiters.tell(self.free());
         // Before anyone is woken: who wakes looks here first.
         drop(waiters);
         wake(&told);
@@ -259,12 +306,18 @@ impl Permit {
     /// The request has been answered: its place is to be given back by the caller, if this is true. Its bytes
     /// stay taken until the answer is collected.
     pub(crate) fn take_place(&mut self) -> bool {
-        std::mem::take(&mut self.place)
+        let place = std::mem::take(&mut self.place);
+        if let (true, Some(tenant)) = (place, &self.tenant) {
+            // Before the place is given back, and those who wait are told.
+            tenant.give_place();
+        }
+        place
     }
 
     /// The request's buffers are gone.
     pub(crate) fn release_bytes(&mut self) {
         if let Some(bytes) = self.bytes.take() {
+            self.tenant.iter().for_each(|tenant| tenant.give_bytes(bytes));
             self.admission.holders_bytes.fetch_sub(ONE_HOLDER + bytes as u64, Ordering::SeqCst);
             self.admission.gave_back();
         }
@@ -273,7 +326,8 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.admission.places().add(self.place);
+        let place = self.take_place();
+        self.admission.places().add(place);
         self.release_bytes();
     }
 }
@@ -282,25 +336,32 @@ const fn bytes_of(holders_bytes: u64) -> usize {
     (holders_bytes % ONE_HOLDER) as usize
 }
 
-fn overloaded() -> Error {
-    Error::new(ErrorKind::Overloaded, Retry::Later, Outcome::NotDone)
+impl From<NoRoom> for Error {
+    fn from(why: NoRoom) -> Self {
+        let overloaded = Self::new(ErrorKind::Overloaded, Retry::Later, Outcome::NotDone);
+        match why {
+            NoRoom::TooLarge(error) => error,
+            NoRoom::Engine => overloaded,
+            NoRoom::Tenant => overloaded.because("the tenant has as much in flight as is free"),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn kind(result: Result<Permit>) -> ErrorKind {
-        result.map(|_| ()).unwrap_err().kind()
+    fn kind(result: Result<Permit, NoRoom>) -> ErrorKind {
+        Error::from(result.map(|_| ()).unwrap_err()).kind()
     }
 
     #[test]
     fn room_is_bounded_in_requests_and_in_bytes() {
         let admission = Arc::new(Admission::new(2, 100));
-        let first = admission.admit(60).unwrap();
-        assert_eq!(kind(admission.admit(41)), ErrorKind::Overloaded);
-        let _second = admission.admit(40).unwrap();
-        assert_eq!(kind(admission.admit(0)), ErrorKind::Overloaded);
+        let first = admission.admit(60, 0).unwrap();
+        assert_eq!(kind(admission.admit(41, 0)), ErrorKind::Overloaded);
+        let _second = admission.admit(40, 0).unwrap();
+        assert_eq!(kind(admission.admit(0, 0)), ErrorKind::Overloaded);
         drop(first);
         assert_eq!((admission.requests(), admission.bytes()), (1, 40));
     }
@@ -308,14 +369,14 @@ mod tests {
     #[test]
     fn a_request_above_the_cap_is_too_large_and_not_overloaded() {
         let admission = Arc::new(Admission::new(2, 100));
-        assert_eq!(kind(admission.admit(101)), ErrorKind::TooLarge);
+        assert_eq!(kind(admission.admit(101, 0)), ErrorKind::TooLarge);
         assert_eq!((admission.requests(), admission.bytes()), (0, 0));
     }
 
     #[test]
     fn place_and_bytes_are_given_back_apart_and_once() {
         let admission = Arc::new(Admission::new(2, 100));
-        let mut permit = admission.admit(60).unwrap();
+        let mut permit = admission.admit(60, 0).unwrap();
         permit.release_bytes();
         assert_eq!((admission.requests(), admission.bytes()), (1, 0));
         admission.places().add(permit.take_place());
@@ -326,7 +387,7 @@ mod tests {
     #[test]
     fn an_answer_is_uncollected_from_when_its_place_is_free_until_its_bytes_are() {
         let admission = Arc::new(Admission::new(2, 100));
-        let mut permit = admission.admit(60).unwrap();
+        let mut permit = admission.admit(60, 0).unwrap();
         assert_eq!(admission.uncollected(), 0);
         admission.places().add(permit.take_place());
         assert_eq!(admission.uncollected(), 1);
@@ -337,25 +398,25 @@ mod tests {
     #[test]
     fn who_waits_for_room_hears_of_it() {
         let admission = Arc::new(Admission::new(1, 100));
-        let permit = admission.admit(1).unwrap();
-        let mut listener = admission.listen(Wants::Room(1));
+        let permit = admission.admit(1, 0).unwrap();
+        let mut listener = admission.listen(Wants::Room(1), 0);
         assert!(!listener.wait_timeout(Duration::ZERO));
         drop(permit);
         assert!(listener.wait_timeout(Duration::from_secs(60)));
-        assert!(admission.admit(1).is_ok());
+        assert!(admission.admit(1, 0).is_ok());
     }
 
     #[test]
     fn a_request_that_fits_hears_of_room_that_is_too_little_for_those_before_it() {
         let admission = Arc::new(Admission::new(1, 100));
-        let mut answered = admission.admit(50).unwrap();
+        let mut answered = admission.admit(50, 0).unwrap();
         admission.places().add(answered.take_place());
-        let running = admission.admit(1).unwrap();
-        let mut large = [(); 3].map(|()| admission.listen(Wants::Room(60)));
-        let mut small = admission.listen(Wants::Room(10));
+        let running = admission.admit(1, 0).unwrap();
+        let mut large = [(); 3].map(|()| admission.listen(Wants::Room(60), 0));
+        let mut small = admission.listen(Wants::Room(10), 0);
         drop(running);
         assert!(small.wait_timeout(Duration::from_secs(60)));
-        let permit = admission.admit(10).unwrap();
+        let permit = admission.admit(10, 0).unwrap();
         drop((small, permit));
         assert!(!large.iter_mut().any(|large| large.wait_timeout(Duration::ZERO)));
         drop(answered);
@@ -366,22 +427,50 @@ mod tests {
     #[test]
     fn who_was_told_of_room_and_does_not_take_it_has_another_told() {
         let admission = Arc::new(Admission::new(1, 100));
-        let mut waiting = [60, 10, 10].map(|bytes| admission.listen(Wants::Room(bytes)));
+        let mut waiting = [60, 10, 10].map(|bytes| admission.listen(Wants::Room(bytes), 0));
         let [large, small, last] = &mut waiting;
-        drop(admission.admit(1).unwrap());
+        drop(admission.admit(1, 0).unwrap());
         // Before it looks, another has taken the bytes and given back the place.
-        let mut barging = admission.admit(50).unwrap();
+        let mut barging = admission.admit(50, 0).unwrap();
         admission.places().add(barging.take_place());
         assert!(large.wait_timeout(Duration::from_secs(60)));
-        assert_eq!(kind(admission.admit(60)), ErrorKind::Overloaded);
+        assert_eq!(kind(admission.admit(60, 0)), ErrorKind::Overloaded);
         assert!(!small.wait_timeout(Duration::ZERO), "the place was for who was told");
         assert!(!large.wait_timeout(Duration::ZERO));
         assert!(small.wait_timeout(Duration::from_secs(60)));
         // It looks no more, as a future that is dropped.
-        drop(admission.admit(10).unwrap());
+        drop(admission.admit(10, 0).unwrap());
         assert!(!last.wait_timeout(Duration::ZERO));
         let [large, small, mut last] = waiting;
         drop((large, small));
         assert!(last.wait_timeout(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn a_tenant_leaves_as_much_as_it_has_and_is_told_why_it_gets_no_more() {
+        let admission = Arc::new(Admission::new(10, 1_000));
+        let flood: Vec<_> = std::iter::from_fn(|| admission.admit(10, 7).ok()).collect();
+        assert_eq!((flood.len(), admission.requests(), admission.bytes()), (5, 5, 50));
+        assert!(matches!(admission.admit(10, 7), Err(NoRoom::Tenant)));
+        // Another one, and nobody: they take what is left.
+        let others: Vec<_> = [8, 0, 8, 0, 0].map(|tenant| admission.admit(10, tenant).unwrap()).into();
+        assert!(matches!(admission.admit(10, 0), Err(NoRoom::Engine)));
+        drop((flood, others));
+        assert_eq!((admission.requests(), admission.bytes()), (0, 0));
+        assert!(admission.admit(1_000, 7).is_ok(), "it has nothing");
+        assert_eq!(kind(admission.admit(1_001, 7)), ErrorKind::TooLarge);
+        assert!(admission.admit(500, 7).is_ok(), "and still nothing");
+    }
+
+    #[test]
+    fn a_tenant_that_waits_for_room_hears_when_it_may_have_more() {
+        let admission = Arc::new(Admission::new(4, 100));
+        let mut held: Vec<_> = (0..2).map(|_| admission.admit(1, 7).unwrap()).collect();
+        assert!(matches!(admission.admit(1, 7), Err(NoRoom::Tenant)));
+        let mut waiting = admission.listen(Wants::Room(1), 7);
+        assert!(!waiting.wait_timeout(Duration::ZERO));
+        held.pop();
+        assert!(waiting.wait_timeout(Duration::from_secs(60)));
+        assert!(admission.admit(1, 7).is_ok());
     }
 }

@@ -8,7 +8,7 @@ use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::metrics::recorder::Recorder;
 use crate::operation::OperationKind;
-use crate::schedule::admission::Admission;
+use crate::schedule::admission::{Admission, NoRoom};
 use crate::schedule::breaker::Breaker;
 use crate::schedule::budget::Budget;
 use crate::schedule::controller::Totals;
@@ -131,6 +131,8 @@ pub(crate) struct Counters {
     pub(crate) expired: AtomicU64,
     pub(crate) withdrawn: AtomicU64,
     pub(crate) refused: AtomicU64,
+    /// Of those, for the sake of other tenants.
+    pub(crate) refused_tenants: AtomicU64,
     pub(crate) hung: AtomicU64,
     pub(crate) tokens_lost: AtomicU64,
     /// Of modules that were initialised anew.
@@ -480,8 +482,9 @@ impl Core {
         });
     }
 
-    /// Drops the lanes that nobody uses.
+    /// Drops the lanes that nobody uses, and what is known of tenants that have nothing in flight.
     pub(super) fn retire_lanes(&self) {
+        self.admission.retire_tenants();
         let idle = |lane: &LaneRef| lane.is_idle() && Arc::strong_count(lane) == 1;
         if self.lanes.read().values().any(idle) {
             self.lanes.write().retain(|_, lane| !idle(lane));
@@ -539,8 +542,11 @@ impl Counters {
         self.expired.fetch_add(requests, Ordering::Relaxed);
     }
 
-    pub(crate) fn refused(&self) {
+    pub(crate) fn refused(&self, why: &NoRoom) {
         self.refused.fetch_add(1, Ordering::Relaxed);
+        if matches!(why, NoRoom::Tenant) {
+            self.refused_tenants.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

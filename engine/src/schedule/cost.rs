@@ -18,6 +18,17 @@ pub(crate) fn turn_ns(wait_ns: u64) -> u64 {
     (wait_ns / TURN_PART).clamp(TURN_NS_MIN, TURN_NS)
 }
 
+/// Whether a request that has queued for so long, and has so long until its deadline, is not worth a call that is
+/// expected to take `expected_ns`: its answer would come too late.
+///
+/// Under overload the requests at the head of a queue are those that have just not expired yet: if they were run, the
+/// token would be busy with answers that nobody waits for any more. Half as long again as is expected, for calls vary.
+/// What has not queued for an operation's time is always run: then there is no overload, and what is expected, which may
+/// be wrong, is learned anew.
+pub(crate) const fn is_hopeless(queued_ns: u64, left_ns: u64, expected_ns: u64) -> bool {
+    left_ns == 0 || (queued_ns > expected_ns && left_ns < expected_ns.saturating_add(expected_ns / 2))
+}
+
 /// Kinds of plan that a session tells apart: operation x size of the key.
 /// The second half of them is for merged calls.
 pub(crate) const PLANS: usize = 256;
@@ -100,6 +111,14 @@ impl CostLine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_queued_and_cannot_be_answered_in_time_is_not_run() {
+        assert!(is_hopeless(1_001, 1_499, 1_000));
+        assert!(!is_hopeless(1_001, 1_500, 1_000), "time enough");
+        assert!(!is_hopeless(1_000, 1, 1_000), "nothing was in front of it");
+        assert!(is_hopeless(0, 0, 1_000), "nobody waits for it");
+    }
 
     #[test]
     fn an_unknown_plan_costs_a_whole_turn() {

@@ -55,6 +55,8 @@ impl Core {
         }
         seats.breaker.back(failed.then(|| seats.served()), now);
         self.close_ended(token);
+        // What could not be opened while it was lost says nothing of now: without sessions it is not back.
+        seats.fill_after_ns.store(0, Ordering::Relaxed);
         let orphans = self.dispatch.set_healthy(token, true);
         orphans.into_iter().for_each(|orphan| self.fail_orphan(Some(orphan)));
         tracing::info!(token, "token is back");

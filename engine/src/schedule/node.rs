@@ -10,6 +10,7 @@ use crate::operation::{Ask, OperationKind};
 use crate::payload::Payload;
 use crate::request::Ran;
 use crate::schedule::admission::{Permit, Places};
+use crate::schedule::cost::is_hopeless;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::token::facts::KeyKind;
 use crate::token::merge::Merge;
@@ -247,11 +248,14 @@ impl Node {
         (ended.as_ns() > 0).then_some(ran)
     }
 
-    /// Takes the buffers out to run it, unless nobody waits or the deadline has passed.
-    pub(crate) fn begin(&self, now: Time, places: &mut Places<'_>) -> Begun {
+    /// Takes the buffers out to run it, unless nobody waits or the deadline has passed, or will have when it is answered:
+    /// `expected_ns` says how long that will take.
+    pub(crate) fn begin(&self, now: Time, expected_ns: impl Fn() -> u64, places: &mut Places<'_>) -> Begun {
+        let hopeless =
+            |deadline: Time| is_hopeless(now.ns_since(self.submitted), deadline.ns_since(now), expected_ns());
         let mut body = self.body.lock();
         match body.stage {
-            Stage::Waiting if self.deadline.is_some_and(|deadline| deadline <= now) => {
+            Stage::Waiting if self.deadline.is_some_and(hopeless) => {
                 Begun::Expired(body.fail(expired(Outcome::NotDone), false, places))
             }
             Stage::Waiting => {

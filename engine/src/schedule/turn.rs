@@ -45,7 +45,7 @@ impl Worker<'_> {
             ended = match group.merge {
                 Some(merge) => self.run_merged(ended, &watch, lane, &nodes, group.requests, merge)?,
                 None => group.requests.clone().try_fold(ended, |ended, position| {
-                    match self.begin(&watch, &nodes[position], ended.at) {
+                    match self.begin(&ended.seat, &watch, &nodes[position], ended.at) {
                         Some(buffers) => {
                             self.run_one(ended, &watch, lane, &nodes[position], position, buffers)
                         }
@@ -118,7 +118,7 @@ impl Worker<'_> {
         let at = ended.at;
         let mut begun: Vec<(usize, Buffers)> = Vec::with_capacity(requests.len());
         for position in requests.clone() {
-            let Some(buffers) = self.begin(watch, &nodes[position], at) else { continue };
+            let Some(buffers) = self.begin(&ended.seat, watch, &nodes[position], at) else { continue };
             ended.count_wait(&nodes[position]);
             begun.push((position, buffers));
         }
@@ -196,8 +196,9 @@ impl Worker<'_> {
     }
 
     /// The buffers of a request that is to run now.
-    fn begin(&mut self, watch: &Watch, node: &Node, at: Time) -> Option<Buffers> {
-        let waker = match node.begin(at, &mut self.places) {
+    fn begin(&mut self, seat: &Seat, watch: &Watch, node: &Node, at: Time) -> Option<Buffers> {
+        let expected_ns = || seat.costs[node.plan()].estimate_ns(node.size);
+        let waker = match node.begin(at, expected_ns, &mut self.places) {
             Begun::Run(buffers) => return Some(buffers),
             Begun::Expired(waker) => {
                 self.core.counters.expired(node.requests);

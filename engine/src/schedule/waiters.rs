@@ -12,6 +12,8 @@ use std::sync::Arc;
 use event_listener::Event;
 use smallvec::SmallVec;
 
+use crate::schedule::tenants::{Free, Tenant};
+
 /// What somebody waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wants {
@@ -30,6 +32,7 @@ pub(super) struct Waiters {
 
 struct Waiter {
     wants: Wants,
+    tenant: Option<Arc<Tenant>>,
     /// Told, and not looked since.
     told: bool,
     event: Arc<Event>,
@@ -40,10 +43,10 @@ pub(super) type Told = SmallVec<[Arc<Event>; 4]>;
 
 impl Waiters {
     /// Adds one; returns its number.
-    pub(super) fn add(&mut self, wants: Wants, event: Arc<Event>) -> u64 {
+    pub(super) fn add(&mut self, wants: Wants, tenant: Option<Arc<Tenant>>, event: Arc<Event>) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.waiting.insert(number, Waiter { wants, told: false, event });
+        self.waiting.insert(number, Waiter { wants, tenant, told: false, event });
         number
     }
 
@@ -57,16 +60,19 @@ impl Waiters {
         self.waiting.remove(&number).is_some_and(|waiter| waiter.told)
     }
 
-    /// Tells those for whom so many places and bytes are enough, less what is for those who were told before.
-    pub(super) fn tell(&mut self, mut places: usize, mut bytes: usize) -> Told {
+    /// Tells those for whom what is free is enough, less what is for those who were told before. Who waits because its
+    /// tenant has too much holds up nobody.
+    pub(super) fn tell(&mut self, mut free: Free) -> Told {
         let mut told = Told::new();
         for waiter in self.waiting.values_mut() {
             if let Wants::Room(wanted) = waiter.wants {
-                if !waiter.told && (places == 0 || wanted > bytes) {
+                let may = |tenant: &Arc<Tenant>| tenant.fits(wanted, free);
+                let fits = free.places > 0 && wanted <= free.bytes && waiter.tenant.as_ref().is_none_or(may);
+                if !waiter.told && !fits {
                     continue;
                 }
-                places = places.saturating_sub(1);
-                bytes = bytes.saturating_sub(wanted);
+                free.places = free.places.saturating_sub(1);
+                free.bytes = free.bytes.saturating_sub(wanted);
             }
             if !std::mem::replace(&mut waiter.told, true) {
                 told.push(Arc::clone(&waiter.event));
@@ -77,7 +83,7 @@ impl Waiters {
 
     /// Tells everybody, whatever they wait for.
     pub(super) fn tell_all(&mut self) -> Told {
-        self.tell(usize::MAX, usize::MAX)
+        self.tell(Free { places: usize::MAX, bytes: usize::MAX })
     }
 }
 
@@ -89,7 +95,7 @@ mod tests {
     fn waiters(wanted: &[usize]) -> Waiters {
         let mut waiters = Waiters::default();
         for &bytes in wanted {
-            waiters.add(Wants::Room(bytes), Arc::default());
+            waiters.add(Wants::Room(bytes), None, Arc::default());
         }
         waiters
     }
@@ -101,28 +107,42 @@ mod tests {
     #[test]
     fn those_for_whom_there_is_enough_are_told_the_longest_wait_first() {
         let mut waiters = waiters(&[100, 10, 10, 10]);
-        assert_eq!((waiters.tell(2, 50).len(), told(&waiters)), (2, vec![1, 2]));
-        assert_eq!((waiters.tell(3, 50).len(), told(&waiters)), (1, vec![1, 2, 3]));
-        assert!(waiters.tell(3, 50).is_empty(), "nobody is told twice");
+        assert_eq!((waiters.tell(Free { places: 2, bytes: 50 }).len(), told(&waiters)), (2, vec![1, 2]));
+        assert_eq!((waiters.tell(Free { places: 3, bytes: 50 }).len(), told(&waiters)), (1, vec![1, 2, 3]));
+        assert!(waiters.tell(Free { places: 3, bytes: 50 }).is_empty(), "nobody is told twice");
     }
 
     #[test]
     fn who_was_told_and_did_not_take_it_keeps_its_place_and_leaves_the_room_to_the_next() {
         let mut waiters = waiters(&[60, 60, 10]);
-        assert_eq!((waiters.tell(1, 60).len(), told(&waiters)), (1, vec![0]));
+        assert_eq!((waiters.tell(Free { places: 1, bytes: 60 }).len(), told(&waiters)), (1, vec![0]));
         // Somebody else has taken 40 bytes meanwhile.
         assert!(waiters.look(0) && !waiters.look(0));
-        assert_eq!((waiters.tell(1, 20).len(), told(&waiters)), (1, vec![2]));
+        assert_eq!((waiters.tell(Free { places: 1, bytes: 20 }).len(), told(&waiters)), (1, vec![2]));
         assert!(waiters.remove(2) && !waiters.remove(1));
-        assert_eq!((waiters.tell(1, 60).len(), told(&waiters)), (1, vec![0]));
+        assert_eq!((waiters.tell(Free { places: 1, bytes: 60 }).len(), told(&waiters)), (1, vec![0]));
+    }
+
+    #[test]
+    fn who_waits_because_its_tenant_has_too_much_holds_up_nobody() {
+        let mut waiters = Waiters::default();
+        let tenant = Arc::new(Tenant::default());
+        let free = Free { places: 3, bytes: 100 };
+        assert!((0..3).all(|_| tenant.take(1, free)));
+        waiters.add(Wants::Room(1), Some(Arc::clone(&tenant)), Arc::default());
+        waiters.add(Wants::Room(1), None, Arc::default());
+        assert_eq!((waiters.tell(free).len(), told(&waiters)), (1, vec![1]));
+        tenant.give_place();
+        tenant.give_place();
+        assert_eq!((waiters.tell(free).len(), told(&waiters)), (1, vec![0, 1]));
     }
 
     #[test]
     fn who_looks_on_is_told_of_everything_and_takes_no_room() {
         let mut waiters = Waiters::default();
-        waiters.add(Wants::Anything, Arc::default());
-        waiters.add(Wants::Room(10), Arc::default());
-        assert_eq!((waiters.tell(0, 0).len(), told(&waiters)), (1, vec![0]));
-        assert_eq!((waiters.tell(1, 10).len(), told(&waiters)), (1, vec![0, 1]));
+        waiters.add(Wants::Anything, None, Arc::default());
+        waiters.add(Wants::Room(10), None, Arc::default());
+        assert_eq!((waiters.tell(Free { places: 0, bytes: 0 }).len(), told(&waiters)), (1, vec![0]));
+        assert_eq!((waiters.tell(Free { places: 1, bytes: 10 }).len(), told(&waiters)), (1, vec![0, 1]));
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) messages: Messages,
     pub(crate) wrong: Vec<Wrong>,
     pub(crate) reuse: Reuse,
+    /// Whether what is signed says when it is due.
+    pub(crate) stamped: bool,
     pub(crate) seed: u64,
     pub(crate) keys: Vec<ExtraKey>,
     pub(crate) hidden: Vec<Hidden>,
@@ -118,6 +120,7 @@ impl Default for Config {
             messages: Messages::Right,
             wrong: Vec::new(),
             reuse: Reuse::default(),
+            stamped: false,
             seed: 0,
             keys: Vec::new(),
             hidden: Vec::new(),
@@ -155,6 +158,7 @@ impl Config {
             "keypad" => self.keypad = number(key, value, 1)? == 1,
             "input_max" => self.input_max = number(key, value, u64::MAX)?,
             "holds_back" => self.holds_back = number(key, value, 1)? == 1,
+            "stamped" => self.stamped = number(key, value, 1)? == 1,
             "seed" => self.seed = number(key, value, u64::MAX)?,
             "wrong" => {
                 for item in value.split(';') {

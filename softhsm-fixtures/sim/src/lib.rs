@@ -46,6 +46,7 @@
 //! | `throttle=N` | 0 | *live*: operations that a token runs at once, beyond which there is `CKR_FUNCTION_FAILED`, as from AWS CloudHSM; 0 is any number |
 //! | `reuse=WHAT[;WHAT]` | none | numbers that come again as soon as they are free: `sessions`, `objects`; see *Stale numbers* |
 //! | `count_executions=N` | 0 | *live*: executions are counted by input, of N different ones at most; see *Executions*. 0 counts none and keeps what is counted |
+//! | `stamped=1` | 0 | what `C_Sign` is given begins with the moment until which the call is to begin, in nanoseconds of the monotonic clock (eight bytes, the highest first); `Loaded::late` counts those that begin later. Not in null mode |
 //! | `seed=N` | 0 | what keys and random bytes derive from, and which calls a share of them is |
 //! | `keys=L[:KIND[-USE]][#V][@T+T]` | none | keys beside those below, separated by `;`: label, kind (`aes`, `hmac`, `des3`, `p256`, `p384`, `p521`, `ed25519`, `rsa2048`, `rsa4096`; `aes` if not said), what it is for if not for signing or encryption (`aes-mac`, `aes-wrap`, `rsa2048-decrypt`, `p256-agree` and their like), variant, labels of the tokens that hold it (all if not said). Keys of one label, kind and variant are the same on all tokens |
 //! | `hide=M[@T+T]` | none | mechanisms, by number in hexadecimal (`0x1041`) or decimal, separated by `;`, that are not in the list and are refused with `CKR_MECHANISM_INVALID`, on the tokens of these labels (all if not said). With it the null mode is slower |
@@ -178,6 +179,7 @@ mod objects;
 mod rng;
 mod rule;
 mod sessions;
+mod stamps;
 mod token;
 mod what;
 mod work;
@@ -186,8 +188,9 @@ pub use abi::{
     C_GetFunctionList, C_GetInterface, C_GetInterfaceList, function_list, p11_sim_active_at_init,
     p11_sim_answers_of, p11_sim_calls_of, p11_sim_calls_on, p11_sim_concurrent_use, p11_sim_configure,
     p11_sim_executed_more_than, p11_sim_executions, p11_sim_executions_forgotten, p11_sim_finalised_inside,
-    p11_sim_hanging, p11_sim_late_writes, p11_sim_release_hangs, p11_sim_reset_counters,
-    p11_sim_stale_objects, p11_sim_stale_sessions, p11_sim_wait_hanging,
+    p11_sim_hanging, p11_sim_late, p11_sim_late_writes, p11_sim_latest_ns, p11_sim_now_ns,
+    p11_sim_release_hangs, p11_sim_reset_counters, p11_sim_stale_objects, p11_sim_stale_sessions,
+    p11_sim_wait_hanging,
 };
 pub use counters::{Counters, configure, counters, release_hangs};
 pub use loaded::{LoadError, Loaded, cdylib_path};

@@ -131,6 +131,19 @@ impl Loaded {
         self.number(b"p11_sim_concurrent_use\0")
     }
 
+    /// How many calls of `C_Sign` began after the moment in their input, and by how much the latest did. With
+    /// `stamped=1`, else none.
+    #[must_use]
+    pub fn late(&self) -> (u64, Duration) {
+        (self.number(b"p11_sim_late\0"), Duration::from_nanos(self.number(b"p11_sim_latest_ns\0")))
+    }
+
+    /// The clock of those moments, in nanoseconds.
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        self.number(b"p11_sim_now_ns\0")
+    }
+
     /// How many calls hang now.
     #[must_use]
     pub fn hanging(&self) -> u64 {

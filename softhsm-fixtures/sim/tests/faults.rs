@@ -43,6 +43,21 @@ fn a_call_is_refused_before_it_does_anything_and_the_operation_is_over() {
 }
 
 #[test]
+fn a_call_that_begins_after_the_moment_in_its_input_is_counted() {
+    const EARLY_NS: u64 = 60_000_000_000;
+    let (sim, raw, session, key) = ready("stamped=1");
+    let sign = |due_ns: u64| raw.mac(session, key, &due_ns.to_be_bytes()).unwrap();
+    sign(sim.now_ns() + EARLY_NS);
+    assert_eq!(sim.late().0, 0);
+    let due = sim.now_ns() - EARLY_NS;
+    sign(due);
+    let (late, by) = sim.late();
+    assert!(late == 1 && by.as_nanos() >= u128::from(EARLY_NS), "{late}, {by:?}");
+    sim.reset_counters();
+    assert_eq!(sim.late().0, 0);
+}
+
+#[test]
 fn a_reply_is_lost_after_all_was_done() {
     let (sim, raw, session, key) = ready("");
     let right = raw.mac(session, key, b"one").unwrap();

@@ -12,7 +12,7 @@ use crate::executions::EXECUTIONS;
 use crate::function::Function;
 use crate::hangs::HANGS;
 use crate::sessions;
-use crate::{counters, device};
+use crate::{clock, counters, device, stamps};
 
 /// Sets the configuration: whole before `C_Initialize`, in parts while the module is in use.
 ///
@@ -63,12 +63,31 @@ pub extern "C" fn p11_sim_answers_of(code: sys::CK_RV) -> u64 {
     counters::answers_of(code)
 }
 
+/// Calls of `C_Sign` that began after the moment in their input, with `stamped=1`.
+#[unsafe(no_mangle)]
+pub extern "C" fn p11_sim_late() -> u64 {
+    stamps::late()
+}
+
+/// By how many nanoseconds the latest of them did.
+#[unsafe(no_mangle)]
+pub extern "C" fn p11_sim_latest_ns() -> u64 {
+    stamps::latest_ns()
+}
+
+/// Nanoseconds of the monotonic clock.
+#[unsafe(no_mangle)]
+pub extern "C" fn p11_sim_now_ns() -> u64 {
+    clock::now_ns()
+}
+
 /// Sets every counter to zero.
 #[unsafe(no_mangle)]
 pub extern "C" fn p11_sim_reset_counters() {
     sessions::reset_counters();
     counters::reset();
     EXECUTIONS.reset();
+    stamps::reset();
 }
 
 /// Calls with the number of a session that is not open.

@@ -9,6 +9,7 @@ use super::raw::{self, Room};
 use crate::call::{Call, fast, in_session, result, with_key};
 use crate::counters;
 use crate::function::Function;
+use crate::stamps;
 use crate::work::{Active, Kind};
 
 pub(super) type Byte = sys::CK_BYTE;
@@ -210,9 +211,13 @@ unsafe fn run(
     }
     let active = take(call, kind)?;
     check_len(call, kind, input_len)?;
-    // The output is made aside, so that it may overlap the input.
     // SAFETY: as for the entry.
-    let output = active.run(unsafe { raw::bytes(input, input_len) }?, &call.slot.random)?;
+    let input = unsafe { raw::bytes(input, input_len) }?;
+    if call.device.config.stamped && kind == Kind::Sign {
+        stamps::note(input);
+    }
+    // The output is made aside, so that it may overlap the input.
+    let output = active.run(input, &call.slot.random)?;
     // SAFETY: as for the entry; the output is at most as long as `needed`.
     unsafe { raw::list(&output, out, out_len) }
 }
