@@ -9,7 +9,7 @@ use crate::pin::Pin;
 use crate::pkcs11::{self, Library, Slot, TokenInfo, refused_copy};
 use crate::sync::{Arc, Mutex};
 use crate::token::Counts;
-use crate::token::epoch::Epoch;
+use crate::token::epoch::{CurrentEpoch, Epoch};
 use crate::token::gate::Gate;
 use crate::token::hold::Holds;
 use crate::token::message::Messages;
@@ -23,7 +23,7 @@ pub(super) struct Login {
     /// What the token is known by.
     pub(super) info: TokenInfo,
     pub(super) epoch: Arc<Epoch>,
-    pub(super) current: Arc<Mutex<Arc<Epoch>>>,
+    pub(super) current: CurrentEpoch,
     pub(super) pin: Arc<Pin>,
     pub(super) consent: bool,
     pub(super) gate: Arc<Gate>,
@@ -73,7 +73,7 @@ impl Login {
         }
         self.slot = slot;
         self.epoch = Arc::new(Epoch::new(self.epoch.number + 1));
-        *self.current.lock() = Arc::clone(&self.epoch);
+        self.current.begin(&self.epoch);
         Ok(())
     }
 
