@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::pin::{Attempt, Pin, TokenId};
 use crate::pkcs11::{self, Fault, Library, Slot, TokenInfo, refused_copy};
 use crate::sync::{Arc, Mutex};
-use crate::token::epoch::{Epoch, Loss};
+use crate::token::epoch::{CurrentEpoch, Epoch, Loss};
 use crate::token::gate::Gate;
 use crate::token::hold::Holds;
 use crate::token::message::Messages;
@@ -23,7 +23,7 @@ pub(super) struct Login {
     /// What the token is known by.
     pub(super) info: TokenInfo,
     pub(super) epoch: Arc<Epoch>,
-    pub(super) current: Arc<Mutex<Arc<Epoch>>>,
+    pub(super) current: CurrentEpoch,
     pub(super) pin: Arc<Pin>,
     pub(super) consent: bool,
     pub(super) gate: Arc<Gate>,
@@ -80,7 +80,7 @@ impl Login {
         }
         self.slot = slot;
         self.epoch = Arc::new(Epoch::new(self.epoch.number + 1));
-        *self.current.lock() = Arc::clone(&self.epoch);
+        self.current.begin(&self.epoch);
         Ok(())
     }
 
