@@ -128,9 +128,10 @@
 //! With `count_executions=N` each call that has signed, verified, encrypted or decrypted something, in one call or by a
 //! message, counts for its function, key (label and id, on whatever token) and input, also if the reply is lost; so
 //! does each call that has made an object, with the object's label as its input. [`Loaded::executions`] says how often an
-//! input ran; [`Loaded::executed_more_than`] how many ran more often than that. Inputs that the callers make different stand
-//! for requests. Requests that are put together into one call (ECB) are one input, and parts of an operation are none:
-//! executions of these cannot be told by request. Inputs are kept as hashes, some 50 bytes for each; executions of inputs beyond N
+//! input ran; [`Loaded::executed_more_than`] how many ran more often than that. Inputs that the callers make different
+//! stand for requests; what a client signs of its own accord, as to see whether a key is still the same, has an input
+//! too. Requests that are put together into one call (ECB) are one input, and parts of an operation are none: executions
+//! of these cannot be told by request. Inputs are kept as hashes, some 50 bytes for each; executions of inputs beyond N
 //! are counted as [`Loaded::executions_forgotten`] only.
 //!
 //! # Keys
