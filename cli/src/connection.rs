@@ -15,7 +15,7 @@ pub(crate) struct Connection {
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["uri", "module", "tokens", "pin_source", "pin_despite_warning", "init_args"]
+        conflicts_with_all = ["uri", "module", "tokens", "pin_source", "pin_despite_warning", "state_dir", "init_args"]
     )]
     config: Option<PathBuf>,
 
@@ -44,6 +44,11 @@ pub(crate) struct Connection {
     #[arg(long)]
     pin_despite_warning: bool,
 
+    /// Directory of this user's in which it is remembered that a token refused the PIN, so that it is not sent again
+    /// before `hsmux pin clear`, however often this is run. Default: that is forgotten
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
     /// String for modules that read one when they are initialised
     #[arg(long, value_name = "STRING")]
     init_args: Option<String>,
@@ -57,6 +62,7 @@ pub(crate) struct Site {
     named: Vec<String>,
     pin: Option<PinSource>,
     pin_despite_warning: bool,
+    state_dir: Option<PathBuf>,
     config: Option<Config>,
     uri: Option<Pkcs11Uri>,
 }
@@ -88,7 +94,8 @@ impl Connection {
             named.extend(self.uri.as_ref().map(|text| text.0.clone()));
         }
         let (init_args, pin_despite_warning) = (self.init_args.clone(), self.pin_despite_warning);
-        Ok(Site { module, init_args, named, pin, pin_despite_warning, config: None, uri })
+        let state_dir = self.state_dir.clone();
+        Ok(Site { module, init_args, named, pin, pin_despite_warning, state_dir, config: None, uri })
     }
 
     /// The module: of the option or the URI, which agree if both are there, else of the environment.
@@ -121,6 +128,7 @@ impl Site {
             named: config.token_names().map(str::to_owned).collect(),
             pin: Some(config.pin().clone()),
             pin_despite_warning: false,
+            state_dir: None,
             config: Some(config),
             uri: None,
         }
@@ -200,6 +208,9 @@ impl Site {
         let mut builder = Engine::builder().module(&self.module).tokens(tokens).pin(pin);
         if self.pin_despite_warning {
             builder = builder.pin_despite_warning();
+        }
+        if let Some(directory) = &self.state_dir {
+            builder = builder.state_dir(directory);
         }
         match &self.init_args {
             Some(text) => builder.init_args(text),

@@ -42,6 +42,9 @@ enum Command {
     /// Check a configuration file, or print an example of one
     #[command(after_help = EXIT_CODES)]
     Config(config::Args),
+    /// List the tokens that no PIN is sent to because one was refused, and clear that
+    #[command(after_help = EXIT_CODES)]
+    Pin(pin::record::Args),
     /// Print the completion script of a shell
     Completion(manual::CompletionArgs),
     /// Write the manual pages into a directory
@@ -60,6 +63,7 @@ pub fn run() -> ExitCode {
         Command::Info(args) => info::run(args),
         Command::Bulk(args) => bulk::run(args),
         Command::Config(args) => config::run(args),
+        Command::Pin(args) => pin::record::run(args),
         Command::Completion(args) => manual::complete(&args),
         Command::Man(args) => manual::write_pages(&args),
     };

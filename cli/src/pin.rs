@@ -1,4 +1,6 @@
-//! The PIN source as it was named on the command line.
+//! The PIN source as it was named on the command line, and what is remembered of PINs.
+
+pub(crate) mod record;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -37,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) init_args: Option<String>,
     pub(crate) pin_despite_warning: bool,
     pub(crate) pin_keep: PinKeep,
+    pub(crate) state_dir: Option<PathBuf>,
     pub(crate) sessions: Sessions,
     /// Tokens by name, each with the name of its scope.
     pub(crate) scopes: Vec<(String, String)>,
@@ -55,6 +56,9 @@ pub(crate) struct Settings {
     pub(crate) message_api: bool,
     pub(crate) tiers: Vec<(String, Tier)>,
     pub(crate) drained: Vec<String>,
+    pub(crate) canary_key: Option<String>,
+    pub(crate) module_reset: bool,
+    pub(crate) inline: bool,
 }
 
 impl Engine {
@@ -65,6 +69,7 @@ impl Engine {
             init_args: None,
             pin_despite_warning: false,
             pin_keep: PinKeep::Memory,
+            state_dir: None,
             sessions: Sessions::AUTO,
             scopes: Vec::new(),
             instances: 1,
@@ -82,6 +87,9 @@ impl Engine {
             message_api: true,
             tiers: Vec::new(),
             drained: Vec::new(),
+            canary_key: None,
+            module_reset: true,
+            inline: true,
         };
         Builder { module: Missing, tokens: Missing, pin: Missing, settings }
     }
@@ -104,7 +112,8 @@ impl<M, T, P> Builder<M, T, P> {
     }
 
     /// Where the user PIN of every token comes from. A text is the PIN itself; `"file:..".parse::<PinSource>()` names
-    /// a source. The PIN is sent once to each token, and never to one whose lock-out flags warn.
+    /// a source. The PIN is sent once to each token, and never to one whose lock-out flags warn. Whoever may start again
+    /// by itself sets a [`Builder::state_dir`] too.
     pub fn pin(self, pin: impl Into<PinSource>) -> Builder<M, T, PinSource> {
         Builder { module: self.module, tokens: self.tokens, pin: pin.into(), settings: self.settings }
     }
@@ -113,7 +122,9 @@ impl<M, T, P> Builder<M, T, P> {
     /// locks it. Default: not, because nobody is there to see it fail.
     ///
     /// For whoever has made sure that the PIN is right: the flags go with the next good login. A PIN that is
-    /// locked is never sent. At the cost of one of the tries that are left.
+    /// locked is never sent. At the cost of one of the tries that are left. It is consent to what the flags say and to
+    /// nothing else: what a [`Builder::state_dir`] remembers of a PIN that was refused it does not outweigh, for it would
+    /// be given anew at every restart.
     #[must_use]
     pub fn pin_despite_warning(mut self) -> Self {
         self.settings.pin_despite_warning = true;
@@ -127,6 +138,40 @@ impl<M, T, P> Builder<M, T, P> {
     #[must_use]
     pub fn pin_keep(mut self, keep: PinKeep) -> Self {
         self.settings.pin_keep = keep;
+        self
+    }
+
+    /// A directory in which it is remembered, across restarts and crashes, that a token refused the PIN. Default: none.
+    ///
+    /// With it a wrong PIN is sent to a token once, whatever becomes of the processes that use the same directory. Before
+    /// each login, at the start and when a lost token returns, a small file says that it is being tried, for good before
+    /// the PIN is sent. A login that succeeds removes it, and so does an answer of which it is certain that the token
+    /// counts no wrong try (it was busy, or gone before the call). After any other, a refusal and one of unknown outcome,
+    /// the file says so and no process with this directory sends a PIN to the token any more (`PinRefused`,
+    /// [`Retry::Operator`](crate::Retry::Operator)), before an operator has cleared it: `hsmux pin clear --state-dir DIR
+    /// TOKEN`, or [`PinRecord::clear`](crate::PinRecord::clear). Neither a changed PIN clears it (systemd makes the files of
+    /// credentials anew at each restart, so that a newer file says nothing) nor [`Builder::pin_despite_warning`]. Engines
+    /// that have given up the token by then are to be built anew.
+    ///
+    /// If the process was killed while it logged in, the next one tries again only if the token's flags do not say that
+    /// wrong PINs were tried. Some tokens never say that: of these attempts there are two in a row at most. A file that
+    /// cannot be read counts as a refusal. One process logs in to a token at a time; the others wait, at most a minute.
+    ///
+    /// Nothing that the PIN tells is written: serial number and label of the token, what was tried and when, the form of the
+    /// PIN's source and when that file was changed. It costs a few synchronised writes for each login. A PIN that a
+    /// person types at the token ([`PinSource::ProtectedAuthenticationPath`]) is not remembered, for no restart repeats
+    /// it; one process at a time asks for it all the same.
+    ///
+    /// The directory is made if it is not there. It must belong to this user and be writable by nobody else, outlive a
+    /// restart, and be on a file system of this host, with locks: systemd's `StateDirectory=` is. Files in it are not to be
+    /// removed by hand, which would take the lock away from who has it.
+    ///
+    /// Without one, only this engine knows of a refusal: a supervisor that starts a process with a wrong PIN again and again
+    /// locks every token that does not warn of it by its flags, or only before the last try. Processes with another
+    /// directory, or on another host, are not held back by this one.
+    #[must_use]
+    pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.settings.state_dir = Some(path.into());
         self
     }
 
@@ -234,6 +279,49 @@ impl<M, T, P> Builder<M, T, P> {
     #[must_use]
     pub fn drained(mut self, token: impl Into<String>) -> Self {
         self.settings.drained.push(token.into());
+        self
+    }
+
+    /// A key, named as for [`Engine::key`](crate::Engine::key), that the engine may use to see whether a token works.
+    /// Default: none.
+    ///
+    /// After five calls that a token failed by itself, and fewer that went well, it is tried: it is asked for a few random
+    /// bytes and, with a canary key, for a MAC or a signature of a fixed text, or for one enciphered block, at most once a
+    /// second; a secret key must yield the same as the first time. A token that fails the trial takes no requests until it does well again
+    /// ([`Health::Failing`](crate::Health::Failing)). Without a canary key a token whose random bytes are fine is taken
+    /// out only when nothing that it is asked for succeeds, with two keys at least. The key is used for nothing else by
+    /// this; take one of the kind that matters most, made for it: its uses are not those of a caller.
+    #[must_use]
+    pub fn canary_key(mut self, name: impl Into<String>) -> Self {
+        self.settings.canary_key = Some(name.into());
+        self
+    }
+
+    /// Whether the module is finalised and initialised anew when it says that it is not initialised, or when none of its
+    /// tokens comes back after five attempts. Default: yes.
+    ///
+    /// Some modules recover from the loss of their device or its server only so (clients of p11-kit, Thales Luna HA).
+    /// It is done only while no session of this process is open with the module and nobody is inside it: a call that
+    /// hangs keeps it from happening ([`Health::Stuck`](crate::Health::Stuck)). A module that another part of the process
+    /// has initialised is never finalised. At most once a second, and ever more rarely, up to once a minute, while it
+    /// does not help; each token is logged in to again after it.
+    ///
+    /// Turn it off where other code of the process uses the module in a way that the engine cannot see: that code
+    /// would lose its sessions.
+    #[must_use]
+    pub const fn module_reset(mut self, on: bool) -> Self {
+        self.settings.module_reset = on;
+        self
+    }
+
+    /// Whether a blocking caller without a deadline may run its request on its own thread, on an idle session. Default: yes.
+    ///
+    /// That is the fastest way, by microseconds; but a call that hangs in the module holds its caller for as long as it hangs,
+    /// whatever the [hang limit](Builder::hang_limit). Without it every request is queued and run by a session's own
+    /// thread: a hung one is answered at the hang limit, with `Hung`.
+    #[must_use]
+    pub const fn inline(mut self, on: bool) -> Self {
+        self.settings.inline = on;
         self
     }
 

@@ -55,6 +55,8 @@ pub struct Config {
     init_args: Option<String>,
     pin: Pin,
     pin_keep: Option<Spanned<Keep>>,
+    #[serde(default, deserialize_with = "value::some_path")]
+    state_dir: Option<PathBuf>,
     #[serde(default)]
     pin_despite_warning: bool,
     #[serde(default)]
@@ -84,6 +86,11 @@ pub struct Config {
     random_pool: bool,
     #[serde(default = "yes")]
     message_api: bool,
+    canary_key: Option<String>,
+    #[serde(default = "yes")]
+    module_reset: bool,
+    #[serde(default = "yes")]
+    inline: bool,
     token: Vec<Spanned<TokenConfig>>,
 }
 
@@ -160,7 +167,9 @@ impl Config {
             .host_modes(&self.host_modes)
             .validated_only(self.validated_only())
             .random_pool(self.random_pool)
-            .message_api(self.message_api);
+            .message_api(self.message_api)
+            .module_reset(self.module_reset)
+            .inline(self.inline);
         for token in self.tokens() {
             builder = builder.tier(&token.name, token.tier());
             if token.drained {
@@ -173,8 +182,14 @@ impl Config {
         if let Some(text) = &self.init_args {
             builder = builder.init_args(text);
         }
+        if let Some(path) = &self.state_dir {
+            builder = builder.state_dir(path);
+        }
         if let HangLimit(Some(limit)) = self.hang_limit {
             builder = builder.hang_limit(limit);
+        }
+        if let Some(name) = &self.canary_key {
+            builder = builder.canary_key(name);
         }
         if self.pin_despite_warning {
             builder = builder.pin_despite_warning();
@@ -216,6 +231,7 @@ impl Config {
             ("init_args", self.init_args != other.init_args),
             ("pin", self.pin.1 != other.pin.1),
             ("pin_keep", self.pin_keep() != other.pin_keep()),
+            ("state_dir", self.state_dir != other.state_dir),
             ("pin_despite_warning", self.pin_despite_warning != other.pin_despite_warning),
             ("sessions", self.sessions != other.sessions),
             ("instances", self.instances != other.instances),
@@ -230,6 +246,9 @@ impl Config {
             ("validated_only", self.validated_only() != other.validated_only()),
             ("random_pool", self.random_pool != other.random_pool),
             ("message_api", self.message_api != other.message_api),
+            ("canary_key", self.canary_key != other.canary_key),
+            ("module_reset", self.module_reset != other.module_reset),
+            ("inline", self.inline != other.inline),
             ("token", self.token_names().collect::<HashSet<_>>() != other.token_names().collect()),
             ("scope", self.scopes() != other.scopes()),
         ];

@@ -82,7 +82,7 @@ impl Engine {
         let library = Library::load(module, settings.init_args.as_deref())?;
         let slots = find_tokens(&library, names)?;
         // After the tokens were found: nobody is asked for a PIN that is not needed.
-        let pin = Arc::new(Pin::new(pin, settings.pin_keep)?);
+        let pin = Arc::new(Pin::new(pin, settings.pin_keep, settings.state_dir.as_deref())?);
         let Started { libraries, tokens, sessions, bounds } =
             instances::start(library, &slots, &pin, &settings)?;
         let catalogues =
@@ -93,6 +93,8 @@ impl Engine {
             bytes: settings.bytes_max.max(1),
             hang_ns: AtomicU64::new(settings.hang_limit.map_or(0, hang_ns)),
             written_off_per_token: WRITTEN_OFF_PER_TOKEN,
+            inline: settings.inline,
+            module_reset: settings.module_reset,
         };
         let parker = Parker::new();
         let room = |(token, bounds): (&Arc<Token>, &Bounds)| Room {
@@ -122,6 +124,9 @@ impl Engine {
         };
         let engine = Self { shared: Arc::new(shared) };
         recovery::listen(&engine.shared);
+        if let Some(name) = &settings.canary_key {
+            recovery::watch_over(&engine.shared, &engine.key(name.as_str())?.version)?;
+        }
         for name in &settings.host_modes {
             engine.key(name.as_str())?.with_host_modes()?;
         }

@@ -25,7 +25,8 @@ pub enum ErrorKind {
     Module,
     /// No token carries the label or serial asked for, or more than one does.
     TokenNotFound,
-    /// The token refused the PIN. It was sent once and is not sent again.
+    /// The token refused the PIN. It was sent once and is not sent again. Or the
+    /// [state directory](crate::Builder::state_dir) says that it was or may have been refused before: then nothing was sent.
     PinRefused,
     /// The PIN is locked, or its lock-out flags say that a wrong try could lock it; nothing was sent.
     PinLocked,

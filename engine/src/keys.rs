@@ -1,5 +1,6 @@
 //! Keys: what the tokens hold, under which name, and whether it is the same key everywhere.
 
+pub(crate) mod canary;
 pub(crate) mod catalogue;
 pub(crate) mod copies;
 pub(crate) mod derive;

@@ -103,7 +103,7 @@ pub use operation::{
 #[cfg(not(hsmux_loom))]
 pub use pending::Pending;
 #[cfg(not(hsmux_loom))]
-pub use pin::{PinKeep, PinSource};
+pub use pin::{PinKeep, PinRecord, PinSource, PinState};
 #[cfg(all(feature = "baseline", not(hsmux_loom)))]
 pub use pkcs11::baseline::{BaselineCall, BaselineKey, BaselineSession, BaselineToken};
 #[cfg(not(hsmux_loom))]

@@ -1,7 +1,11 @@
 //! Where a PIN comes from, and how it is kept. It is never on the command line, and no message shows any of it.
 
+mod attempt;
+mod directory;
 mod keep;
 mod read;
+mod record;
+mod records;
 
 use std::fmt;
 use std::os::fd::RawFd;
@@ -14,8 +18,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::uri::Pkcs11Uri;
 
 pub use crate::pin::keep::PinKeep;
+pub use crate::pin::record::PinState;
+pub use crate::pin::records::PinRecord;
 
+pub(crate) use crate::pin::attempt::Attempt;
 pub(crate) use crate::pin::keep::Pin;
+use crate::pin::record::Generation;
+pub(crate) use crate::pin::record::TokenId;
 
 /// A source of a PIN.
 ///
@@ -81,6 +90,26 @@ impl PinSource {
             Self::ProtectedAuthenticationPath => Err(unusable("the token asks for it by itself")),
             Self::Value(pin) => Ok(pin.clone()),
         }
+    }
+
+    /// Which form this is, and of a file when it was changed last: what tells one PIN from the next without anything of it.
+    fn generation(&self) -> Generation {
+        let form = match self {
+            Self::File(_) => "file",
+            Self::Env(_) => "env",
+            Self::Fd(_) => "fd",
+            Self::Credential(_) => "credential",
+            Self::Prompt => "prompt",
+            Self::ProtectedAuthenticationPath => "protected",
+            Self::Value(_) => "value",
+        };
+        let path = match self {
+            Self::File(path) => Some(path.clone()),
+            Self::Credential(name) => read::credential_path(name),
+            _ => None,
+        };
+        let changed = path.and_then(|path| path.metadata().ok()?.modified().ok());
+        Generation { form: form.to_owned(), changed }
     }
 }
 

@@ -5,12 +5,14 @@
 
 #![expect(unsafe_code, reason = "calls through the module's function list")]
 
+mod barrier;
 #[cfg(feature = "baseline")]
 pub(crate) mod baseline;
 mod codes;
 mod copy;
 mod function;
 mod library;
+mod map;
 mod mechanism;
 mod message;
 mod parts;

@@ -282,10 +282,10 @@ impl<'a, O: Operation> Request<'a, O> {
 
     /// Runs the request on this thread if it may and a session is idle, else in a lane.
     #[inline]
-    fn wait_on_token(&mut self, mask: u64) -> Result<O::Output> {
+    fn wait_on_token(&mut self, mut mask: u64) -> Result<O::Output> {
         if self.limit().is_none() {
             match self.run_inline(mask) {
-                Some(Err(error)) if self.tries_again(&error) => {}
+                Some(Err(error)) if self.tries_again(&error, &mut mask) => {}
                 Some(result) => return self.end(result),
                 None => {}
             }
@@ -295,7 +295,7 @@ impl<'a, O: Operation> Request<'a, O> {
 
     /// As [`Request::wait_on_token`], into the caller's memory, which has room.
     #[inline]
-    fn wait_on_token_into(&mut self, mask: u64, out: &mut [u8]) -> Result<usize>
+    fn wait_on_token_into(&mut self, mut mask: u64, out: &mut [u8]) -> Result<usize>
     where
         O::Output: AsRef<[u8]>,
     {
@@ -303,7 +303,7 @@ impl<'a, O: Operation> Request<'a, O> {
             && let Some(result) = self.run_inline_into(mask, out)
         {
             match result {
-                Err(error) if self.tries_again(&error) => out.zeroize(),
+                Err(error) if self.tries_again(&error, &mut mask) => out.zeroize(),
                 result => return self.end(result).inspect_err(|_| out.zeroize()),
             }
         }
@@ -311,10 +311,12 @@ impl<'a, O: Operation> Request<'a, O> {
         copy(output.as_ref(), out)
     }
 
-    /// Whether it is run once more, by a session that it waits for, after the caller's own try has failed so.
+    /// Whether it is run once more, by a session that it waits for, after the caller's own try has failed so: on another
+    /// token, if one serves.
     #[cold]
-    fn tries_again(&mut self, error: &Error) -> bool {
+    fn tries_again(&mut self, error: &Error, mask: &mut u64) -> bool {
         self.tried = Some(error.outcome());
+        *mask = self.shared.core.without(*mask, inline::last_token());
         may_repeat(error, self.repeats())
     }
 

@@ -13,6 +13,8 @@ mod tiers;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod admission;
 #[cfg(not(hsmux_loom))]
+pub(crate) mod breaker;
+#[cfg(not(hsmux_loom))]
 pub(crate) mod budget;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod controller;
@@ -34,6 +36,10 @@ pub(crate) mod node;
 pub(crate) mod quiet;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod recovery;
+#[cfg(not(hsmux_loom))]
+mod rescue;
+#[cfg(not(hsmux_loom))]
+mod reset;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod scope;
 #[cfg(not(hsmux_loom))]

@@ -5,7 +5,7 @@ pub(crate) mod epoch;
 pub(crate) mod facts;
 pub(crate) mod gate;
 pub(crate) mod hold;
-mod login;
+pub(crate) mod login;
 pub(crate) mod mechanism;
 pub(crate) mod merge;
 pub(crate) mod message;
@@ -29,8 +29,7 @@ use crate::token::copies::Copies;
 use crate::token::epoch::{Epoch, Loss};
 use crate::token::gate::{Gate, Pass};
 use crate::token::hold::Holds;
-pub(crate) use crate::token::login::Missed;
-use crate::token::login::{Answer, Login, check_lock_out, log_in, stale};
+use crate::token::login::{Answer, Login, Missed, check_lock_out, id, log_in, stale, warns};
 use crate::token::mechanism::{Mechanism, Usage};
 use crate::token::proofs::Proofs;
 use crate::token::service::{Held, Service};
@@ -59,10 +58,13 @@ pub(crate) struct Token {
     /// The one that its sessions are opened in.
     epoch: Arc<Mutex<Arc<Epoch>>>,
     /// What is to be done, on the service thread, when the token has come back, before it serves.
-    on_return: OnceLock<OnReturn>,
+    on_return: OnceLock<Duty>,
+    /// What it is asked when it is tried, beside random bytes.
+    on_trial: OnceLock<Duty>,
 }
 
-type OnReturn = Box<dyn Fn(&mut pkcs11::Session, u64) -> Result<()> + Send + Sync>;
+/// Of the service thread, with the session there and the number of the epoch.
+type Duty = Box<dyn Fn(&mut pkcs11::Session, u64) -> Result<()> + Send + Sync>;
 
 /// Where a token stands among those of its engine.
 #[derive(Clone, Copy)]
@@ -97,7 +99,8 @@ impl Token {
     /// Logs in, once, and starts the service thread. The pass of the token's gate is to be kept until its first
     /// sessions are open.
     ///
-    /// The lock-out flags are read first: where a wrong PIN could lock the token, none is sent without consent.
+    /// The lock-out flags are read first: where a wrong PIN could lock the token, none is sent without consent; and none
+    /// where the state directory says that it was refused.
     pub(crate) fn log_in(
         library: &Library,
         slot: Slot,
@@ -106,13 +109,17 @@ impl Token {
         terms: Terms,
     ) -> Result<(Self, Pass)> {
         let Standing { index, instance, first } = standing;
-        let gate = Gate::of_token(library.path(), &library.token_info(slot)?);
+        let known = library.token_info(slot)?;
+        let gate = Gate::of_token(library.path(), &known);
         let pass = gate.pass(SERVICE_LIMIT)?;
+        let claim = pin.claim(id(&known), SERVICE_LIMIT)?;
+        // Only now: who was here before may have tried a wrong PIN.
         let info = library.token_info(slot)?;
+        let attempt = claim.allow(warns(&info))?;
         check_lock_out(&info, terms.consent)?;
         let mechanisms = library.mechanisms(slot)?;
         let mut anchor = library.open(slot)?;
-        log_in(library, slot, &info, pin, &mut anchor)?;
+        log_in(library, slot, &info, attempt, &mut anchor).map_err(|missed| missed.error)?;
         let session = library.open(slot)?;
         let epoch = Arc::new(Epoch::new(1));
         let current = Arc::new(Mutex::new(Arc::clone(&epoch)));
@@ -159,6 +166,7 @@ impl Token {
                 gate,
                 epoch: current,
                 on_return: OnceLock::new(),
+                on_trial: OnceLock::new(),
             },
             pass,
         ))
@@ -223,6 +231,39 @@ impl Token {
         let _set = self.on_return.set(Box::new(job));
     }
 
+    /// Sets what the token is asked when it is tried, beside random bytes: an error, and it has failed. Once.
+    pub(crate) fn set_on_trial(
+        &self,
+        job: impl Fn(&mut pkcs11::Session, u64) -> Result<()> + Send + Sync + 'static,
+    ) {
+        // Set once, when the engine is built.
+        let _set = self.on_trial.set(Box::new(job));
+    }
+
+    /// Has the service thread try the token; `done` is called there. An error says whether it is lost. One that is lost
+    /// already is not tried.
+    pub(crate) fn try_out(
+        self: &Arc<Self>,
+        done: impl FnOnce(Result<(), (Error, Option<Loss>)>) + Send + 'static,
+    ) {
+        let token = Arc::clone(self);
+        self.service.post(move |login| {
+            done(if login.epoch.is_over() { Ok(()) } else { login.try_out(token.on_trial.get()) });
+        });
+    }
+
+    /// Has the service thread let go of its own sessions without closing them, while the token is lost; then `done` is
+    /// called there.
+    pub(crate) fn stand_down(&self, done: impl FnOnce(&Library) + Send + 'static) {
+        self.service.post(move |login| {
+            if login.epoch.is_over() {
+                login.session.abandon();
+                login.anchor.abandon();
+            }
+            done(&login.library);
+        });
+    }
+
     /// The token or its login is lost: nothing of its epoch is used any more. `of` says in which that was seen: one that
     /// is over says nothing of the one that goes on, and then this is false.
     pub(crate) fn lose(&self, loss: Loss, of: Option<&Arc<Epoch>>) -> bool {
@@ -236,13 +277,16 @@ impl Token {
     }
 
     /// Has the service thread look for the token and, if it is there, log in, once, and make ready what there is to be
-    /// made ready; then `done` is called there. While the epoch goes on, a few random bytes are all that is asked for.
+    /// made ready; then `done` is called there. While the epoch goes on it is tried.
     pub(crate) fn recover(self: &Arc<Self>, done: impl FnOnce(Result<(), Missed>) + Send + 'static) {
         let (token, done) = (Arc::clone(self), Answer(Some(done)));
         self.service.post(move |login| {
             if !login.epoch.is_over() {
-                let tried = login.session.random(&mut [0; 8]).map_err(Error::from);
-                return done.give(tried.map_err(Missed::from));
+                let tried = login.try_out(token.on_trial.get());
+                return done.give(tried.map_err(|(error, loss)| {
+                    loss.into_iter().for_each(|loss| login.epoch.end(loss));
+                    Missed::from(error)
+                }));
             }
             let ready = login.begin_epoch().and_then(|()| {
                 token.copies.forget();
@@ -289,7 +333,7 @@ impl Token {
         }
         let (copies, holds, index) = (Arc::clone(&self.copies), Arc::clone(&self.holds), self.index);
         self.service.post(move |login| {
-            if copies.sweep(&mut login.session, index) {
+            if !login.epoch.is_over() && copies.sweep(&mut login.session, index) {
                 holds.key_changes();
             }
         });

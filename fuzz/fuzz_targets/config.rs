@@ -94,7 +94,7 @@ enum Line<'a> {
 }
 
 /// Every field but `pin`, and tables of the same name.
-const FIELDS: [&str; 22] = [
+const FIELDS: [&str; 26] = [
     "module",
     "init_args",
     "pin_keep",
@@ -108,6 +108,9 @@ const FIELDS: [&str; 22] = [
     "allow_rsa_pkcs1_decryption",
     "random_pool",
     "message_api",
+    "canary_key",
+    "module_reset",
+    "inline",
     "token",
     "name",
     "tier",

@@ -9,4 +9,5 @@ mod hsm;
 mod info;
 mod load;
 mod manual;
+mod pin;
 mod sim;

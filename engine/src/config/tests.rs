@@ -44,6 +44,7 @@ fn the_example_says_the_defaults_and_every_field() {
     assert_eq!(whole.allow_rsa_pkcs1_decryption, short.allow_rsa_pkcs1_decryption);
     assert_eq!(whole.random_pool, short.random_pool);
     assert_eq!(whole.message_api, short.message_api);
+    assert_eq!((whole.module_reset, whole.inline), (short.module_reset, short.inline));
     assert_eq!(whole.validated_only(), short.validated_only());
     let tiers = |config: &Config| config.tokens().map(TokenConfig::tier).collect::<Vec<_>>();
     assert_eq!(tiers(&whole), tiers(&short));
@@ -96,6 +97,10 @@ fn what_an_engine_cannot_be_built_with_is_no_configuration() {
     assert!(refusal(&LEAST.replace("\"m\"", "\"\"")).contains("1:10: a path is missing"));
     assert!(refusal(&LEAST.replace("\"t\"", "\"\"")).contains("4:8: a label"));
     assert!(refusal(&with("init_args = \"a\\u0000b\"")).contains("3:13: no zero byte"));
+    assert!(refusal(&with("state_dir = \"\"")).contains("3:13: a path is missing"));
+    let state_dir = |config: &Config| config.builder().settings.state_dir;
+    assert_eq!(state_dir(&parsed(&with("state_dir = \"/s\""))), Some("/s".into()));
+    assert_eq!(state_dir(&parsed(LEAST)), None);
     assert!(refusal(&with("hang_limit = \"9ms\"")).contains("at least \"10ms\""));
     let both = with("host_modes = [\"k\"]\nvalidated_only = true");
     assert!(refusal(&both).contains("4:18: `validated_only` leaves no key to `host_modes`"));
@@ -165,11 +170,11 @@ fn what_a_running_engine_cannot_take_over_is_named() {
     let old = parsed(LEAST);
     assert_eq!(old.needs_restart(&parsed(&with("requests_max = 7\ndeadline = \"1s\""))), [""; 0]);
     let new = parsed(
-        &with("sessions = 7\ninstances = 2\npin_keep = \"reread\"")
+        &with("sessions = 7\ninstances = 2\npin_keep = \"reread\"\nstate_dir = \"s\"")
             .replace("\"m\"", "\"n\"")
             .replace("PIN", "P"),
     );
-    assert_eq!(old.needs_restart(&new), ["module", "pin", "pin_keep", "sessions", "instances"]);
+    assert_eq!(old.needs_restart(&new), ["module", "pin", "pin_keep", "state_dir", "sessions", "instances"]);
     assert_eq!(old.needs_restart(&parsed(&LEAST.replace("\"t\"", "\"u\""))), ["token"]);
     assert_eq!(old.needs_restart(&parsed(&with("validated_only = true"))), ["validated_only"]);
     let two = |one: &str, other: &str| {

@@ -54,10 +54,15 @@ pub(super) fn read(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// For `#[serde(deserialize_with)]`, as the next two.
+/// For `#[serde(deserialize_with)]`, as the next three.
 pub(super) fn path<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
     let path = PathBuf::deserialize(from)?;
     if path.as_os_str().is_empty() { Err(D::Error::custom("a path is missing here")) } else { Ok(path) }
+}
+
+/// A path that need not be there, but says something if it is.
+pub(super) fn some_path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    path(from).map(Some)
 }
 
 /// The name of a token.

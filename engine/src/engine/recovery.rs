@@ -4,6 +4,8 @@ use std::sync::{Arc, Weak};
 
 use super::Shared;
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
+use crate::keys::KeyVersion;
+use crate::keys::canary::Canary;
 use crate::keys::catalogue::{Catalogue, Listed};
 use crate::keys::copies;
 use crate::pkcs11::Session;
@@ -14,6 +16,21 @@ pub(super) fn listen(shared: &Arc<Shared>) {
         let shared = Arc::downgrade(shared);
         token.set_on_return(move |session, epoch| came_back(&shared, index, session, epoch));
     }
+}
+
+/// Has each token asked for what it makes of a key when it is tried.
+///
+/// # Errors
+/// As [`Canary::new`].
+pub(super) fn watch_over(shared: &Shared, key: &Arc<KeyVersion>) -> Result<()> {
+    let canary = Arc::new(Canary::new(Arc::clone(key), &shared.tokens)?);
+    for token in &shared.tokens {
+        let (canary, of) = (Arc::clone(&canary), Arc::downgrade(token));
+        token.set_on_trial(move |session, epoch| {
+            of.upgrade().map_or(Ok(()), |token| canary.ask(session, &token, epoch))
+        });
+    }
+    Ok(())
 }
 
 /// Lists the keys, in one sweep, and finds those that are in use. All of them or, if the token fails meanwhile, none.

@@ -38,7 +38,7 @@ pub(crate) struct Listed {
 }
 
 /// The attributes that are read, in this order.
-const READ: [A; 24] = [
+const READ: [A; 25] = [
     A::Class,
     A::KeyType,
     A::Label,
@@ -63,6 +63,7 @@ const READ: [A; 24] = [
     A::Wrap,
     A::Unwrap,
     A::Derive,
+    A::AlwaysAuthenticate,
 ];
 
 impl Catalogue {
@@ -224,6 +225,7 @@ fn facts(values: &Values, public: Option<&Values>) -> KeyFacts {
         wrap: values.flag(A::Wrap),
         unwrap: values.flag(A::Unwrap),
         allowed,
+        always_authenticate: values.flag(A::AlwaysAuthenticate),
         public: public_key(kind, values, public),
     }
 }

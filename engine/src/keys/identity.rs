@@ -8,9 +8,9 @@ use ring::digest::{SHA256, digest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::catalogue::Listed;
 use crate::operation::allows;
-use crate::pkcs11::{Mechanism, Session};
+use crate::pkcs11::{Mechanism, ObjectHandle, Session};
 use crate::token::Token;
-use crate::token::facts::KeyKind;
+use crate::token::facts::{KeyFacts, KeyKind};
 use crate::token::task::{Hash, Mechanism as TaskMechanism};
 
 /// What is MACed to tell MAC keys apart: a text that no protocol uses.
@@ -72,24 +72,33 @@ pub(super) fn prove(tokens: &[Arc<Token>], held: &[(usize, &Listed)]) -> Result<
 pub(super) struct Proof(Vec<u8>);
 
 fn proof(token: &Token, listed: &Listed) -> Result<Option<Proof>> {
-    if listed.facts.public.is_none() && probe(token, listed).is_none() {
-        return Ok(None);
+    if let Some(shown) = show_public(&listed.facts)? {
+        return Ok(Some(shown));
     }
-    let (listed, probe) = (listed.clone(), probe(token, listed));
-    if listed.facts.public.is_some() {
-        return show(None, &listed, probe);
-    }
-    token.with_objects(listed.epoch, move |session| show(Some(session), &listed, probe))
+    let (Some(probe), object) = (probe(token, &listed.facts), listed.object) else { return Ok(None) };
+    token.with_objects(listed.epoch, move |session| show(session, object, probe))
 }
 
 /// As `proof`, where the session is at hand.
 pub(super) fn proof_by(session: &mut Session, token: &Token, listed: &Listed) -> Result<Option<Proof>> {
-    show(Some(session), listed, probe(token, listed))
+    if let Some(shown) = show_public(&listed.facts)? {
+        return Ok(Some(shown));
+    }
+    answer(session, token, &listed.facts, listed.object)
+}
+
+/// What a secret key makes of its probe, if it has one.
+pub(super) fn answer(
+    session: &mut Session,
+    token: &Token,
+    facts: &KeyFacts,
+    object: ObjectHandle,
+) -> Result<Option<Proof>> {
+    probe(token, facts).map_or(Ok(None), |probe| show(session, object, probe))
 }
 
 /// How a secret key of a token can be told from another.
-fn probe(token: &Token, listed: &Listed) -> Option<Probe> {
-    let facts = &listed.facts;
+pub(super) fn probe(token: &Token, facts: &KeyFacts) -> Option<Probe> {
     let can = |mechanism: &TaskMechanism| token.offers(mechanism.number()) && allows(facts, mechanism);
     Some(match facts.kind {
         KeyKind::Generic { .. } if facts.sign && can(&TaskMechanism::Hmac(Hash::Sha256)) => {
@@ -107,19 +116,21 @@ fn probe(token: &Token, listed: &Listed) -> Option<Probe> {
     })
 }
 
-/// A public key shows itself; a secret one by what it makes of the probe.
-fn show(session: Option<&mut Session>, listed: &Listed, probe: Option<Probe>) -> Result<Option<Proof>> {
-    if let Some(public) = &listed.facts.public {
-        return Ok(Some(hash(b"public", &crate::operation::spki_der(public)?)));
-    }
-    let (Some(session), Some(probe)) = (session, probe) else { return Ok(None) };
+/// A public key shows itself.
+fn show_public(facts: &KeyFacts) -> Result<Option<Proof>> {
+    let Some(public) = &facts.public else { return Ok(None) };
+    Ok(Some(hash(b"public", &crate::operation::spki_der(public)?)))
+}
+
+/// A secret one by what it makes of the probe.
+fn show(session: &mut Session, object: ObjectHandle, probe: Probe) -> Result<Option<Proof>> {
     let mut answer = [0; 32];
     let (label, made) = match probe {
         Probe::Mac(number) => {
-            (b"mac", session.sign(listed.object, &Mechanism::Plain(number), MAC_PROBE, &mut answer))
+            (b"mac", session.sign(object, &Mechanism::Plain(number), MAC_PROBE, &mut answer))
         }
         Probe::Block(number) => {
-            (b"blk", session.encrypt(listed.object, &Mechanism::Plain(number), BLOCK_PROBE, &mut answer))
+            (b"blk", session.encrypt(object, &Mechanism::Plain(number), BLOCK_PROBE, &mut answer))
         }
     };
     match made {
@@ -132,7 +143,7 @@ fn show(session: Option<&mut Session>, listed: &Listed, probe: Option<Probe>) ->
 
 /// How a secret key is told from another, with the mechanism's number.
 #[derive(Clone, Copy)]
-enum Probe {
+pub(super) enum Probe {
     Mac(u64),
     Block(u64),
 }

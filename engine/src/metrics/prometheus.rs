@@ -200,9 +200,11 @@ pub(crate) const TOKEN_GAUGES: [TokenFamily; 4] = [
     ("hsmux_token_drained", "1 while the operator has taken the token out of service, else 0.", |token| {
         token.drained.into()
     }),
-    ("hsmux_token_lost", "1 while the token, its sessions or the login to it are lost, else 0.", |token| {
-        (token.health != Health::Serving).into()
-    }),
+    (
+        "hsmux_token_lost",
+        "1 while the token is out of service by itself: lost, failing or stuck; else 0.",
+        |token| (token.health != Health::Serving).into(),
+    ),
     ("hsmux_key_copies", "Keys that have a warm copy in the token's memory.", |token| token.copies as u64),
     (
         "hsmux_merge_unproven",
@@ -287,7 +289,7 @@ pub(crate) const fn gauges(snapshot: &Snapshot) -> [(&'static str, &'static str,
 }
 
 /// Counters without labels: name, help, value.
-pub(crate) const fn counters(snapshot: &Snapshot) -> [(&'static str, &'static str, u64); 11] {
+pub(crate) const fn counters(snapshot: &Snapshot) -> [(&'static str, &'static str, u64); 12] {
     let pool = &snapshot.random_pool;
     [
         ("hsmux_requests_refused_total", "Requests refused for want of room.", snapshot.refused),
@@ -303,7 +305,8 @@ pub(crate) const fn counters(snapshot: &Snapshot) -> [(&'static str, &'static st
             snapshot.withdrawn,
         ),
         ("hsmux_hung_calls_total", "Calls that were written off past the hang limit.", snapshot.hung),
-        ("hsmux_token_losses_total", "How often a token was lost.", snapshot.tokens_lost),
+        ("hsmux_token_losses_total", "How often a token went out of service.", snapshot.tokens_lost),
+        ("hsmux_module_resets_total", "How often a module was initialised anew.", snapshot.resets),
         (
             "hsmux_random_pool_requests_total",
             "Requests for random bytes that were served from the pool; not among the operations.",

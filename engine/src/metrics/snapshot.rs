@@ -55,8 +55,10 @@ pub struct Snapshot {
     pub withdrawn: u64,
     /// Calls that were written off because they hung.
     pub hung: u64,
-    /// How often a token was lost.
+    /// How often a token went out of service: lost, failing or hung.
     pub tokens_lost: u64,
+    /// How often a module was initialised anew.
+    pub resets: u64,
     /// Panics in wakers.
     pub panics: u64,
     /// The pool of random bytes; all zero where it is off.
@@ -117,6 +119,12 @@ pub enum Health {
     /// It, its sessions or the login to it are lost, and it is looked for: at once, and then ever more rarely, at least
     /// every two seconds. When it is there it is logged in to, once, and its keys are listed.
     Lost,
+    /// It is there, but what it was asked has failed, and a trial of it too, or everything did: it gets no requests, and
+    /// is tried again after ever longer pauses, of two seconds at most. After three trials it is taken for lost.
+    Failing,
+    /// It is lost, and a call that hangs keeps it so: an attempt to bring it back, or one that keeps its module from being
+    /// initialised anew. It comes back if that call returns, and else with a new process.
+    Stuck,
     /// It is lost, and a login to it was refused, or failed so that nobody knows whether it counted as a wrong try: the PIN
     /// is not sent again. A new engine is needed.
     GivenUp,
@@ -196,6 +204,7 @@ impl Snapshot {
             withdrawn: 0,
             hung: 0,
             tokens_lost: 0,
+            resets: 0,
             panics: 0,
             random_pool: RandomPoolSnapshot::default(),
         }
@@ -231,6 +240,7 @@ impl Snapshot {
             withdrawn: read(&core.counters.withdrawn),
             hung: read(&core.counters.hung),
             tokens_lost: read(&core.counters.tokens_lost),
+            resets: read(&core.counters.resets),
             panics: read(&core.counters.panics),
             random_pool: pool.into(),
         }

@@ -10,6 +10,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::token::facts::{KeyFacts, KeyKind};
 use crate::token::task::{AES_BLOCK_LEN, DES_BLOCK_LEN, GCM_TAG_LEN, Iv, Mechanism};
 
+/// PKCS#11 2.40, 4.9: such a key wants `C_Login` for every use, between Init and the operation. Sessions are shared here,
+/// and wrong PINs might be the token's last.
+const ALWAYS_AUTHENTICATE: &str = "CKA_ALWAYS_AUTHENTICATE is set: the key wants a PIN for every use";
+
 impl Ask {
     /// Refuses what cannot succeed, before any session is used.
     ///
@@ -55,6 +59,10 @@ impl Ask {
     }
 
     fn check_permission(&self, facts: &KeyFacts) -> Result<()> {
+        // What the host does with the public half needs no login.
+        if facts.always_authenticate && self.mechanism().is_some() {
+            return Err(Error::refused(ErrorKind::NotPermitted, ALWAYS_AUTHENTICATE));
+        }
         let retail = |scheme: &Scheme| matches!(scheme, Scheme::Mac(Mac::Retail(_)));
         match &self.what {
             // Made by encryption: no token knows it as a signature.

@@ -19,6 +19,7 @@ pub(super) fn facts(kind: KeyKind) -> KeyFacts {
         wrap: true,
         unwrap: true,
         allowed: None,
+        always_authenticate: false,
         public: None,
     }
 }

@@ -1,9 +1,13 @@
 //! The PIN between logins: in locked memory, or nowhere.
 
+use std::path::Path;
+
 use region::LockGuard;
 use secrecy::ExposeSecret;
 use zeroize::Zeroize;
 
+use super::directory::Directory;
+use super::record::Generation;
 use super::{PinSource, unusable};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -20,11 +24,15 @@ pub enum PinKeep {
     Reread,
 }
 
-/// The PIN of an engine.
-pub(crate) struct Pin(Kept);
+/// The PIN of an engine, and where it is remembered whether it may be sent.
+pub(crate) struct Pin {
+    kept: Kept,
+    state: Option<Directory>,
+}
 
 enum Kept {
-    Memory(Locked),
+    /// With the source that it came from.
+    Memory(Locked, Generation),
     Source(PinSource),
     /// The token asks for it.
     AtToken,
@@ -42,22 +50,48 @@ impl PinKeep {
 }
 
 impl Pin {
-    /// Reads the PIN if it is to be kept.
-    pub(crate) fn new(source: PinSource, keep: PinKeep) -> Result<Self> {
+    /// Reads the PIN if it is to be kept: after it is known that its logins can be remembered, so that nobody is asked for
+    /// a PIN that is not needed.
+    ///
+    /// # Errors
+    /// `PinUnavailable`; `Configuration`, for a state directory that is unfit.
+    pub(crate) fn new(source: PinSource, keep: PinKeep, state_dir: Option<&Path>) -> Result<Self> {
         keep.check(&source)?;
-        Ok(Self(match (source, keep) {
+        let state = state_dir.map(Directory::open_or_make).transpose()?;
+        let kept = match (source, keep) {
             (PinSource::ProtectedAuthenticationPath, _) => Kept::AtToken,
             (source, PinKeep::Reread) => Kept::Source(source),
             (source, PinKeep::Memory) => {
-                Kept::Memory(Locked::copy_of(source.read()?.expose_secret().as_bytes()))
+                let generation = source.generation();
+                Kept::Memory(Locked::copy_of(source.read()?.expose_secret().as_bytes()), generation)
             }
-        }))
+        };
+        Ok(Self { kept, state })
+    }
+
+    /// Where logins are remembered.
+    pub(super) const fn state(&self) -> Option<&Directory> {
+        self.state.as_ref()
+    }
+
+    /// Whether a person types it at the token.
+    pub(super) const fn is_typed(&self) -> bool {
+        matches!(self.kept, Kept::AtToken)
+    }
+
+    /// Of the PIN that a login sends.
+    pub(super) fn generation(&self) -> Generation {
+        match &self.kept {
+            Kept::Memory(_, generation) => generation.clone(),
+            Kept::Source(source) => source.generation(),
+            Kept::AtToken => PinSource::ProtectedAuthenticationPath.generation(),
+        }
     }
 
     /// Lends the PIN; none if the token asks for it, which it must be able to do: `has_own_way`.
     pub(crate) fn show<R>(&self, has_own_way: bool, borrow: impl FnOnce(Option<&[u8]>) -> R) -> Result<R> {
-        match &self.0 {
-            Kept::Memory(locked) => Ok(borrow(Some(locked.bytes()))),
+        match &self.kept {
+            Kept::Memory(locked, _) => Ok(borrow(Some(locked.bytes()))),
             Kept::Source(source) => Ok(borrow(Some(source.read()?.expose_secret().as_bytes()))),
             Kept::AtToken if has_own_way => Ok(borrow(None)),
             Kept::AtToken => Err(Error::operator(
@@ -135,7 +169,7 @@ mod tests {
         let once = [PinSource::Fd(0), PinSource::Prompt, PinSource::from("918273")];
         for source in once {
             assert!(PinKeep::Memory.check(&source).is_ok());
-            let error = Pin::new(source, PinKeep::Reread).unwrap_err();
+            let error = Pin::new(source, PinKeep::Reread, None).unwrap_err();
             assert!(error.to_string().contains("cannot be read again"), "{error}");
         }
         for text in ["file:a", "env:A", "credential:a", "protected"] {
@@ -152,8 +186,8 @@ mod tests {
             (PinSource::File(file.path().into()), |pin: &str| std::fs::write(file.path(), pin));
         let lent = |pin: &Pin| pin.show(false, |pin| pin.map(<[u8]>::to_vec)).unwrap().unwrap();
         write("1111\n").unwrap();
-        let kept = Pin::new(source.clone(), PinKeep::Memory).unwrap();
-        let reread = Pin::new(source, PinKeep::Reread).unwrap();
+        let kept = Pin::new(source.clone(), PinKeep::Memory, None).unwrap();
+        let reread = Pin::new(source, PinKeep::Reread, None).unwrap();
         assert_eq!((lent(&kept), lent(&reread)), (b"1111".to_vec(), b"1111".to_vec()));
         write("2222\n").unwrap();
         assert_eq!((lent(&kept), lent(&reread)), (b"1111".to_vec(), b"2222".to_vec()));
@@ -164,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_token_asks_for_the_pin_itself_only_if_it_has_a_way_to_do_so() {
-        let pin = Pin::new(PinSource::ProtectedAuthenticationPath, PinKeep::Memory).unwrap();
+        let pin = Pin::new(PinSource::ProtectedAuthenticationPath, PinKeep::Memory, None).unwrap();
         assert!(pin.show(true, |pin| pin.is_none()).unwrap());
         let error = pin.show(false, |_| ()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PinUnavailable);

@@ -35,14 +35,18 @@ pub(super) fn file(path: &Path) -> Result<SecretString> {
 }
 
 pub(super) fn credential(name: &str) -> Result<SecretString> {
-    match std::env::var_os("CREDENTIALS_DIRECTORY") {
-        Some(directory) if !directory.is_empty() => {
-            checked_file(&PathBuf::from(directory).join(name), CREDENTIAL)
-        }
-        _ => Err(unavailable(
+    match credential_path(name) {
+        Some(path) => checked_file(&path, CREDENTIAL),
+        None => Err(unavailable(
             "CREDENTIALS_DIRECTORY is not set: systemd sets it where a unit has LoadCredential=",
         )),
     }
+}
+
+/// Where systemd puts a credential; none for a process that it gave none.
+pub(super) fn credential_path(name: &str) -> Option<PathBuf> {
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|directory| !directory.is_empty());
+    directory.map(|directory| PathBuf::from(directory).join(name))
 }
 
 pub(super) fn env(name: &str) -> Result<SecretString> {

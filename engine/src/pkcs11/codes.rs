@@ -28,6 +28,8 @@ pub(crate) enum Code {
     Forked,
     /// The function list has no such function.
     Missing,
+    /// The module is being finalised and initialised anew, so no call was made.
+    Resetting,
     /// The module answered `CKR_OK`, but had put another IV in the place of the one it was given.
     IvReplaced,
 }
@@ -84,6 +86,7 @@ impl Fault {
             Code::Returned(code) => code,
             Code::Forked => return class(K::Forked, R::Never, O::NotDone, F::Keep),
             Code::Missing => return class(K::Module, R::Operator, O::NotDone, F::Keep),
+            Code::Resetting => return class(K::Busy, R::Later, O::NotDone, F::Keep),
             Code::IvReplaced => return class(K::Device, R::Operator, O::Done, F::Keep),
         };
         let mut class = find(code).map_or(UNLISTED, |row| row.class);
@@ -113,6 +116,7 @@ impl Fault {
             }
             Code::Forked => "nothing: the process was forked".to_owned(),
             Code::Missing => "nothing: the module has no such function".to_owned(),
+            Code::Resetting => "nothing: the module is being initialised anew".to_owned(),
             Code::IvReplaced => {
                 "under an IV of its own choice, which this engine does not support".to_owned()
             }
@@ -245,7 +249,7 @@ const TABLE: &[Row] = &[
     row(0x00000160, "CKR_SAVED_STATE_INVALID", K::Internal, R::Never, O::NotDone, F::Close),
     row(0x00000170, "CKR_INFORMATION_SENSITIVE", K::NotPermitted, R::Never, O::NotDone, F::Keep),
     row(0x00000180, "CKR_STATE_UNSAVEABLE", K::Internal, R::Never, O::NotDone, F::Close),
-    row(0x00000190, "CKR_CRYPTOKI_NOT_INITIALIZED", K::Module, R::Operator, O::NotDone, F::Close),
+    row(0x00000190, "CKR_CRYPTOKI_NOT_INITIALIZED", K::Module, R::Later, O::NotDone, F::TokenDown),
     row(0x00000191, "CKR_CRYPTOKI_ALREADY_INITIALIZED", K::Module, R::Never, O::Done, F::Keep),
     row(0x000001a0, "CKR_MUTEX_BAD", K::Module, R::Operator, O::Unknown, F::Close),
     row(0x000001a1, "CKR_MUTEX_NOT_LOCKED", K::Module, R::Operator, O::Unknown, F::Close),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use cryptoki_sys as sys;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::pkcs11::library::{Lists, map};
+use crate::pkcs11::map::{Lists, map};
 
 /// Maps a copy of the library at `path`, for ever. `others` are the function lists that this process has of it.
 ///

@@ -5,14 +5,17 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::{Arc, Once};
+use std::time::Duration;
 
 use cryptoki_sys as sys;
 use once_cell::sync::Lazy;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
+use crate::pkcs11::barrier::{Barrier, Inside};
 use crate::pkcs11::codes::{Code, Fault};
 use crate::pkcs11::copy::{map_copy, refused};
 use crate::pkcs11::function::{CallCounts, Function};
+use crate::pkcs11::map::{Lists, cannot_load, map};
 use crate::pkcs11::session::Session;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 use crate::threads;
@@ -67,15 +70,7 @@ pub(super) struct Instance {
     counts: CallCounts,
     /// Slots whose tokens were logged in to through this instance.
     logins: Mutex<HashSet<Slot>>,
-}
-
-/// The functions of a module: one list for all, because some modules make a new instance for whoever asks for a second
-/// (p11-kit 0.24).
-#[derive(Clone, Copy)]
-pub(super) struct Lists {
-    pub(super) list: &'static sys::CK_FUNCTION_LIST,
-    /// The same list, if it is one of PKCS#11 3.x.
-    list_3: Option<&'static sys::CK_FUNCTION_LIST_3_0>,
+    pub(super) barrier: Barrier,
 }
 
 /// Which instance of which module: its canonical path and its number, 0 for the library itself, from 1 on for private
@@ -184,8 +179,8 @@ impl Library {
         let ours = module.ours || initialise(module.lists.list, init_args)?;
         module.ours = ours;
         module.joins_at_exit.call_once(join_threads_at_exit);
-        let (counts, logins) = (CallCounts::new(), Mutex::default());
-        let instance = Arc::new(Instance { lists: module.lists, id, ours, counts, logins });
+        let (counts, logins, barrier) = (CallCounts::new(), Mutex::default(), Barrier::new());
+        let instance = Arc::new(Instance { lists: module.lists, id, ours, counts, logins, barrier });
         instance.counts.count_shared(Function::Initialize);
         module.instance = Arc::downgrade(&instance);
         module.init_args = init_args.map(str::to_owned);
@@ -210,7 +205,7 @@ impl Library {
     }
 
     pub(crate) fn info(&self) -> Result<ModuleInfo, Fault> {
-        let function = self.0.function(Function::GetInfo, |list| list.C_GetInfo)?;
+        let (function, _inside) = self.0.function(Function::GetInfo, |list| list.C_GetInfo)?;
         let mut info = sys::CK_INFO::default();
         // SAFETY: the structure is written to a live local.
         check(Function::GetInfo, unsafe { function(&raw mut info) })?;
@@ -225,7 +220,7 @@ impl Library {
 
     /// The slots that hold a token now.
     pub(crate) fn slots(&self) -> Result<Vec<Slot>, Fault> {
-        let function = self.0.function(Function::GetSlotList, |list| list.C_GetSlotList)?;
+        let (function, _inside) = self.0.function(Function::GetSlotList, |list| list.C_GetSlotList)?;
         // A token may come between the two calls; room for a few more makes that harmless.
         let mut count = 0;
         // SAFETY: a null list asks for the count, which is written to a live local.
@@ -239,7 +234,7 @@ impl Library {
     }
 
     pub(crate) fn token_info(&self, slot: Slot) -> Result<TokenInfo, Fault> {
-        let function = self.0.function(Function::GetTokenInfo, |list| list.C_GetTokenInfo)?;
+        let (function, _inside) = self.0.function(Function::GetTokenInfo, |list| list.C_GetTokenInfo)?;
         let mut info = sys::CK_TOKEN_INFO::default();
         // SAFETY: the structure is written to a live local.
         check(Function::GetTokenInfo, unsafe { function(slot.0, &raw mut info) })?;
@@ -265,7 +260,7 @@ impl Library {
 
     /// Description and manufacturer of a slot.
     fn slot_info(&self, slot: Slot) -> Result<(String, String), Fault> {
-        let function = self.0.function(Function::GetSlotInfo, |list| list.C_GetSlotInfo)?;
+        let (function, _inside) = self.0.function(Function::GetSlotInfo, |list| list.C_GetSlotInfo)?;
         let mut info = sys::CK_SLOT_INFO::default();
         // SAFETY: the structure is written to a live local.
         check(Function::GetSlotInfo, unsafe { function(slot.0, &raw mut info) })?;
@@ -273,7 +268,8 @@ impl Library {
     }
 
     pub(crate) fn mechanisms(&self, slot: Slot) -> Result<Vec<MechanismInfo>, Fault> {
-        let function = self.0.function(Function::GetMechanismList, |list| list.C_GetMechanismList)?;
+        let (function, _inside) =
+            self.0.function(Function::GetMechanismList, |list| list.C_GetMechanismList)?;
         let mut count = 0;
         // SAFETY: a null list asks for the count, which is written to a live local.
         check(Function::GetMechanismList, unsafe { function(slot.0, ptr::null_mut(), &raw mut count) })?;
@@ -287,12 +283,36 @@ impl Library {
 
     /// Opens a read/write session.
     pub(crate) fn open(&self, slot: Slot) -> Result<Session, Fault> {
-        let function = self.0.function(Function::OpenSession, |list| list.C_OpenSession)?;
+        let (function, inside) = self.0.function(Function::OpenSession, |list| list.C_OpenSession)?;
         let (flags, mut handle) = (sys::CKF_SERIAL_SESSION | sys::CKF_RW_SESSION, 0);
         // SAFETY: no callback is given; the handle is written to a live local.
         let code = unsafe { function(slot.0, flags, ptr::null_mut(), None, &raw mut handle) };
         check(Function::OpenSession, code)?;
+        inside.stay();
         Ok(Session::new(Arc::clone(&self.0), handle))
+    }
+
+    /// Finalises the module and initialises it again, once all sessions of this process with it are closed or abandoned
+    /// and nobody is inside it; waits for that at most for `limit`. Slots, sessions, objects and logins of before are gone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Module`]: with [`Retry::Later`] if somebody is inside; with [`Retry::Operator`] if somebody else has
+    /// initialised the module, whose it is then; what the module answers.
+    pub(crate) fn reset(&self, limit: Duration) -> Result<()> {
+        let instance = &self.0;
+        if !instance.ours {
+            return Err(Error::operator(
+                ErrorKind::Module,
+                "another part of this process has initialised it",
+            ));
+        }
+        instance.barrier.close(limit).map_err(|inside| {
+            let text = format!("{inside} sessions or calls are still inside it");
+            Error::new(ErrorKind::Module, Retry::Later, Outcome::NotDone).because(text)
+        })?;
+        let result = instance.initialise_again();
+        instance.barrier.open();
+        result
     }
 
     /// Whether the module has the interface of PKCS#11 3.x.
@@ -306,7 +326,8 @@ impl Library {
     }
 
     fn mechanism(&self, slot: Slot, mechanism: u64) -> Result<MechanismInfo, Fault> {
-        let function = self.0.function(Function::GetMechanismInfo, |list| list.C_GetMechanismInfo)?;
+        let (function, _inside) =
+            self.0.function(Function::GetMechanismInfo, |list| list.C_GetMechanismInfo)?;
         let mut info = sys::CK_MECHANISM_INFO::default();
         // SAFETY: the structure is written to a live local.
         check(Function::GetMechanismInfo, unsafe { function(slot.0, mechanism, &raw mut info) })?;
@@ -316,15 +337,17 @@ impl Library {
 }
 
 impl Instance {
-    /// The function to call, counted as a call that belongs to no session.
+    /// The function to call, counted as a call that belongs to no session. Who calls it is inside until the guard is
+    /// dropped.
     fn function<F>(
         &self,
         function: Function,
         pick: impl Fn(&sys::CK_FUNCTION_LIST) -> Option<F>,
-    ) -> Result<F, Fault> {
+    ) -> Result<(F, Inside<'_>), Fault> {
         let found = self.find(function, pick)?;
+        let inside = self.barrier.pass().ok_or(Fault { function, code: Code::Resetting })?;
         self.counts.count_shared(function);
-        Ok(found)
+        Ok((found, inside))
     }
 
     pub(super) fn find<F>(
@@ -340,6 +363,27 @@ impl Instance {
 }
 
 impl Instance {
+    /// While the barrier is closed.
+    fn initialise_again(&self) -> Result<()> {
+        let modules = MODULES.lock();
+        let Some(module) = modules.get(&self.id) else {
+            return Err(Error::internal("a module vanished from the registry"));
+        };
+        let finalise = self.find(Function::Finalize, |list| list.C_Finalize)?;
+        self.counts.count_shared(Function::Finalize);
+        // SAFETY: the barrier is closed: no session and no call of this instance is left, so nobody is inside; the
+        // registry's lock keeps others from initialising meanwhile.
+        let code = unsafe { finalise(ptr::null_mut()) };
+        tracing::warn!(code, "module finalised, to be initialised anew");
+        // Whatever it answered: a module that has lost its state may say that there is nothing to finalise.
+        self.logins.lock().clear();
+        self.counts.count_shared(Function::Initialize);
+        match initialise(self.lists.list, module.init_args.as_deref())? {
+            true => Ok(()),
+            false => Err(Error::operator(ErrorKind::Module, "it could not be finalised")),
+        }
+    }
+
     /// As [`Instance::find`], among those that came with PKCS#11 3.0.
     pub(super) fn find_3<F>(
         &self,
@@ -394,60 +438,6 @@ pub(super) fn to_usize(len: sys::CK_ULONG) -> usize {
     len as usize
 }
 
-/// Maps the module for ever and asks for its function list: that of PKCS#11 3.x if there is one.
-pub(super) fn map(path: &Path) -> Result<Lists> {
-    // SAFETY: loading runs the module's constructors: the operator named it as the module to trust.
-    let library =
-        unsafe { libloading::Library::new(path) }.map_err(|error| cannot_load(path, &error.to_string()))?;
-    // Never unloaded: modules leave threads and exit handlers behind that would run unmapped code.
-    let library: &'static libloading::Library = Box::leak(Box::new(library));
-    let not_a_module =
-        || Error::operator(ErrorKind::Module, format!("{} is not a PKCS#11 library", path.display()));
-    if let Some(list_3) = interface_3(library) {
-        // SAFETY: the list of 3.x begins with the fields of the older one, in their order (PKCS#11 3.0, 3.6: pkcs11f.h
-        // and the structure made of it), and lives as long as the library.
-        let list = unsafe { &*std::ptr::from_ref(list_3).cast::<sys::CK_FUNCTION_LIST>() };
-        return Ok(Lists { list, list_3: Some(list_3) });
-    }
-    // SAFETY: the symbol has this type in every PKCS#11 library (PKCS#11 2.40, 5.4).
-    let symbol = unsafe { library.get::<sys::CK_C_GetFunctionList>(b"C_GetFunctionList\0") };
-    let Some(get_list) = symbol.ok().and_then(|symbol| *symbol) else { return Err(not_a_module()) };
-    let mut list = ptr::null_mut();
-    // SAFETY: the pointer is written to a live local.
-    let code = unsafe { get_list(&raw mut list) };
-    check(Function::Initialize, code).map_err(|_| not_a_module())?;
-    // SAFETY: the standard lets the list live as long as the library, which is never unloaded.
-    let list = unsafe { list.as_ref() }.ok_or_else(not_a_module)?;
-    Ok(Lists { list, list_3: None })
-}
-
-/// The function list of PKCS#11 3.x, newest first: later ones only add to the end of it. None where the module has no
-/// `C_GetInterface`, or answers it with anything but that.
-fn interface_3(library: &libloading::Library) -> Option<&'static sys::CK_FUNCTION_LIST_3_0> {
-    // SAFETY: the symbol has this type where there is one (PKCS#11 3.0, 5.4.6).
-    let symbol = unsafe { library.get::<sys::CK_C_GetInterface>(b"C_GetInterface\0") };
-    let get_interface = symbol.ok().and_then(|symbol| *symbol)?;
-    let name = c"PKCS 11".as_ptr().cast_mut().cast();
-    [2, 1, 0].into_iter().find_map(|minor| {
-        let (mut version, mut interface) = (sys::CK_VERSION { major: 3, minor }, ptr::null_mut());
-        // SAFETY: the name is a static, which is only read; version and interface are live locals.
-        let code = unsafe { get_interface(name, &raw mut version, &raw mut interface, 0) };
-        if code != sys::CKR_OK {
-            return None;
-        }
-        // SAFETY: the standard lets interface and list live as long as the library, which is never unloaded.
-        let interface: &sys::CK_INTERFACE = unsafe { interface.as_ref() }?;
-        // SAFETY: every list begins with its version.
-        let version = unsafe { interface.pFunctionList.cast::<sys::CK_VERSION>().as_ref() }?;
-        if version.major != 3 {
-            return None;
-        }
-        // SAFETY: the list of this version begins with these fields.
-        let list = unsafe { interface.pFunctionList.cast::<sys::CK_FUNCTION_LIST_3_0>().as_ref() }?;
-        list.C_Initialize.is_some().then_some(list)
-    })
-}
-
 /// Returns whether the instance is ours: not if something else in this process initialised the module.
 fn initialise(list: &sys::CK_FUNCTION_LIST, init_args: Option<&str>) -> Result<bool> {
     let missing = Fault { function: Function::Initialize, code: Code::Missing };
@@ -495,10 +485,6 @@ fn join_threads_at_exit() {
     // SAFETY: the handler is a function of this library, which is never unloaded before the process ends.
     let code = unsafe { libc::atexit(at_exit) };
     debug_assert_eq!(code, 0, "atexit");
-}
-
-fn cannot_load(path: &Path, why: &str) -> Error {
-    Error::operator(ErrorKind::Module, format!("cannot load {}: {why}", path.display()))
 }
 
 /// Fields are padded with blanks; some modules pad with zeros.

@@ -57,14 +57,19 @@ pub(super) type Run = unsafe extern "C" fn(
 ) -> sys::CK_RV;
 
 impl Session {
+    /// One that was opened just now; it is inside the instance's barrier and leaves it.
     pub(super) fn new(instance: Arc<Instance>, handle: sys::CK_SESSION_HANDLE) -> Self {
         let counts = Arc::new(CachePadded::new(CallCounts::new()));
         Self { instance, handle, counts, parameter: None, abandoned: false }
     }
 
-    /// The module has forgotten it: it is not closed, for its number may have been given to another.
-    pub(crate) const fn abandon(&mut self) {
-        self.abandoned = true;
+    /// The module has forgotten it, or is to be finalised: it is not closed, for its number may be given to another, and
+    /// not used any more.
+    pub(crate) fn abandon(&mut self) {
+        if !self.abandoned {
+            self.abandoned = true;
+            self.instance.barrier.leave();
+        }
     }
 
     pub(super) const fn handle(&self) -> sys::CK_SESSION_HANDLE {
@@ -366,6 +371,7 @@ impl Session {
         function: Function,
         pick: impl Fn(&sys::CK_FUNCTION_LIST) -> Option<F>,
     ) -> Result<F, Fault> {
+        debug_assert!(!self.abandoned, "{} with a session that is not there any more", function.name());
         let found = self.instance.find(function, pick)?;
         self.counts.count(function);
         Ok(found)
@@ -390,11 +396,13 @@ impl Drop for Session {
         if self.abandoned {
             return;
         }
-        // In a forked child there is nothing to close: the session is the parent's.
-        if let Ok(close) = self.find_function(Function::CloseSession, |list| list.C_CloseSession) {
-            // SAFETY: the handle is this session's own and is not used again.
-            unsafe { close(self.handle) };
-        }
+        // In a forked child there is nothing to close: the session is the parent's, and so may be the barrier's lock.
+        let Ok(close) = self.find_function(Function::CloseSession, |list| list.C_CloseSession) else {
+            return;
+        };
+        // SAFETY: the handle is this session's own and is not used again.
+        unsafe { close(self.handle) };
+        self.instance.barrier.leave();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The inline way: a blocking caller without a deadline runs its request itself, on a session it leases.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use super::queue::plan;
 use super::{Ran, Request};
@@ -27,6 +28,11 @@ thread_local! {
 fn begin() -> (usize, usize) {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     (THREADS.fetch_add(1, Ordering::Relaxed), 0)
+}
+
+/// The token that this thread's last request of its own ran on.
+pub(super) fn last_token() -> usize {
+    LAST.get().0
 }
 
 impl<O: Operation> Request<'_, O> {
@@ -92,8 +98,10 @@ impl<O: Operation> Request<'_, O> {
                 core.release(seat);
                 self.ask.finish(self.key_kind(), output, written)
             }
-            Err(Failed { error, fate }) => {
+            Err(failed) => {
                 let token = seat.place.token;
+                core.note_failure(&seat, &failed, || Arc::as_ptr(&self.own_lane()).addr());
+                let Failed { error, fate } = failed;
                 self.count_failure(&seat, error.kind(), fate);
                 let again = error.retry() != Retry::Now || core.tokens[token].budget.take(&error);
                 let error = if again { error } else { error.for_good() };

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::metrics::recorder::Recorder;
 use crate::operation::OperationKind;
 use crate::schedule::admission::{Admission, NoRoom};
+use crate::schedule::breaker::Breaker;
 use crate::schedule::budget::Budget;
 use crate::schedule::controller::Totals;
 use crate::schedule::cost::{CostLine, PLANS};
@@ -16,6 +17,7 @@ use crate::schedule::deadlines::Deadlines;
 use crate::schedule::dispatch::{Dispatch, Orphan, Seat as _};
 use crate::schedule::fairness::Priority;
 use crate::schedule::lane::Lane;
+use crate::schedule::loss::Out;
 use crate::schedule::meter::Meter;
 use crate::schedule::node::Node;
 use crate::schedule::recovery::Recovery;
@@ -52,6 +54,10 @@ pub(crate) struct Limits {
     /// In nanoseconds; 0 for the larger of 5 s and 20 x p99.9 of the token. May change.
     pub(crate) hang_ns: AtomicU64,
     pub(crate) written_off_per_token: usize,
+    /// Whether callers may run requests themselves.
+    pub(crate) inline: bool,
+    /// Whether modules may be initialised anew.
+    pub(crate) module_reset: bool,
 }
 
 /// A token, and how many sessions it is to have.
@@ -115,6 +121,7 @@ pub(crate) struct TokenSeats {
     pub(super) closing: AtomicUsize,
     pub(crate) recovery: Recovery,
     pub(crate) budget: Budget,
+    pub(super) breaker: Breaker,
 }
 
 /// Events that belong to no session.
@@ -128,6 +135,8 @@ pub(crate) struct Counters {
     pub(crate) refused_tenants: AtomicU64,
     pub(crate) hung: AtomicU64,
     pub(crate) tokens_lost: AtomicU64,
+    /// Of modules that were initialised anew.
+    pub(crate) resets: AtomicU64,
 }
 
 impl Core {
@@ -140,9 +149,9 @@ impl Core {
             counters: Counters::default(),
             tokens: tokens.into_iter().map(TokenSeats::new).collect(),
             scopes: scopes.into(),
+            inline_closed: AtomicU64::new(if limits.inline { 0 } else { u64::MAX }),
             limits,
             lanes: RwLock::new(HashMap::default()),
-            inline_closed: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             threads: Threads::default(),
@@ -197,6 +206,21 @@ impl Core {
         }
     }
 
+    /// Where requests of a lane go that a token has failed: to the same one without that token, if another can serve.
+    pub(crate) fn elsewhere(&self, lane: &LaneRef, token: usize) -> LaneRef {
+        let id = self.lanes.read().iter().find(|(_, other)| Arc::ptr_eq(other, lane)).map(|(id, _)| *id);
+        id.map_or_else(
+            || Arc::clone(lane),
+            |id| self.lane(LaneId { mask: self.without(id.mask, token), ..id }),
+        )
+    }
+
+    /// The tokens of a mask but one, if another of them serves.
+    pub(crate) fn without(&self, mask: u64, token: usize) -> u64 {
+        let others = mask & !(1 << token);
+        if others & self.dispatch.serving() == 0 { mask } else { others }
+    }
+
     /// A deadline was registered: wakes the watcher if it would look too late.
     pub(crate) fn deadline_before_look(&self, deadline: Time) {
         // SeqCst: pairs with the watcher's store of its next look, after which it reads the deadlines again.
@@ -227,13 +251,16 @@ impl Core {
         match fate {
             Fate::TokenDown(loss) => {
                 let of = Arc::clone(seat.session.epoch());
-                self.lose(place.token, Some((loss, Some(of))), "the token or the login to it is gone");
+                self.lose(place.token, Out::Lost(loss, Some(of)), "the token or the login to it is gone");
             }
             Fate::Abandon => seat.session.abandon(),
             Fate::Keep | Fate::Close => {}
         }
         if let Some(lane) = left.lane {
-            self.give_back(&lane, left.current.into_iter().chain(left.rest));
+            self.give_back(&lane, left.rest);
+            if !left.current.is_empty() {
+                self.give_back(&self.elsewhere(&lane, place.token), left.current);
+            }
         }
         self.deliver(&seat.watch, &mut Vec::new());
         self.vacate(place);
@@ -377,7 +404,7 @@ impl Core {
     }
 
     pub(crate) fn set_inline_closed(&self, token: usize, closed: bool) {
-        match closed {
+        match closed || !self.limits.inline {
             true => self.inline_closed.fetch_or(1 << token, Ordering::Relaxed),
             false => self.inline_closed.fetch_and(!(1 << token), Ordering::Relaxed),
         };
@@ -505,6 +532,7 @@ impl TokenSeats {
             closing: AtomicUsize::new(0),
             recovery: Recovery::default(),
             budget: Budget::new(places_max as u64),
+            breaker: Breaker::default(),
         }
     }
 }

@@ -221,6 +221,8 @@ impl Worker<'_> {
         at: Time,
     ) -> Option<Box<Seat>> {
         let Failed { error, fate } = failed;
+        self.core
+            .note_failure(&seat, failed, || seat.watch.lane().map_or(0, |lane| Arc::as_ptr(&lane).addr()));
         let mut again = Vec::new();
         let repeats = failures.iter().any(|(node, _)| node.may_repeat(error));
         let repeats = repeats && self.core.tokens[self.place.token].budget.take(error);
@@ -243,7 +245,7 @@ impl Worker<'_> {
             return None;
         }
         if let (false, Some(lane)) = (again.is_empty(), seat.watch.lane()) {
-            self.core.give_back(&lane, again);
+            self.core.give_back(&self.core.elsewhere(&lane, self.place.token), again);
         }
         Some(seat)
     }

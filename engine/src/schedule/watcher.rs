@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use crate::clock::{self, Time, now, ns};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
-use crate::metrics::{Health, Stage, histogram};
+use crate::metrics::{Stage, histogram};
 use crate::schedule::core::{Core, TokenSeats};
+use crate::schedule::loss::Out;
 use crate::schedule::node::{Expired, Node};
+use crate::schedule::rescue::Rescue;
 use crate::schedule::seat::{Busy, Place, Watch};
 use crate::schedule::wake::wake;
 use crate::sync::{AtomicUsize, Ordering, Parker};
-use crate::token::Missed;
 use crate::token::epoch::Loss;
 use crate::token::session::Session;
 
@@ -57,6 +58,7 @@ pub(crate) fn run(core: &Arc<Core>, parker: &Parker) {
         kept_house: None,
         renewed: (now(), vec![0; core.tokens.len()]),
         control_ns: None,
+        rescue: Rescue::new(core),
     };
     loop {
         let now = now();
@@ -83,6 +85,7 @@ struct Watcher<'a> {
     renewed: (Time, Vec<u64>),
     /// After how long the controllers want to look again.
     control_ns: Option<u64>,
+    rescue: Rescue,
 }
 
 impl Watcher<'_> {
@@ -96,7 +99,7 @@ impl Watcher<'_> {
         self.core.dispatch.look_at_tiers(now.as_ns());
         self.core.end_stale_holds(now);
         self.control_ns = self.core.control(now);
-        self.recover(now);
+        self.rescue.look(self.core, &self.hang_ns, now);
         self.fill_vacant(now);
         if self.kept_house.is_none_or(|last| now.ns_since(last) >= ns(HOUSEKEEPING)) {
             self.kept_house = Some(now);
@@ -208,19 +211,7 @@ impl Watcher<'_> {
         seats.unfilled.lock().push(place.index);
         let none_comes = seats.opening.load(Ordering::SeqCst) == 0 && seats.vacant.lock().is_empty();
         if none_comes && seats.watches.lock().is_empty() {
-            self.core.lose(place.token, None, "every session hangs, and no more are opened");
-        }
-    }
-
-    /// Has lost tokens looked for.
-    fn recover(&self, now: Time) {
-        for (token, seats) in self.core.tokens.iter().enumerate() {
-            let at_cap = seats.written_off.load(Ordering::Relaxed) > self.core.limits.written_off_per_token;
-            if at_cap || self.core.is_stopped() || !seats.recovery.begins(now) {
-                continue;
-            }
-            let core = Arc::downgrade(self.core);
-            seats.token.recover(move |result| recovered(&core, token, result));
+            self.core.lose(place.token, Out::Hung, "every session hangs, and no more are opened");
         }
     }
 
@@ -254,25 +245,6 @@ impl Watcher<'_> {
     }
 }
 
-/// An attempt to bring a token back is over.
-fn recovered(core: &Weak<Core>, token: usize, result: Result<(), Missed>) {
-    let Some(core) = core.upgrade() else { return };
-    let recovery = &core.tokens[token].recovery;
-    match result {
-        Ok(()) => core.find_again(token),
-        Err(Missed { error, refused }) => {
-            let now = clock::now();
-            recovery.failed(refused, now, now.as_ns());
-            if recovery.health() == Health::GivenUp {
-                tracing::error!(token, %error, "a lost token is given up: its PIN is not sent again");
-            } else {
-                tracing::debug!(token, %error, "a lost token is not back yet");
-            }
-            core.watcher.unpark();
-        }
-    }
-}
-
 /// Seats a session that was opened for a vacant place.
 fn fill(core: &Weak<Core>, place: Place, session: Option<Result<Session>>) {
     let Some(core) = core.upgrade() else { return };
@@ -295,13 +267,22 @@ fn fill(core: &Weak<Core>, place: Place, session: Option<Result<Session>>) {
 fn not_filled(core: &Core, place: Place, error: &Error) {
     // The service thread's own session is dead, and with it whatever the token knew of this process.
     if matches!(error.kind(), ErrorKind::TokenLost | ErrorKind::Module | ErrorKind::SessionLost) {
-        core.lose(place.token, Some((Loss::Token, None)), "no session can be opened");
+        core.lose(place.token, Out::Lost(Loss::Token, None), "no session can be opened");
     }
     let seats = &core.tokens[place.token];
+    if is_broken(error.kind()) && seats.watches.lock().is_empty() {
+        // No request can show that it does well again.
+        core.lose(place.token, Out::Failing, "it gives no sessions, or none that works");
+    }
     let full = error.kind() == ErrorKind::Busy && !seats.watches.lock().is_empty();
     let pause = if full && place.index >= seats.places_first { REFUSED } else { HOUSEKEEPING };
     seats.fill_after_ns.store(now().after(pause).as_ns(), Ordering::Relaxed);
     tracing::warn!(token = place.token, %error, "cannot open a session; trying again");
+}
+
+/// The token is there, and has failed what it was asked when a session was opened.
+const fn is_broken(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Device | ErrorKind::Internal)
 }
 
 /// A call that has been inside the module for longer than the limit.

@@ -15,6 +15,8 @@ pub(crate) struct KeyFacts {
     pub(crate) derive: bool,
     pub(crate) wrap: bool,
     pub(crate) unwrap: bool,
+    /// `CKA_ALWAYS_AUTHENTICATE`: it wants a login for every use.
+    pub(crate) always_authenticate: bool,
     /// The public half, where the token shows it.
     pub(crate) public: Option<PublicKey>,
 }

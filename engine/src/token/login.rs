@@ -5,15 +5,15 @@ use std::time::Duration;
 use cryptoki_sys as sys;
 
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
-use crate::pin::Pin;
-use crate::pkcs11::{self, Library, Slot, TokenInfo, refused_copy};
+use crate::pin::{Attempt, Pin, TokenId};
+use crate::pkcs11::{self, Fault, Library, Slot, TokenInfo, refused_copy};
 use crate::sync::{Arc, Mutex};
-use crate::token::Counts;
-use crate::token::epoch::Epoch;
+use crate::token::epoch::{Epoch, Loss};
 use crate::token::gate::Gate;
 use crate::token::hold::Holds;
 use crate::token::message::Messages;
 use crate::token::session::{Fate, Session};
+use crate::token::{Counts, Duty};
 
 /// What the service thread owns.
 pub(super) struct Login {
@@ -40,6 +40,9 @@ pub(super) struct Login {
 
 impl Login {
     pub(super) fn open(&mut self) -> Result<Session> {
+        if self.epoch.is_over() {
+            return Err(stale());
+        }
         let raw = self.library.open(self.slot)?;
         self.counts.lock().add(Arc::clone(raw.counts()));
         let messages = Messages::new(|direction| self.messages[direction as usize]);
@@ -54,11 +57,15 @@ impl Login {
     pub(super) fn begin_epoch(&mut self) -> Result<(), Missed> {
         // Without a wait: who has it may wait for this thread.
         let _pass = self.gate.pass(Duration::ZERO)?;
+        // Another process that logs in is not waited for either: the next attempt is soon.
+        let claim = self.pin.claim(id(&self.info), Duration::ZERO)?;
         let info = self.find_again()?;
+        // The operator who clears it may have changed the PIN, of which this engine may keep the old one.
+        let attempt = claim.allow(warns(&info)).map_err(|error| Missed { error, refused: true })?;
         check_lock_out(&info, self.consent)?;
         let slot = info.slot;
         let mut anchor = self.library.open(slot)?;
-        log_in(&self.library, slot, &info, &self.pin, &mut anchor).map_err(Missed::of_login)?;
+        log_in(&self.library, slot, &info, attempt, &mut anchor)?;
         let session = self.library.open(slot)?;
         let mut counts = self.counts.lock();
         counts.add(Arc::clone(anchor.counts()));
@@ -77,8 +84,25 @@ impl Login {
         Ok(())
     }
 
+    /// Asks the token for random bytes, and for what its engine has set. An error says whether it is lost.
+    pub(super) fn try_out(&mut self, duty: Option<&Duty>) -> Result<(), (Error, Option<Loss>)> {
+        let is_loss = |error: &Error| matches!(error.kind(), ErrorKind::TokenLost | ErrorKind::SessionLost);
+        self.check_session().map_err(|error| {
+            let loss = is_loss(&error).then_some(Loss::Token);
+            (error, loss)
+        })?;
+        duty.map_or(Ok(()), |duty| duty(&mut self.session, self.epoch.number)).map_err(|error| {
+            // The session is there: it has answered just now.
+            let loss = is_loss(&error).then_some(Loss::Login);
+            (error, loss)
+        })
+    }
+
     /// Tries the session of the service thread. Where it alone is dead, the token is not lost: another takes its place.
     pub(super) fn check_session(&mut self) -> Result<()> {
+        if self.epoch.is_over() {
+            return Err(stale());
+        }
         match self.session.random(&mut [0; 8]) {
             Err(fault) if Fate::from(fault) == Fate::Abandon => {
                 self.session.abandon();
@@ -121,16 +145,6 @@ pub(crate) struct Missed {
     pub(crate) refused: bool,
 }
 
-impl Missed {
-    /// A login of which nobody knows whether it counted as a wrong try is treated as one. Where the token or the session
-    /// was not there, or had no room, it was not.
-    fn of_login(error: Error) -> Self {
-        use ErrorKind::{Busy, PinUnavailable, SessionLost, TokenLost};
-        let harmless = matches!(error.kind(), Busy | PinUnavailable | SessionLost | TokenLost);
-        Self { refused: !harmless, error }
-    }
-}
-
 impl<E: Into<Error>> From<E> for Missed {
     fn from(error: E) -> Self {
         Self { error: error.into(), refused: false }
@@ -162,23 +176,69 @@ pub(super) fn stale() -> Error {
 }
 
 /// Logs in, once. Where another engine of this process has done so, that login holds for all of its sessions.
+///
+/// # Errors
+/// With `refused`, unless it is certain that the token counts no wrong try and that another attempt may help.
 pub(super) fn log_in(
     library: &Library,
     slot: Slot,
     info: &TokenInfo,
-    pin: &Pin,
+    attempt: Attempt<'_>,
     session: &mut pkcs11::Session,
-) -> Result<()> {
+) -> Result<(), Missed> {
     let keypad = info.flags & sys::CKF_PROTECTED_AUTHENTICATION_PATH != 0;
-    match pin.show(keypad, |pin| session.login(pin))? {
+    let remedy = attempt.remedy();
+    match attempt.send(keypad, |pin| session.login(pin), |fault| did_not_count(*fault))? {
         Ok(()) => library.note_login(slot),
         Err(fault) if fault.is(sys::CKR_USER_ALREADY_LOGGED_IN) && library.may_be_logged_in(slot) => {}
         Err(fault) if fault.is(sys::CKR_USER_ALREADY_LOGGED_IN) => {
-            return Err(refused_copy("a login to one holds for the other"));
+            return Err(Missed { error: refused_copy("a login to one holds for the other"), refused: true });
         }
-        Err(fault) => return Err(fault.into()),
+        Err(fault) => return Err(missed(fault, remedy)),
     }
     Ok(())
+}
+
+/// Why a login has failed. Unless it is certain that it did not count, only a person can help: who tried again at once
+/// would send the PIN once more.
+fn missed(fault: Fault, remedy: Option<String>) -> Missed {
+    use ErrorKind::{Busy, SessionLost, TokenLost};
+    let error = Error::from(fault);
+    if did_not_count(fault) {
+        return Missed { refused: !matches!(error.kind(), Busy | SessionLost | TokenLost), error };
+    }
+    let said = match remedy {
+        Some(remedy) => format!("{}; {remedy}", error.why()),
+        None => error.why().to_owned(),
+    };
+    let error = Error::new(error.kind(), Retry::Operator, error.outcome()).because(said);
+    Missed { error, refused: true }
+}
+
+/// Whether it is certain that a login that was answered so counts as no wrong try: the token or the session was gone
+/// before the call, the token had no room, or the module was not there. Any other, and one of which nobody knows, is
+/// treated as a wrong try.
+fn did_not_count(fault: Fault) -> bool {
+    use ErrorKind::{Busy, Forked, Module, SessionLost, TokenLost};
+    // Somebody at the token has broken it off, and would be asked again and again.
+    if fault.is(sys::CKR_FUNCTION_CANCELED) {
+        return false;
+    }
+    let class = fault.class();
+    let harmless = matches!(class.kind, Busy | Forked | Module | SessionLost | TokenLost);
+    (harmless && class.outcome == Outcome::NotDone) || fault.is(sys::CKR_USER_ALREADY_LOGGED_IN)
+}
+
+/// What records of logins know a token by.
+pub(super) fn id(info: &TokenInfo) -> TokenId<'_> {
+    let TokenInfo { serial, label, model, manufacturer, .. } = info;
+    TokenId { serial, label, model, manufacturer }
+}
+
+/// Whether the token's flags say that wrong PINs were tried since the last login.
+pub(super) fn warns(info: &TokenInfo) -> bool {
+    let warnings = sys::CKF_USER_PIN_COUNT_LOW | sys::CKF_USER_PIN_FINAL_TRY | sys::CKF_USER_PIN_LOCKED;
+    info.flags & warnings != 0
 }
 
 /// PKCS#11 2.40, `CK_TOKEN_INFO`: the flags say that the next wrong PIN locks, or that it is locked.
@@ -203,6 +263,7 @@ pub(super) fn check_lock_out(info: &TokenInfo, consent: bool) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pkcs11::Function;
 
     fn info(flags: u64) -> TokenInfo {
         let text = || "pay-1".to_owned();
@@ -225,6 +286,43 @@ mod tests {
         for flag in [sys::CKF_USER_PIN_LOCKED, sys::CKF_USER_PIN_FINAL_TRY, sys::CKF_USER_PIN_COUNT_LOW] {
             assert_eq!(check_lock_out(&info(flag), false).unwrap_err().kind(), ErrorKind::PinLocked);
         }
+    }
+
+    #[test]
+    fn only_a_login_that_certainly_did_not_count_leaves_the_next_one_free() {
+        let counted = |code| !did_not_count(Fault::new(Function::Login, code));
+        let gone_before = [sys::CKR_SESSION_HANDLE_INVALID, sys::CKR_TOKEN_NOT_PRESENT];
+        let no_room = [sys::CKR_SESSION_COUNT, sys::CKR_HOST_MEMORY, sys::CKR_DEVICE_MEMORY];
+        let others = [sys::CKR_USER_ALREADY_LOGGED_IN, sys::CKR_CRYPTOKI_NOT_INITIALIZED];
+        for code in gone_before.into_iter().chain(no_room).chain(others) {
+            assert!(!counted(code), "0x{code:x}");
+        }
+        let pin = [
+            sys::CKR_PIN_INCORRECT,
+            sys::CKR_PIN_INVALID,
+            sys::CKR_PIN_LEN_RANGE,
+            sys::CKR_PIN_EXPIRED,
+            sys::CKR_PIN_LOCKED,
+            sys::CKR_USER_PIN_NOT_INITIALIZED,
+        ];
+        let unknown = [sys::CKR_GENERAL_ERROR, sys::CKR_FUNCTION_FAILED, sys::CKR_DEVICE_ERROR];
+        let others = [sys::CKR_DEVICE_REMOVED, sys::CKR_SESSION_CLOSED, sys::CKR_FUNCTION_CANCELED];
+        for code in pin.into_iter().chain(unknown).chain(others).chain([sys::CKR_VENDOR_DEFINED]) {
+            assert!(counted(code), "0x{code:x}");
+            let missed = missed(Fault::new(Function::Login, code), None);
+            assert!(missed.refused && missed.error.retry() == Retry::Operator, "0x{code:x}");
+        }
+        assert!(!missed(Fault::new(Function::Login, sys::CKR_TOKEN_NOT_PRESENT), None).refused);
+    }
+
+    #[test]
+    fn a_refusal_says_what_a_person_has_to_do_and_a_token_that_is_gone_does_not() {
+        let said = |code| {
+            let missed = missed(Fault::new(Function::Login, code), Some("do this".to_owned()));
+            missed.error.to_string()
+        };
+        assert!(said(sys::CKR_PIN_INCORRECT).ends_with("C_Login answered CKR_PIN_INCORRECT; do this"));
+        assert!(said(sys::CKR_TOKEN_NOT_PRESENT).ends_with("C_Login answered CKR_TOKEN_NOT_PRESENT"));
     }
 
     #[test]

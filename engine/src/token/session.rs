@@ -100,7 +100,7 @@ impl Session {
     }
 
     /// It is not there any more.
-    pub(crate) const fn abandon(&mut self) {
+    pub(crate) fn abandon(&mut self) {
         self.raw.abandon();
     }
 

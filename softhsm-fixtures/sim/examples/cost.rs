@@ -36,6 +36,11 @@ fn main() {
         );
     }
     let (session, key) = open(list);
+    // With a limit that is never reached calls take the way on which rules would be looked for.
+    configure("throttle=1000").unwrap();
+    let long_ns = null_cost_ns(list, session, key);
+    println!("null, linked, Init + Sign by the long way: {long_ns:.1} ns of processor time");
+    configure("throttle=0").unwrap();
     for wait_us in [2.0, 10.0, 50.0, 100.0, 1_000.0] {
         configure(&format!("op_us={wait_us}")).unwrap();
         let mut late: Vec<_> = (0..1_000).map(|_| run_late(list, session, key, wait_us)).collect();

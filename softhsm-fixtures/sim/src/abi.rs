@@ -15,6 +15,7 @@ mod message;
 mod null;
 mod objects;
 mod operate;
+mod output;
 mod raw;
 mod rest;
 mod session;
@@ -26,9 +27,11 @@ use cryptoki_sys as sys;
 pub use interface::{C_GetInterface, C_GetInterfaceList};
 
 pub use control::{
-    p11_sim_answers_of, p11_sim_calls_of, p11_sim_calls_on, p11_sim_concurrent_use, p11_sim_configure,
-    p11_sim_hanging, p11_sim_late, p11_sim_latest_ns, p11_sim_now_ns, p11_sim_release_hangs,
-    p11_sim_reset_counters, p11_sim_wait_hanging,
+    p11_sim_active_at_init, p11_sim_answers_of, p11_sim_calls_of, p11_sim_calls_on, p11_sim_concurrent_use,
+    p11_sim_configure, p11_sim_executed_more_than, p11_sim_executions, p11_sim_executions_forgotten,
+    p11_sim_finalised_inside, p11_sim_hanging, p11_sim_late, p11_sim_late_writes, p11_sim_latest_ns,
+    p11_sim_now_ns, p11_sim_release_hangs, p11_sim_reset_counters, p11_sim_stale_objects,
+    p11_sim_stale_sessions, p11_sim_wait_hanging,
 };
 
 /// The function list, for programs that link the simulator instead of loading it.
@@ -54,12 +57,15 @@ pub unsafe extern "C" fn C_GetFunctionList(list: *mut *mut sys::CK_FUNCTION_LIST
     crate::call::guarded(|| unsafe { raw::put(list, function_list().cast_mut()) })
 }
 
-/// Entries of functions that take a session first.
+/// Entries of functions that take a session first. `with` names the argument that is a key or another object, `makes`
+/// those that are the template of a new one.
 macro_rules! session_calls {
-    ($($name:ident($($arg:ident: $kind:ty),* $(,)?) = $local:expr;)*) => { $(
+    ($($name:ident($($arg:ident: $kind:ty),* $(,)?)
+        $(with $key:ident)? $(makes $template:ident $count:ident)? = $local:expr;)*) => { $(
         pub(super) unsafe extern "C" fn $name(session: sys::CK_SESSION_HANDLE, $($arg: $kind),*) -> sys::CK_RV {
-            crate::call::in_session(crate::function::Function::$name, session, true, |call| {
-                match &call.device.forward {
+            let key = [$($key)?].first().copied();
+            crate::call::with_key(crate::function::Function::$name, session, key, true, |call| {
+                let result = match &call.device.forward {
                     Some(forward) => {
                         let function = forward.list.$name.ok_or(sys::CKR_FUNCTION_NOT_SUPPORTED)?;
                         // SAFETY: the caller has kept the standard's rules for this function.
@@ -67,7 +73,10 @@ macro_rules! session_calls {
                     }
                     // SAFETY: as above.
                     None => unsafe { $local(call, $($arg),*) },
-                }
+                };
+                // SAFETY: as above.
+                $(unsafe { super::objects::made(crate::function::Function::$name, result, $template, $count) };)?
+                result
             })
         }
     )* };

@@ -1,14 +1,17 @@
 //! What every call goes through: the count, the hangs, the time it takes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cryptoki_sys as sys;
 
 use crate::clock;
-use crate::counters;
+use crate::counters::{self, Event};
 use crate::device::{self, Device};
 use crate::faults::{self, After, Before};
 use crate::function::Function;
+use crate::rule::Names;
 use crate::sessions::{self, Entered, Slot};
 use crate::token::Token;
 
@@ -17,6 +20,8 @@ pub(crate) struct Call {
     pub(crate) device: &'static Device,
     pub(crate) slot: &'static Slot,
     pub(crate) handle: u64,
+    /// That of the session: handles may come again.
+    pub(crate) generation: u64,
     /// Number of the session's token.
     pub(crate) token: usize,
 }
@@ -25,6 +30,19 @@ impl Call {
     /// The simulated token; there is none where calls are forwarded.
     pub(crate) fn token(&self) -> Result<&'static Token, sys::CK_RV> {
         self.device.tokens.get(self.token).ok_or(sys::CKR_GENERAL_ERROR)
+    }
+
+    /// What the key is called with which the call runs: the one that it names, or that of the active operation.
+    fn names(&self, function: Function, key: Option<sys::CK_OBJECT_HANDLE>) -> Option<Arc<Names>> {
+        if let Some(key) = key {
+            return self.device.names(self.token, self.slot.forwarded(), key).map(Arc::new);
+        }
+        if function.runs_with_key() { self.slot.names.lock().clone() } else { None }
+    }
+
+    /// Whether the session is gone, or its place given to another one.
+    fn is_over(&self) -> bool {
+        self.slot.generation() != self.generation
     }
 
     /// Whether operations do no cryptography.
@@ -49,22 +67,42 @@ pub(crate) fn in_session(
     works: bool,
     run: impl FnOnce(&Call) -> Result<(), sys::CK_RV>,
 ) -> sys::CK_RV {
+    with_key(function, handle, None, works, run)
+}
+
+/// A call in a session that names a key or another object, or may do so.
+pub(crate) fn with_key(
+    function: Function,
+    handle: u64,
+    key: Option<sys::CK_OBJECT_HANDLE>,
+    works: bool,
+    run: impl FnOnce(&Call) -> Result<(), sys::CK_RV>,
+) -> sys::CK_RV {
     guarded(|| {
         let device = device::current()?;
-        let slot = sessions::find(handle).ok_or(sys::CKR_SESSION_HANDLE_INVALID)?;
+        let Some(slot) = sessions::find(handle) else {
+            Event::StaleSession.add(1);
+            return Err(sys::CKR_SESSION_HANDLE_INVALID);
+        };
         let token = slot.token();
+        let call = Call { device, slot, handle, generation: slot.generation(), token };
         let _inside = slot.enter(function);
-        let call = Call { device, slot, handle, token };
-        let after = meet(device, function, Some(token), Some(&call))?;
+        let armed = faults::armed();
+        let names = if armed && faults::keyed() { call.names(function, key) } else { None };
+        let after = meet(device, function, Some(token), Some(&call), names.as_deref())?;
         // While the call hung, the session may have been closed and its slot given to another one.
-        if slot.handle() != handle {
+        if call.is_over() {
             return Err(sys::CKR_SESSION_HANDLE_INVALID);
         }
         let _working = device.work(token, function)?;
-        let run = || timed(device, function, works.then_some(token), || run(&call));
-        let result = faults::spoiling(after.spoil, run);
-        if faults::armed() && slot.handle() != handle && function != Function::C_CloseSession {
+        let run = || timed(device, function, works.then_some(token), after.times, || run(&call));
+        let result = faults::with_output(after.output, run);
+        counters::came_to(function, result);
+        if armed && call.is_over() && function != Function::C_CloseSession {
             return Err(sys::CKR_DEVICE_REMOVED);
+        }
+        if armed && function.begins_operation() && result.is_ok() {
+            *slot.names.lock() = names;
         }
         after.answer(result)
     })
@@ -83,11 +121,13 @@ pub(crate) fn on_slot(
             Ok(token) => sessions::count_on(token, function),
             Err(_) => sessions::count_loose(function),
         }
-        let after = meet(device, function, token.ok(), None)?;
+        let _inside = Passing::enter();
+        let after = meet(device, function, token.ok(), None, None)?;
         if token.is_ok_and(|token| device.is_absent(token)) && function != Function::C_GetSlotInfo {
             return Err(sys::CKR_TOKEN_NOT_PRESENT);
         }
-        after.answer(timed(device, function, None, || run(device, token?)))
+        let run = || timed(device, function, None, after.times, || run(device, token?));
+        after.answer(faults::with_output(after.output, run))
     })
 }
 
@@ -99,14 +139,40 @@ pub(crate) fn general(
     guarded(|| {
         let device = device::current()?;
         sessions::count_loose(function);
-        let after = meet(device, function, None, None)?;
-        after.answer(timed(device, function, None, || run(device)))
+        let _inside = Passing::enter();
+        let after = meet(device, function, None, None, None)?;
+        let run = || timed(device, function, None, after.times, || run(device));
+        after.answer(faults::with_output(after.output, run))
     })
 }
 
 /// What the rules say of a call that is made before there is a device.
 pub(crate) fn general_rules(function: Function) -> Result<(), sys::CK_RV> {
-    meet(device::current()?, function, None, None)?.answer(Ok(()))
+    meet(device::current()?, function, None, None, None)?.answer(Ok(()))
+}
+
+/// How many other calls are inside the module, in sessions or not: for a call that is in no session.
+pub(crate) fn others_inside() -> u64 {
+    sessions::inside() + PASSING.load(Ordering::Relaxed).saturating_sub(1)
+}
+
+/// Calls inside that are in no session.
+static PASSING: AtomicU64 = AtomicU64::new(0);
+
+/// One of them, until it is dropped.
+struct Passing;
+
+impl Passing {
+    fn enter() -> Self {
+        PASSING.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        PASSING.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Turns a result into a return code, and a panic into `CKR_GENERAL_ERROR`: nothing unwinds into C.
@@ -132,17 +198,18 @@ fn meet(
     function: Function,
     token: Option<usize>,
     call: Option<&Call>,
+    names: Option<&Names>,
 ) -> Result<After, sys::CK_RV> {
     if !faults::armed() {
         return Ok(After::default());
     }
     let label = token.map(|token| device.label(token));
-    match faults::before(function, label.as_deref()) {
+    match faults::before(function, label.as_deref(), names) {
         Before::Runs(after) => Ok(after),
         Before::Refused(code) => refused(function, call, code),
         Before::SessionLost => {
             if let Some(call) = call {
-                device.lose_session(call.handle, call.slot.forwarded());
+                device.lose_session(call);
             }
             Err(sys::CKR_SESSION_HANDLE_INVALID)
         }
@@ -171,7 +238,7 @@ fn refused(function: Function, call: Option<&Call>, code: sys::CK_RV) -> Result<
     {
         if call.device.forward.is_some() {
             // Nothing but the call itself ends the operation in the module behind.
-            return Ok(After { code: Some(code), spoil: None });
+            return Ok(After { code: Some(code), ..After::default() });
         }
         crate::null::end(call.slot);
         call.slot.work.lock().iter_mut().for_each(|work| work.active = None);
@@ -190,9 +257,10 @@ fn timed(
     device: &Device,
     function: Function,
     token: Option<usize>,
+    times: Option<u32>,
     run: impl FnOnce() -> Result<(), sys::CK_RV>,
 ) -> Result<(), sys::CK_RV> {
-    if !device.delays() {
+    if !device.delays() && times.is_none() {
         return run();
     }
     let begun = clock::now_ns();
@@ -201,5 +269,14 @@ fn timed(
     let worked = matches!(result, Ok(()) | Err(sys::CKR_SIGNATURE_INVALID | sys::CKR_ENCRYPTED_DATA_INVALID));
     let works_on = token.filter(|_| worked && function.occupies_core());
     clock::sleep_until(device.ends_at(begun, works_on));
+    if let Some(times) = times {
+        let now = clock::now_ns();
+        // Without a configured latency there is still the one that the call had, as of a module behind.
+        let usual = match device.usual_ns(works_on.is_some()) {
+            0 => now - begun,
+            usual => usual,
+        };
+        clock::sleep_until(now.saturating_add(usual.saturating_mul(u64::from(times) - 1)));
+    }
     result
 }

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::executions::INPUTS_MAX;
 use crate::key::{Kind, Use};
+use crate::mix;
 use crate::rule::Rule;
 
 /// What a simulator is. The keys are documented at the top of the crate.
@@ -13,6 +15,7 @@ pub(crate) struct Config {
     pub(crate) tokens: usize,
     pub(crate) pin: String,
     pub(crate) pin_tries: u32,
+    pub(crate) pin_log: Option<PathBuf>,
     pub(crate) keypad: bool,
     pub(crate) holds_back: bool,
     pub(crate) input_max: u64,
@@ -21,6 +24,7 @@ pub(crate) struct Config {
     pub(crate) wrong: Vec<Wrong>,
     /// Whether what is signed says when it is due.
     pub(crate) stamped: bool,
+    pub(crate) reuse: Reuse,
     pub(crate) seed: u64,
     pub(crate) keys: Vec<ExtraKey>,
     pub(crate) hidden: Vec<Hidden>,
@@ -35,6 +39,8 @@ pub(crate) struct Live {
     pub(crate) cores: u32,
     pub(crate) sessions: u64,
     pub(crate) throttle: u64,
+    /// Most inputs of which executions are counted; 0 if none are.
+    pub(crate) executions: u64,
     pub(crate) hangs: Vec<Rule>,
     pub(crate) faults: Vec<Rule>,
     /// Labels of tokens that are not there.
@@ -62,6 +68,13 @@ pub(crate) enum Wrong {
     Cbc,
     /// CTR: likewise.
     Ctr,
+}
+
+/// Whose numbers are given again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reuse {
+    pub(crate) sessions: bool,
+    pub(crate) objects: bool,
 }
 
 /// A key beside those that every token has.
@@ -99,6 +112,7 @@ impl Default for Config {
             tokens: 1,
             pin: "1234".into(),
             pin_tries: 3,
+            pin_log: None,
             keypad: false,
             holds_back: false,
             input_max: 0,
@@ -106,6 +120,7 @@ impl Default for Config {
             messages: Messages::Right,
             wrong: Vec::new(),
             stamped: false,
+            reuse: Reuse::default(),
             seed: 0,
             keys: Vec::new(),
             hidden: Vec::new(),
@@ -121,9 +136,9 @@ impl Config {
         for (key, value) in pairs(text)? {
             config.set(key, value)?;
         }
-        let own = config.null || !config.keys.is_empty() || !config.hidden.is_empty();
-        if config.forward.is_some() && own {
-            return Err("forward excludes null, keys and hide".into());
+        let keys = !config.keys.is_empty() || !config.hidden.is_empty() || config.reuse.objects;
+        if config.forward.is_some() && (config.null || keys) {
+            return Err("forward excludes null, keys, hide and reuse=objects".into());
         }
         Ok(config)
     }
@@ -137,6 +152,7 @@ impl Config {
             }
             "pin" if !value.is_empty() => self.pin = value.into(),
             "pin_tries" => self.pin_tries = small(key, value, u32::MAX)?,
+            "pin_log" if !value.is_empty() => self.pin_log = Some(value.into()),
             "interface" => self.interface_3 = interface(value)?,
             "messages" => self.messages = messages(key, value)?,
             "keypad" => self.keypad = number(key, value, 1)? == 1,
@@ -152,6 +168,11 @@ impl Config {
             "keys" => {
                 for item in value.split(';') {
                     self.keys.push(extra_key(item)?);
+                }
+            }
+            "reuse" => {
+                for item in value.split(';') {
+                    self.reuse.set(item)?;
                 }
             }
             "hide" => {
@@ -172,6 +193,17 @@ impl Hidden {
     }
 }
 
+impl Reuse {
+    fn set(&mut self, item: &str) -> Result<(), String> {
+        match item {
+            "sessions" => self.sessions = true,
+            "objects" => self.objects = true,
+            _ => return Err(format!("reuse={item} is neither sessions nor objects")),
+        }
+        Ok(())
+    }
+}
+
 impl Live {
     /// Changes what the text names and leaves the rest; nothing at all if the text is wrong.
     pub(crate) fn changed(&self, text: &str) -> Result<Self, String> {
@@ -181,7 +213,7 @@ impl Live {
         if names("hang") {
             live.hangs.clear();
         }
-        if names("fault") {
+        if names("fault") || names("faults") {
             live.faults.clear();
         }
         for (key, value) in pairs {
@@ -207,6 +239,8 @@ impl Live {
                     self.faults.push(Rule::fault(item)?);
                 }
             }
+            "faults" => self.faults.extend(mix::rules(value)?),
+            "count_executions" => self.executions = number(key, value, INPUTS_MAX)?,
             "removed" => {
                 self.removed = value.split(';').filter(|item| !item.is_empty()).map(str::to_owned).collect();
             }
@@ -305,114 +339,4 @@ fn named(tokens: &str) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_empty_text_is_the_default() {
-        assert_eq!(Config::parse(""), Ok(Config::default()));
-        assert_eq!(Config::parse(" , "), Ok(Config::default()));
-    }
-
-    #[test]
-    fn every_key_is_read() {
-        let text = "null=1, op_us=12.5,call_us=3,cores=64,sessions=8,throttle=2,tokens=3,pin=77,pin_tries=9,keypad=1,holds_back=1,input_max=64,stamped=1,seed=5";
-        let config = Config::parse(text).unwrap();
-        let live =
-            Live { op_ns: 12_500, call_ns: 3_000, cores: 64, sessions: 8, throttle: 2, ..Live::default() };
-        let expected = Config {
-            null: true,
-            tokens: 3,
-            pin: "77".into(),
-            pin_tries: 9,
-            keypad: true,
-            holds_back: true,
-            input_max: 64,
-            stamped: true,
-            seed: 5,
-            live,
-            ..Config::default()
-        };
-        assert_eq!(config, expected);
-        let old = Config::parse("interface=2.40,messages=0").unwrap();
-        assert_eq!(old, Config { interface_3: false, messages: Messages::Missing, ..Config::default() });
-        let faulty = Config::parse("wrong=ecb;ecb-decrypt;ecb-parts,wrong=cbc;ctr").unwrap();
-        assert_eq!(faulty.wrong, [Wrong::Ecb, Wrong::EcbDecrypt, Wrong::EcbParts, Wrong::Cbc, Wrong::Ctr]);
-        assert_eq!(Config::parse("forward=/m.so").unwrap().forward, Some("/m.so".into()));
-    }
-
-    #[test]
-    fn extra_keys_name_kind_variant_and_tokens() {
-        let config = Config::parse("keys=a@sim-0+sim-2;b:p256#7@sim-1;c:hmac;d:rsa2048-decrypt").unwrap();
-        let key = |label: &str, kind, variant, tokens: &[&str]| ExtraKey {
-            label: label.into(),
-            kind,
-            usage: None,
-            variant,
-            tokens: tokens.iter().map(|&token| token.into()).collect(),
-        };
-        let expected = [
-            key("a", Kind::Aes, 0, &["sim-0", "sim-2"]),
-            key("b", Kind::P256, 7, &["sim-1"]),
-            key("c", Kind::Hmac, 0, &[]),
-            ExtraKey { usage: Some(Use::Decrypt), ..key("d", Kind::Rsa2048, 0, &[]) },
-        ];
-        assert_eq!(config.keys, expected);
-    }
-
-    #[test]
-    fn hidden_mechanisms_are_numbers_in_either_base_with_their_tokens() {
-        let config = Config::parse("hide=0x1041;13@sim-0+sim-2").unwrap();
-        let expected = [
-            Hidden { mechanism: 0x1041, tokens: Vec::new() },
-            Hidden { mechanism: 13, tokens: vec!["sim-0".into(), "sim-2".into()] },
-        ];
-        assert_eq!(config.hidden, expected);
-    }
-
-    #[test]
-    fn wrong_texts_are_refused_and_named() {
-        let wrong = [
-            "nonsense",
-            "speed=9",
-            "null=2",
-            "op_us=x",
-            "op_us=1.",
-            "op_us=1.0001",
-            "op_us=-1",
-            "tokens=65",
-            "hang=C_Sign",
-            "hang=C_Sing:1",
-            "hang=C_Sign:0",
-            "fault=C_Sign:1",
-            "fault=C_Sign:2%=maybe",
-            "keys=",
-            "keys=a:des",
-            "keys=a#x",
-            "keys=a:hmac-wrap",
-            "keys=a:aes-sign",
-            "hide=",
-            "interface=3",
-            "messages=3",
-            "wrong=gcm",
-            "hide=ECDSA",
-            "hide=0x1041,forward=/m.so",
-            "pin=",
-            "forward=",
-            "forward=/m.so,null=1",
-            "seed=18446744073709551616",
-        ];
-        for text in wrong {
-            assert!(Config::parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_change_while_in_use_keeps_what_it_does_not_name() {
-        let live = Config::parse("op_us=5,cores=2,hang=C_Sign:1").unwrap().live;
-        let changed = live.changed("op_us=7").unwrap();
-        assert_eq!((changed.op_ns, changed.cores, changed.hangs.len()), (7_000, 2, 1));
-        assert!(live.changed("hang=").unwrap().hangs.is_empty());
-        assert!(live.changed("tokens=2").is_err());
-    }
-}
+mod tests;

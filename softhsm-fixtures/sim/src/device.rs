@@ -6,12 +6,15 @@ use std::time::Duration;
 use cryptoki_sys as sys;
 use parking_lot::{Mutex, RwLock};
 
+use crate::call::Call;
 use crate::config::{Config, Live, TOKENS_MAX};
 use crate::cores::Cores;
+use crate::executions::EXECUTIONS;
 use crate::faults::{self, FAULT_RULES, HANG_RULES};
 use crate::forward::Forward;
 use crate::function::Function;
 use crate::hangs::HANGS;
+use crate::rule::Names;
 use crate::sessions;
 use crate::token::Token;
 
@@ -92,7 +95,7 @@ pub(crate) fn finalise() -> Result<(), sys::CK_RV> {
     let device = CURRENT.write().take().ok_or(sys::CKR_CRYPTOKI_NOT_INITIALIZED)?;
     refresh();
     for closed in sessions::close_all(None) {
-        device.session_gone(closed.token, closed.handle, 0);
+        device.session_gone(closed.token, closed.generation, 0);
     }
     device.forward.as_ref().map_or(Ok(()), Forward::finalise)
 }
@@ -108,7 +111,7 @@ pub(crate) fn configure(text: &str) -> Result<(), sys::CK_RV> {
     if text.contains("hang=") {
         HANG_RULES.set(&changed.hangs, device.config.seed);
     }
-    if text.contains("fault=") {
+    if text.contains("fault=") || text.contains("faults=") {
         FAULT_RULES.set(&changed.faults, device.config.seed);
     }
     if text.contains("removed=") {
@@ -192,7 +195,7 @@ impl Device {
         });
         self.absent_until_ns[token].store(until, Ordering::Relaxed);
         for closed in sessions::close_all(Some(token)) {
-            self.session_gone(token, closed.handle, 0);
+            self.session_gone(token, closed.generation, 0);
             self.forward.iter().for_each(|forward| forward.close(closed.forwarded));
         }
     }
@@ -210,9 +213,10 @@ impl Device {
     }
 
     /// Forgets a session.
-    pub(crate) fn lose_session(&self, handle: u64, forwarded: u64) {
-        if let Ok((token, left)) = sessions::close(handle) {
-            self.session_gone(token, handle, left);
+    pub(crate) fn lose_session(&self, call: &Call) {
+        let forwarded = call.slot.forwarded();
+        if let Ok((token, left)) = sessions::close(call.handle) {
+            self.session_gone(token, call.generation, left);
             self.forward.iter().for_each(|forward| forward.close(forwarded));
         }
     }
@@ -224,6 +228,20 @@ impl Device {
             let _was_in = token.log_out();
         }
         self.forward.iter().for_each(|forward| forward.log_out(forwarded));
+    }
+
+    /// What an object is called, if there is one under this handle.
+    pub(crate) fn names(&self, token: usize, forwarded: u64, object: u64) -> Option<Names> {
+        match &self.forward {
+            Some(forward) => forward.names(forwarded, object),
+            None => self.tokens.get(token)?.names(object),
+        }
+    }
+
+    /// How long a call takes by the configuration, on this token if any, without waiting for a core.
+    pub(crate) fn usual_ns(&self, works: bool) -> u64 {
+        let op_ns = if works { self.op_ns.load(Ordering::Relaxed) } else { 0 };
+        op_ns + self.call_ns.load(Ordering::Relaxed)
     }
 
     /// Begins a call, which ends when the result is dropped; refused while the token runs as many as it may.
@@ -247,9 +265,9 @@ impl Device {
 
     /// Takes the objects of a closed session along, and the login with the last one (PKCS#11 2.40, 5.6:
     /// closing the last session logs the application out).
-    pub(crate) fn session_gone(&self, token: usize, handle: u64, left: u64) {
+    pub(crate) fn session_gone(&self, token: usize, generation: u64, left: u64) {
         if let Some(token) = self.tokens.get(token) {
-            token.session_closed(handle);
+            token.session_closed(generation);
             if left == 0 {
                 // Not logged in is fine here.
                 let _was_in = token.log_out();
@@ -281,6 +299,7 @@ impl Device {
         self.call_ns.store(live.call_ns, Ordering::Relaxed);
         self.sessions_max.store(live.sessions, Ordering::Relaxed);
         self.throttle.store(live.throttle, Ordering::Relaxed);
+        EXECUTIONS.limit(live.executions);
         let mut now = self.live.lock();
         if now.cores != live.cores {
             self.cores.iter().for_each(|cores| cores.reset(live.cores));
@@ -313,6 +332,7 @@ fn waken(config: Config) -> Result<&'static Device, sys::CK_RV> {
         forward.initialise()?;
     }
     device.apply(live);
+    device.tokens.iter().for_each(Token::count_failures);
     *kept = Some(device);
     Ok(device)
 }

@@ -8,10 +8,12 @@ use cryptoki_sys as sys;
 use parking_lot::RwLock;
 
 use crate::clock;
+use crate::executions::EXECUTIONS;
 use crate::function::Function;
 use crate::hangs::HANGS;
 use crate::rng::mix;
-use crate::rule::{Rule, What};
+use crate::rule::{Names, Rule};
+use crate::what::What;
 
 /// The rules by which calls hang, and all others. They outlive `C_Finalize`, as the threads inside do.
 pub(crate) static HANG_RULES: Rules = Rules::new();
@@ -21,6 +23,8 @@ pub(crate) static FAULT_RULES: Rules = Rules::new();
 pub(crate) struct Rules {
     /// Whether there is any: all that a call without one reads.
     armed: AtomicBool,
+    /// Whether one of them names a key.
+    keyed: AtomicBool,
     seed: AtomicU64,
     rules: RwLock<Vec<(Rule, AtomicU64)>>,
 }
@@ -30,7 +34,16 @@ pub(crate) struct Rules {
 pub(crate) struct After {
     /// Answered in place of `CKR_OK`.
     pub(crate) code: Option<sys::CK_RV>,
+    pub(crate) output: Output,
+    /// How many times as long it takes.
+    pub(crate) times: Option<u32>,
+}
+
+/// How the output of a call comes out.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Output {
     pub(crate) spoil: Option<Spoil>,
+    pub(crate) written: Written,
 }
 
 /// How an output is made wrong.
@@ -38,7 +51,20 @@ pub(crate) struct After {
 pub(crate) enum Spoil {
     Flip,
     Short,
+    Long,
     Repeat,
+}
+
+/// When the caller's buffer is written.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum Written {
+    /// When it is made.
+    #[default]
+    AtOnce,
+    /// After a hang of this length, or one until it is released, just before the call returns.
+    AtReturn(Option<Duration>),
+    /// So long after the call has returned.
+    Later(Duration),
 }
 
 /// What a call meets before it runs.
@@ -54,26 +80,32 @@ pub(crate) enum Before {
 
 thread_local! {
     /// How the output of the call in which this thread is comes out.
-    static SPOIL: Cell<Option<Spoil>> = const { Cell::new(None) };
+    static OUTPUT: Cell<Output> = const { Cell::new(Output { spoil: None, written: Written::AtOnce }) };
     /// The last output that this thread had a session write.
     static LAST: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Whether any rule is set.
+/// What a call answers whose output comes later, if no rule names another code.
+const LATE_CODE: sys::CK_RV = sys::CKR_DEVICE_ERROR;
+
+/// Whether any rule is set, or executions are counted.
 pub(crate) fn armed() -> bool {
-    HANG_RULES.armed() || FAULT_RULES.armed()
+    HANG_RULES.armed() || FAULT_RULES.armed() || EXECUTIONS.counting()
+}
+
+/// Whether it matters with which key a call runs.
+pub(crate) fn keyed() -> bool {
+    HANG_RULES.keyed() || FAULT_RULES.keyed() || EXECUTIONS.counting()
 }
 
 /// Counts the call for the rules and does what they say before it runs.
-pub(crate) fn before(function: Function, token: Option<&str>) -> Before {
+pub(crate) fn before(function: Function, token: Option<&str>, names: Option<&Names>) -> Before {
     let mut before = Before::Runs(After::default());
-    for what in HANG_RULES.fires(function, token).into_iter().chain(FAULT_RULES.fires(function, token)) {
+    let fired = [&HANG_RULES, &FAULT_RULES].map(|rules| rules.fires(function, token, names));
+    for (what, dice) in fired.into_iter().flatten() {
         match what {
-            What::Hang => HANGS.hold(),
-            What::Slow(longer) => {
-                let ns = u64::try_from(longer.as_nanos()).unwrap_or(u64::MAX);
-                clock::sleep_until(clock::now_ns().saturating_add(ns));
-            }
+            What::Hang(limit) => HANGS.hold(limit),
+            What::Slow(delay) => sleep(delay.drawn(dice)),
             What::Refuse(code) => before = Before::Refused(code),
             What::SessionLost => before = Before::SessionLost,
             What::LoginLost => before = Before::LoginLost,
@@ -82,20 +114,47 @@ pub(crate) fn before(function: Function, token: Option<&str>) -> Before {
             What::Abort => std::process::abort(),
             What::Segfault => crate::abi::segfault(),
             What::Lose(code) => before.after(|after| after.code = Some(code)),
-            What::Flip => before.after(|after| after.spoil = Some(Spoil::Flip)),
-            What::Short => before.after(|after| after.spoil = Some(Spoil::Short)),
-            What::Repeat => before.after(|after| after.spoil = Some(Spoil::Repeat)),
+            What::Times(times) => before.after(|after| after.times = Some(times)),
+            What::Flip => before.after(|after| after.output.spoil = Some(Spoil::Flip)),
+            What::Short => before.after(|after| after.output.spoil = Some(Spoil::Short)),
+            What::Long => before.after(|after| after.output.spoil = Some(Spoil::Long)),
+            What::Repeat => before.after(|after| after.output.spoil = Some(Spoil::Repeat)),
+            What::HangAfter(limit) => before.after(|after| after.output.written = Written::AtReturn(limit)),
+            What::Late(delay) => before.after(|after| {
+                after.output.written = Written::Later(delay);
+                after.code = after.code.or(Some(LATE_CODE));
+            }),
         }
     }
     before
 }
 
+/// Waits so long, by the clock of the simulated device.
+pub(crate) fn sleep(time: Duration) {
+    let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    clock::sleep_until(clock::now_ns().saturating_add(ns));
+}
+
 /// Runs a call whose output comes out so.
-pub(crate) fn spoiling<R>(spoil: Option<Spoil>, run: impl FnOnce() -> R) -> R {
-    SPOIL.set(spoil);
+pub(crate) fn with_output<R>(output: Output, run: impl FnOnce() -> R) -> R {
+    OUTPUT.set(output);
     let result = run();
-    SPOIL.set(None);
+    // A call that had nothing to write hangs all the same.
+    if let Written::AtReturn(limit) = OUTPUT.take().written {
+        HANGS.hold(limit);
+    }
     result
+}
+
+/// When the output of this thread's call is written, unless that is at once.
+pub(crate) fn written_late() -> Option<Written> {
+    let written = if FAULT_RULES.armed() { OUTPUT.get().written } else { Written::AtOnce };
+    (!matches!(written, Written::AtOnce)).then_some(written)
+}
+
+/// Its output is taken care of: the call has nothing more to wait for.
+pub(crate) fn forget_output() {
+    OUTPUT.take();
 }
 
 /// Makes the output of the call wrong if a rule says so. Returns how many bytes of it are said to be there.
@@ -104,9 +163,10 @@ pub(crate) fn spoil(output: &mut [u8]) -> usize {
         return output.len();
     }
     let own = output.to_vec();
-    let len = match SPOIL.take() {
+    let len = match OUTPUT.get().spoil {
         None => output.len(),
         Some(Spoil::Short) => output.len().saturating_sub(1),
+        Some(Spoil::Long) => output.len() + 1,
         Some(Spoil::Flip) => {
             let middle = output.len() / 2;
             output.iter_mut().skip(middle).take(1).for_each(|byte| *byte ^= 0x10);
@@ -131,7 +191,12 @@ impl Before {
 
 impl Rules {
     const fn new() -> Self {
-        Self { armed: AtomicBool::new(false), seed: AtomicU64::new(0), rules: RwLock::new(Vec::new()) }
+        Self {
+            armed: AtomicBool::new(false),
+            keyed: AtomicBool::new(false),
+            seed: AtomicU64::new(0),
+            rules: RwLock::new(Vec::new()),
+        }
     }
 
     /// Replaces the rules; they count from now.
@@ -139,6 +204,7 @@ impl Rules {
         let mut now = self.rules.write();
         *now = rules.iter().map(|rule| (rule.clone(), AtomicU64::new(0))).collect();
         self.seed.store(seed, Ordering::Relaxed);
+        self.keyed.store(rules.iter().any(|rule| rule.key.is_some()), Ordering::Relaxed);
         self.armed.store(!now.is_empty(), Ordering::Relaxed);
     }
 
@@ -146,18 +212,24 @@ impl Rules {
         self.armed.load(Ordering::Relaxed)
     }
 
-    /// Counts the call for every rule. Returns what those say that it is for.
-    fn fires(&self, function: Function, token: Option<&str>) -> Vec<What> {
+    fn keyed(&self) -> bool {
+        self.keyed.load(Ordering::Relaxed)
+    }
+
+    /// Counts the call for every rule. Returns what those say that it is for, each with a number of its own by the
+    /// seed, the rule and the call.
+    fn fires(&self, function: Function, token: Option<&str>, names: Option<&Names>) -> Vec<(What, u64)> {
         if !self.armed() {
             return Vec::new();
         }
         let seed = self.seed.load(Ordering::Relaxed);
         let rules = self.rules.read();
-        let counted = rules.iter().enumerate().filter(|(_, (rule, _))| rule.counts(function, token));
+        let counted = rules.iter().enumerate().filter(|(_, (rule, _))| rule.counts(function, token, names));
         let fires = counted.filter_map(|(place, (rule, seen))| {
             let number = seen.fetch_add(1, Ordering::Relaxed) + 1;
             let dice = mix(mix(seed ^ mix(place as u64)) ^ number);
-            rule.when.is_now(number, dice).then_some(rule.what)
+            // Mixed once more: whether the rule is for a call says nothing of how long that takes.
+            rule.when.is_now(number, dice).then(|| (rule.what, mix(!dice)))
         });
         fires.collect()
     }
@@ -170,7 +242,7 @@ mod tests {
     fn fired(text: &str, seed: u64) -> Vec<u64> {
         let rules = Rules::new();
         rules.set(&[Rule::fault(text).unwrap()], seed);
-        (1..=10_000).filter(|_| !rules.fires(Function::C_Sign, None).is_empty()).collect()
+        (1..=10_000).filter(|_| !rules.fires(Function::C_Sign, None, None).is_empty()).collect()
     }
 
     #[test]
@@ -186,13 +258,15 @@ mod tests {
         FAULT_RULES.set(&[Rule::fault("C_Sign:1000000=flip").unwrap()], 0);
         let output = |spoil, bytes: &[u8]| {
             let mut output = bytes.to_vec();
-            let len = spoiling(spoil, || super::spoil(&mut output));
+            let how = Output { spoil, ..Output::default() };
+            let len = with_output(how, || super::spoil(&mut output));
             (output, len)
         };
         assert_eq!(output(None, &[1, 2, 3]), (vec![1, 2, 3], 3));
         assert_eq!(output(Some(Spoil::Repeat), &[4, 5, 6]), (vec![1, 2, 3], 3));
         assert_eq!(output(Some(Spoil::Flip), &[1, 2, 3]), (vec![1, 2 ^ 0x10, 3], 3));
         assert_eq!(output(Some(Spoil::Short), &[1, 2, 3]), (vec![1, 2, 3], 2));
+        assert_eq!(output(Some(Spoil::Long), &[1, 2, 3]), (vec![1, 2, 3], 4));
         FAULT_RULES.set(&[], 0);
     }
 }

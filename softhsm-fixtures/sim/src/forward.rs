@@ -11,6 +11,10 @@ use parking_lot::Mutex;
 
 use crate::call::result;
 use crate::config::TOKENS_MAX;
+use crate::rule::Names;
+
+/// Longest label or id that is read: more than any token has.
+const NAME_MAX: usize = 1_024;
 
 /// A loaded module. It is never unloaded.
 pub(crate) struct Forward {
@@ -81,6 +85,36 @@ impl Forward {
 
     pub(crate) fn label(&self, token: usize) -> String {
         self.labels.lock().get(token).cloned().unwrap_or_default()
+    }
+
+    /// What an object of the module is called; nothing if it does not say.
+    pub(crate) fn names(
+        &self,
+        session: sys::CK_SESSION_HANDLE,
+        object: sys::CK_OBJECT_HANDLE,
+    ) -> Option<Names> {
+        Some(Names {
+            label: self.attribute(session, object, sys::CKA_LABEL)?,
+            id: self.attribute(session, object, sys::CKA_ID).unwrap_or_default(),
+        })
+    }
+
+    fn attribute(
+        &self,
+        session: sys::CK_SESSION_HANDLE,
+        object: sys::CK_OBJECT_HANDLE,
+        kind: sys::CK_ATTRIBUTE_TYPE,
+    ) -> Option<Vec<u8>> {
+        let read = self.list.C_GetAttributeValue?;
+        let mut value = vec![0_u8; NAME_MAX];
+        let pointer = value.as_mut_ptr().cast();
+        let mut template =
+            sys::CK_ATTRIBUTE { type_: kind, pValue: pointer, ulValueLen: NAME_MAX as sys::CK_ULONG };
+        // SAFETY: the template and its value are live locals.
+        let code = unsafe { read(session, object, &raw mut template, 1) };
+        result(code).ok()?;
+        value.truncate(usize::try_from(template.ulValueLen).unwrap_or(0));
+        Some(value)
     }
 
     /// Logs the user out.

@@ -119,6 +119,38 @@ impl Function {
             )
     }
 
+    /// Whether it names the key with which the calls after it run.
+    pub(crate) const fn begins_operation(self) -> bool {
+        matches!(
+            self,
+            Self::C_SignInit
+                | Self::C_VerifyInit
+                | Self::C_EncryptInit
+                | Self::C_DecryptInit
+                | Self::C_MessageEncryptInit
+                | Self::C_MessageDecryptInit
+        )
+    }
+
+    /// Whether it runs with the key that another call has named.
+    pub(crate) const fn runs_with_key(self) -> bool {
+        self.is_operation() && !self.begins_operation() && !matches!(self, Self::C_GenerateRandom)
+    }
+
+    /// Whether sessions are made ready by it, or keys found.
+    pub(crate) const fn is_setup(self) -> bool {
+        matches!(
+            self,
+            Self::C_GetTokenInfo
+                | Self::C_OpenSession
+                | Self::C_GetSessionInfo
+                | Self::C_Login
+                | Self::C_FindObjectsInit
+                | Self::C_FindObjects
+                | Self::C_GetAttributeValue
+        )
+    }
+
     /// Whether the active operation is over after it, whatever it answers but for a buffer that is too small.
     pub(crate) const fn ends_operation(self) -> bool {
         matches!(

@@ -1,4 +1,4 @@
-//! Calls that do not return until they are released.
+//! Calls that do not return until they are released, or for a while.
 
 use std::time::Duration;
 
@@ -37,13 +37,18 @@ impl Hangs {
         !self.changed.wait_while_for(&mut gate, few, limit).timed_out()
     }
 
-    /// Keeps the call here until it is released.
-    pub(crate) fn hold(&self) {
+    /// Keeps the call here until it is released, or for so long.
+    pub(crate) fn hold(&self, limit: Option<Duration>) {
         let mut gate = self.gate.lock();
         let releases = gate.releases;
         gate.hanging += 1;
         self.changed.notify_all();
-        self.changed.wait_while(&mut gate, |gate| gate.releases == releases);
+        let held = |gate: &mut Gate| gate.releases == releases;
+        if let Some(limit) = limit {
+            let _which = self.changed.wait_while_for(&mut gate, held, limit);
+        } else {
+            self.changed.wait_while(&mut gate, held);
+        }
         gate.hanging -= 1;
         drop(gate);
         self.changed.notify_all();

@@ -32,22 +32,106 @@
 //! | `tokens=N` | 1 | tokens, up to 64, each a device of its own, labelled `sim-0`, `sim-1` ... |
 //! | `pin=TEXT` | 1234 | the user PIN of every token |
 //! | `pin_tries=N` | 3 | wrong PINs in a row that lock a token; 0 is any number. A lock outlives `C_Finalize`, as objects do, if the configuration stays the same |
+//! | `pin_log=FILE` | none | a file that gets a line for every `C_Login`, before anything becomes of the call: the token's label, and whether the PIN is `right` or `wrong`. Wrong tries are counted from it at `C_Initialize`, so that they outlive the process, however it ends; what other processes try later is not seen. Not where calls are forwarded |
 //! | `keypad=1` | 0 | tokens have a protected authentication path, at which somebody types the right PIN: `C_Login` takes no PIN too |
 //! | `holds_back=1` | 0 | encryption and decryption in parts hold the last block back until the next part or the end |
 //! | `input_max=N` | 0 | most bytes that encryption and decryption take in one call; more is refused with `CKR_DATA_LEN_RANGE`. 0 is any number. Not in null mode |
 //! | `interface=V` | 3.0 | `2.40` takes the interface of PKCS#11 3.0 away: `C_GetInterface` gives the old list only (if it is configured by then, which `pReserved` is not), no mechanism has flags for messages, their functions answer `CKR_FUNCTION_NOT_SUPPORTED` |
 //! | `messages=N` | 1 | 0: the functions for messages answer `CKR_FUNCTION_NOT_SUPPORTED` although the mechanisms have their flags; 2: they make wrong tags and refuse to decrypt |
 //! | `wrong=M` | none | what comes out wrong, separated by `;`. `ecb`: every block of ECB but the first of a call; `ecb-decrypt`, `ecb-parts`: the same in decryption, or in parts of an operation, only; `cbc`, `ctr`: these run under another IV than the one they are given, both ways, so that what is encrypted can be decrypted. Not in null mode |
-//! | `hang=F:WHEN[@TOKEN]` | none | *live*: calls of function `F` that do not return until they are released. `WHEN` is a number, counted from when the rule is set, with `+` for every later one too, or a share, `0.1%`, which the seed and the number of the call decide. `F` may be `ops`: all calls by which operations run. With a token only its calls count. Several are separated by `;`; `hang=` takes all away |
-//! | `fault=F:WHEN=WHAT[@TOKEN]` | none | *live*: calls that do not go as they should, as for hangs. `WHAT` is a code (`0x30`) that is answered while nothing is done; a code with `!` behind it, answered after all was done; `flip`, `short`, `repeat`: the output has a wrong bit, a byte too few, or is that of the thread's last call; `slow-US`: it takes so many microseconds longer; `session-lost`, `login-lost`: the device has forgotten the session or the login before the call; `removed`, `removed-MS`: the token goes away during the call, for so many milliseconds or until `removed=` puts it back; `dead`: as if somebody had finalised the module; `abort`, `segfault`; `hang` |
+//! | `hang=F:WHEN[@TOKEN][/KEY]` | none | *live*: calls that do not return until they are released; see *Faults*. Several are separated by `;`; `hang=` takes all away |
+//! | `fault=F:WHEN=WHAT[@TOKEN][/KEY]` | none | *live*: calls that do not go as they should; see *Faults*. Several are separated by `;`; `fault=` takes all away, those of `faults=` included |
+//! | `faults=F[:HANG_MS[:REMOVED_MS]]` | none | *live*: the rules of mix F, [`MIX_F`], with these times for hangs (500) and tokens that are away (100); `faults=` takes all away |
 //! | `removed=T[;T]` | none | *live*: labels of the tokens that are not there; their sessions are closed. `removed=` puts all back |
 //! | `throttle=N` | 0 | *live*: operations that a token runs at once, beyond which there is `CKR_FUNCTION_FAILED`, as from AWS CloudHSM; 0 is any number |
 //! | `stamped=1` | 0 | what `C_Sign` is given begins with the moment until which the call is to begin, in nanoseconds of the monotonic clock (eight bytes, the highest first); `Loaded::late` counts those that begin later. Not in null mode |
-//! | `seed=N` | 0 | what keys and random bytes derive from |
+//! | `reuse=WHAT[;WHAT]` | none | numbers that come again as soon as they are free: `sessions`, `objects`; see *Stale numbers* |
+//! | `count_executions=N` | 0 | *live*: executions are counted by input, of N different ones at most; see *Executions*. 0 counts none and keeps what is counted |
+//! | `seed=N` | 0 | what keys and random bytes derive from, and which calls a share of them is |
 //! | `keys=L[:KIND[-USE]][#V][@T+T]` | none | keys beside those below, separated by `;`: label, kind (`aes`, `hmac`, `des3`, `p256`, `p384`, `p521`, `ed25519`, `rsa2048`, `rsa4096`; `aes` if not said), what it is for if not for signing or encryption (`aes-mac`, `aes-wrap`, `rsa2048-decrypt`, `p256-agree` and their like), variant, labels of the tokens that hold it (all if not said). Keys of one label, kind and variant are the same on all tokens |
 //! | `hide=M[@T+T]` | none | mechanisms, by number in hexadecimal (`0x1041`) or decimal, separated by `;`, that are not in the list and are refused with `CKR_MECHANISM_INVALID`, on the tokens of these labels (all if not said). With it the null mode is slower |
 //!
 //! As in `tokens=3,null=1,call_us=80,op_us=250,cores=16,keys=orders:p256@sim-0+sim-2;spare@sim-1`.
+//!
+//! # Faults
+//!
+//! A rule says which calls it counts, which of those it is about, and what becomes of them: `C_Sign:1%=flip@sim-1/orders`.
+//! Several rules may be about one call and add up, as `C_Sign:1=hang-50;C_Sign:1=0x30` do: it hangs, and then answers the
+//! code. A call that rules refuse in two ways is refused as the last of them says.
+//!
+//! `F` is a function, or `ops`: all calls by which operations run; `inits`: those of them that only name the key and the
+//! mechanism; `runs`: the others of them; `setup`: `C_OpenSession`, `C_Login`, `C_FindObjectsInit`, `C_FindObjects`,
+//! `C_GetAttributeValue`, `C_GetSessionInfo` and `C_GetTokenInfo`.
+//!
+//! `WHEN` is a number, counted from when the rule is set, with `+` for every later one too, or a share, `0.1%`, with up
+//! to four decimals, which the seed, the rule's place and the number of the call decide.
+//!
+//! With `@TOKEN`, a label, only calls on that token count; with `@TOKEN/KEY` or `@/KEY` only those with that key, which is
+//! a label, or `0x` and an id in hexadecimal. A call has the key, or other object, that it names, as
+//! `C_SignInit` and `C_UnwrapKey` do, or the key that the call named by which its operation began. Of one that began before
+//! any rule was set nobody knows the key. In front of another module the key's names are asked for at every such call.
+//!
+//! `WHAT` is one of these. Waits are at most an hour.
+//!
+//! | what | becomes of the call |
+//! |---|---|
+//! | `0x30` or `48` | it answers this code and does nothing; its operation is over, but for `CKR_BUFFER_TOO_SMALL`. In front of another module it runs there all the same: nothing else ends the operation |
+//! | `0x30!` | it does all that it should and then answers this code |
+//! | `flip`, `short`, `long`, `repeat` | the output has a wrong bit; it is said to be a byte shorter, or longer, than it is; it is that of the thread's last call |
+//! | `slow-US` | it takes so many microseconds longer |
+//! | `slow-LO..HI` | any number between the two, each as likely |
+//! | `slow-exp-US` | exponentially distributed, with this mean |
+//! | `slow-tail-US` | a long tail (Pareto, of shape 1): at least so many; one in ten takes ten times that or more, one in a hundred a hundred times, none more than a thousand times |
+//! | `xN` | it takes N times the configured `call_us` and, if it is work, `op_us`; N times its own time if neither is configured. The core is free meanwhile |
+//! | `hang` | it does not return until it is released, and runs then; as `hang=`, but for [`Loaded::release_hangs`], which leaves the rule in force |
+//! | `hang-MS` | it hangs for so many milliseconds at most, and runs then, if its session is still there: a late return |
+//! | `hang!`, `hang-MS!` | it runs at once and then hangs so. Its output is written when it returns, even if the session has been closed meanwhile; it answers `CKR_DEVICE_REMOVED` then |
+//! | `late-MS` | it runs, answers `CKR_DEVICE_ERROR`, or the code of another rule with `!`, and a thread of the module writes its output so many milliseconds **after** it has returned. See below |
+//! | `session-lost`, `login-lost` | the device has forgotten the session or the login before the call |
+//! | `removed`, `removed-MS` | the token goes away during the call, for so many milliseconds or until `removed=` puts it back |
+//! | `dead` | as if somebody had finalised the module |
+//! | `abort`, `segfault` | the process ends |
+//!
+//! Outputs are those of signing, encryption and decryption, in one call, in parts and by messages; random bytes, wrapped
+//! keys and handles come out right and in time. `hang!` hangs calls without an output too.
+//!
+//! **Buffers.** As the standard has it, a caller's buffer is the module's until the call returns. A call that hangs has not
+//! returned, so what `hang-MS`, `hang!` and `hang-MS!` write late is right, and whoever gives such a call up must leave its
+//! buffers alone for good; an address sanitiser shows whether it does. `late-MS` breaks the standard: it is undefined
+//! behaviour for every caller that has freed the buffer or uses it for something else, as all do that trust an error, and
+//! happens only where a rule says so. Drivers that let a device write to memory have had this fault.
+//!
+//! All of it works in front of another module too, as far as that has the function. There a wrong PIN is counted by
+//! that module: `pin_tries=` and the flags of the PIN are those of the simulator's own tokens.
+//!
+//! # Stale numbers
+//!
+//! Without `reuse=` no session or object has a number that another one had, so that every call with an old number is
+//! refused and counted: [`Loaded::stale_sessions`], [`Loaded::stale_objects`]. (In null mode, objects of the same token
+//! are not looked up.) A caller finds some losses out by such a call only, so that these are 0 in a sound program while
+//! nothing is lost.
+//!
+//! With `reuse=sessions` a session has the lowest number that is free, and with `reuse=objects` so has an object; then a stale
+//! number is one of somebody else. The interface passes the number alone, so that the simulator cannot count such calls,
+//! and serves them: what they do shows in the outputs. After every logout, loss of the login, removal and `C_Finalize`,
+//! every object has the number of another of its class and type, if there is one (with the keys `a` and `b` of one kind,
+//! each has the other's), so that a stale handle signs with a wrong key. Sessions keep the number apart from
+//! what they are: a call that hangs in a session that was closed does nothing to the next one of its number, and objects
+//! and random bytes of sessions do not come again. In front of another module only sessions can be numbered anew.
+//!
+//! Also counted, apart from what rules answer: [`Loaded::concurrent_use`], two threads in a session;
+//! [`Loaded::active_at_init`], an operation that begins in a session in which another one has not ended, so that whoever
+//! had the session before left it dirty; [`Loaded::finalised_inside`], calls that `C_Finalize` finds inside the module.
+//!
+//! # Executions
+//!
+//! With `count_executions=N` each call that has signed, verified, encrypted or decrypted something, in one call or by a
+//! message, counts for its function, key (label and id, on whatever token) and input, also if the reply is lost; so
+//! does each call that has made an object, with the object's label as its input. [`Loaded::executions`] says how often an
+//! input ran; [`Loaded::executed_more_than`] how many ran more often than that. Inputs that the callers make different stand
+//! for requests. Requests that are put together into one call (ECB) are one input, and parts of an operation are none:
+//! executions of these cannot be told by request. Inputs are kept as hashes, some 50 bytes for each; executions of inputs beyond N
+//! are counted as [`Loaded::executions_forgotten`] only.
 //!
 //! # Keys
 //!
@@ -79,6 +163,7 @@ mod cores;
 mod counters;
 mod crypto;
 mod device;
+mod executions;
 mod faults;
 mod forward;
 mod function;
@@ -87,20 +172,26 @@ mod key;
 mod loaded;
 pub mod material;
 mod mechanism;
+mod mix;
 mod null;
 mod object;
+mod objects;
 mod rng;
 mod rule;
 mod sessions;
 mod stamps;
 mod token;
+mod what;
 mod work;
 
 pub use abi::{
-    C_GetFunctionList, C_GetInterface, C_GetInterfaceList, function_list, p11_sim_answers_of,
-    p11_sim_calls_of, p11_sim_calls_on, p11_sim_concurrent_use, p11_sim_configure, p11_sim_hanging,
-    p11_sim_late, p11_sim_latest_ns, p11_sim_now_ns, p11_sim_release_hangs, p11_sim_reset_counters,
+    C_GetFunctionList, C_GetInterface, C_GetInterfaceList, function_list, p11_sim_active_at_init,
+    p11_sim_answers_of, p11_sim_calls_of, p11_sim_calls_on, p11_sim_concurrent_use, p11_sim_configure,
+    p11_sim_executed_more_than, p11_sim_executions, p11_sim_executions_forgotten, p11_sim_finalised_inside,
+    p11_sim_hanging, p11_sim_late, p11_sim_late_writes, p11_sim_latest_ns, p11_sim_now_ns,
+    p11_sim_release_hangs, p11_sim_reset_counters, p11_sim_stale_objects, p11_sim_stale_sessions,
     p11_sim_wait_hanging,
 };
 pub use counters::{Counters, configure, counters, release_hangs};
 pub use loaded::{LoadError, Loaded, cdylib_path};
+pub use mix::{MIX_F, mix_f};

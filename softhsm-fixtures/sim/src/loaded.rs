@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use cryptoki_sys as sys;
 
+mod counts;
+
 /// A copy of the module in this process: what it was asked and how it is to behave.
 ///
 /// A module counts as one per path: whoever loads [`Loaded::path`] later, the engine for one, has the same

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use cryptoki_sys as sys;
 
 use crate::mechanism::{Cipher, Hash, TAG_LEN};
+use crate::objects::TOKEN_SHIFT;
 use crate::sessions::Slot;
-use crate::token::TOKEN_SHIFT;
 use crate::work::Kind;
 
 /// What is known of the length of an output. Numbers leave room for a rule and a length in a word.
@@ -107,7 +107,7 @@ const fn plaintext(mechanism: sys::CK_MECHANISM_TYPE, key: sys::CK_OBJECT_HANDLE
     }
 }
 
-/// What the handle says: see [`Token::add`](crate::token::Token::add).
+/// What the handle says: see [`Token::add`](crate::objects::Objects::insert).
 const fn of_key(key: sys::CK_OBJECT_HANDLE) -> u64 {
     (key & 0xff) * 4
 }

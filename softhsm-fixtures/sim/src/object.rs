@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use cryptoki_sys as sys;
 
 use crate::key::{Key, Kind};
+use crate::rule::Names;
 
 /// Attributes as a caller gives them, copied.
 #[derive(Clone, Debug, Default)]
@@ -15,7 +16,7 @@ pub(crate) struct Template(pub(crate) Vec<(sys::CK_ATTRIBUTE_TYPE, Vec<u8>)>);
 pub(crate) struct Object {
     pub(crate) key: Key,
     attributes: BTreeMap<sys::CK_ATTRIBUTE_TYPE, Vec<u8>>,
-    /// The session that it goes with; none if it is on the token.
+    /// The generation of the session that it goes with; none if it is on the token.
     pub(crate) session: Option<u64>,
 }
 
@@ -199,6 +200,20 @@ impl Object {
     /// Whether every attribute of the template is there, may be seen and is the same.
     pub(crate) fn matches(&self, template: &Template) -> bool {
         template.0.iter().all(|(kind, value)| self.read(*kind).is_ok_and(|own| own == value))
+    }
+
+    /// Its class and its type of key: equal for objects that are used alike.
+    pub(crate) fn kind(&self) -> Vec<u8> {
+        [sys::CKA_CLASS, sys::CKA_KEY_TYPE].map(|kind| self.value(kind)).concat()
+    }
+
+    /// What it is called.
+    pub(crate) fn names(&self) -> Names {
+        Names { label: self.value(sys::CKA_LABEL).to_vec(), id: self.value(sys::CKA_ID).to_vec() }
+    }
+
+    fn value(&self, kind: sys::CK_ATTRIBUTE_TYPE) -> &[u8] {
+        self.attributes.get(&kind).map(Vec::as_slice).unwrap_or_default()
     }
 
     pub(crate) fn flag(&self, kind: sys::CK_ATTRIBUTE_TYPE) -> bool {

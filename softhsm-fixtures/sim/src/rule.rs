@@ -1,10 +1,7 @@
 //! Rules: which calls do not go as they should, and what becomes of them.
 
-use std::time::Duration;
-
-use cryptoki_sys as sys;
-
 use crate::function::Function;
+use crate::what::What;
 
 /// A rule of the configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +10,8 @@ pub(crate) struct Rule {
     pub(crate) when: When,
     /// Label of the token whose calls count; all if none.
     pub(crate) token: Option<String>,
+    /// The key whose calls count; those of all keys and of none if not given.
+    pub(crate) key: Option<KeyName>,
     pub(crate) what: What,
 }
 
@@ -21,7 +20,13 @@ pub(crate) struct Rule {
 pub(crate) enum Calls {
     Of(Function),
     /// Those by which operations run: [`Function::is_operation`].
-    OfOperations,
+    Operations,
+    /// Those of them that only begin one.
+    Inits,
+    /// The others of them.
+    Runs,
+    /// [`Function::is_setup`].
+    Setup,
 }
 
 /// Which of the calls that a rule counts it is about.
@@ -33,63 +38,74 @@ pub(crate) enum When {
     Share { ppm: u64 },
 }
 
-/// What becomes of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum What {
-    /// It does not return until it is released.
-    Hang,
-    /// It answers this code and does nothing.
-    Refuse(sys::CK_RV),
-    /// It does all that it should and then answers this code: the reply is lost.
-    Lose(sys::CK_RV),
-    /// It takes so much longer.
-    Slow(Duration),
-    /// A bit of its output is another.
-    Flip,
-    /// Its output is a byte shorter than it should be.
-    Short,
-    /// Its output is that of the last call of its thread.
-    Repeat,
-    /// The device has forgotten the session before the call.
-    SessionLost,
-    /// The device has logged the user out before the call.
-    LoginLost,
-    /// The token is removed during the call, for so long, or until it is put back.
-    Removed(Option<Duration>),
-    /// The module is as if somebody had finalised it.
-    Dead,
-    /// The process aborts.
-    Abort,
-    /// The process touches memory that is not its own.
-    Segfault,
+/// A key, as a rule names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KeyName {
+    Label(String),
+    /// `CKA_ID`.
+    Id(Vec<u8>),
+}
+
+/// What a key is called on its token.
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Names {
+    pub(crate) label: Vec<u8>,
+    pub(crate) id: Vec<u8>,
 }
 
 impl Rule {
-    /// `C_Sign:100`, `C_Sign:100+`, `C_Sign:0.1%`, each with `@sim-1` after it or not.
+    /// `C_Sign:100`, `C_Sign:100+`, `C_Sign:0.1%`, each with `@sim-1`, `@sim-1/orders` or `@/orders` after it or not.
     pub(crate) fn hang(item: &str) -> Result<Self, String> {
-        let wrong = || format!("hang={item} is not FUNCTION:WHEN[@TOKEN]");
-        let (front, token) = at_token(item);
+        let wrong = || format!("hang={item} is not FUNCTION:WHEN[@TOKEN][/KEY]");
+        let (front, place) = item.split_once('@').unwrap_or((item, ""));
         let (calls, when) = calls(front).ok_or_else(wrong)?;
-        Ok(Self { calls, when, token, what: What::Hang })
+        let (token, key) = place_of(place).ok_or_else(wrong)?;
+        Ok(Self { calls, when, token, key, what: What::Hang(None) })
     }
 
     /// As for hangs, with `=WHAT` before the token: `C_Sign:3=0x30`, `ops:1%=flip@sim-1`.
     pub(crate) fn fault(item: &str) -> Result<Self, String> {
-        let wrong = || format!("fault={item} is not FUNCTION:WHEN=WHAT[@TOKEN]");
-        let (front, token) = at_token(item);
+        let wrong = || format!("fault={item} is not FUNCTION:WHEN=WHAT[@TOKEN][/KEY]");
+        let (front, place) = item.split_once('@').unwrap_or((item, ""));
         let (front, name) = front.split_once('=').ok_or_else(wrong)?;
         let (calls, when) = calls(front).ok_or_else(wrong)?;
         let what = What::by_name(name).ok_or_else(wrong)?;
-        Ok(Self { calls, when, token, what })
+        let (token, key) = place_of(place).ok_or_else(wrong)?;
+        Ok(Self { calls, when, token, key, what })
     }
 
-    /// Whether the rule counts a call.
-    pub(crate) fn counts(&self, function: Function, token: Option<&str>) -> bool {
+    /// Whether the rule counts a call, with the key that it uses if that is known.
+    pub(crate) fn counts(&self, function: Function, token: Option<&str>, names: Option<&Names>) -> bool {
         let counted = match self.calls {
             Calls::Of(wanted) => function == wanted,
-            Calls::OfOperations => function.is_operation(),
+            Calls::Operations => function.is_operation(),
+            Calls::Inits => function.is_operation() && function.begins_operation(),
+            Calls::Runs => function.is_operation() && !function.begins_operation(),
+            Calls::Setup => function.is_setup(),
         };
-        counted && self.token.as_deref().is_none_or(|own| token == Some(own))
+        let there = self.token.as_deref().is_none_or(|own| token == Some(own));
+        counted && there && self.key.as_ref().is_none_or(|key| names.is_some_and(|names| key.is(names)))
+    }
+}
+
+impl KeyName {
+    /// A label, or `0x` and an id in hexadecimal.
+    fn parse(text: &str) -> Option<Self> {
+        let Some(hex) = text.strip_prefix("0x") else {
+            return (!text.is_empty()).then(|| Self::Label(text.to_owned()));
+        };
+        let digits = hex.as_bytes().chunks(2).map(|pair| {
+            let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
+            u8::from_str_radix(pair, 16).ok()
+        });
+        digits.collect::<Option<Vec<_>>>().filter(|id| !id.is_empty()).map(Self::Id)
+    }
+
+    fn is(&self, names: &Names) -> bool {
+        match self {
+            Self::Label(label) => label.as_bytes() == names.label,
+            Self::Id(id) => *id == names.id,
+        }
     }
 }
 
@@ -103,48 +119,24 @@ impl When {
     }
 }
 
-impl What {
-    fn by_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "hang" => Self::Hang,
-            "flip" => Self::Flip,
-            "short" => Self::Short,
-            "repeat" => Self::Repeat,
-            "session-lost" => Self::SessionLost,
-            "login-lost" => Self::LoginLost,
-            "removed" => Self::Removed(None),
-            "dead" => Self::Dead,
-            "abort" => Self::Abort,
-            "segfault" => Self::Segfault,
-            _ => {
-                if let Some(ms) = name.strip_prefix("removed-") {
-                    return Some(Self::Removed(Some(Duration::from_millis(ms.parse().ok()?))));
-                }
-                if let Some(us) = name.strip_prefix("slow-") {
-                    return Some(Self::Slow(Duration::from_micros(us.parse().ok()?)));
-                }
-                match name.strip_suffix('!') {
-                    Some(code) => Self::Lose(number(code)?),
-                    None => Self::Refuse(number(name)?),
-                }
-            }
-        })
-    }
-}
-
 const MILLION: u64 = 1_000_000;
 
-fn at_token(item: &str) -> (&str, Option<String>) {
-    match item.split_once('@') {
-        Some((front, token)) => (front, Some(token.to_owned())),
-        None => (item, None),
-    }
+/// `TOKEN`, `TOKEN/KEY` or `/KEY`; nothing is any token and any key.
+fn place_of(text: &str) -> Option<(Option<String>, Option<KeyName>)> {
+    let (token, key) = match text.split_once('/') {
+        Some((token, key)) => (token, Some(KeyName::parse(key)?)),
+        None => (text, None),
+    };
+    Some(((!token.is_empty()).then(|| token.to_owned()), key))
 }
 
 fn calls(text: &str) -> Option<(Calls, When)> {
     let (name, when) = text.split_once(':')?;
     let calls = match name {
-        "ops" => Calls::OfOperations,
+        "ops" => Calls::Operations,
+        "inits" => Calls::Inits,
+        "runs" => Calls::Runs,
+        "setup" => Calls::Setup,
         name => Calls::Of(Function::by_name(name)?),
     };
     if let Some(percent) = when.strip_suffix('%') {
@@ -166,21 +158,14 @@ fn ppm(percent: &str) -> Option<u64> {
     Some(whole * 10_000 + parts).filter(|&ppm| ppm <= MILLION)
 }
 
-/// A return code, in hexadecimal or decimal; `CKR_OK` is none.
-fn number(text: &str) -> Option<sys::CK_RV> {
-    let number = match text.strip_prefix("0x") {
-        Some(hex) => sys::CK_RV::from_str_radix(hex, 16),
-        None => text.parse(),
-    };
-    number.ok().filter(|&number| number != sys::CKR_OK)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn rule(calls: Calls, when: When, token: Option<&str>, what: What) -> Rule {
-        Rule { calls, when, token: token.map(str::to_owned), what }
+        Rule { calls, when, token: token.map(str::to_owned), key: None, what }
     }
 
     const fn at(call: u64, onwards: bool) -> When {
@@ -190,8 +175,14 @@ mod tests {
     #[test]
     fn hangs_name_function_number_and_token() {
         let sign = Calls::Of(Function::C_Sign);
-        assert_eq!(Rule::hang("C_Sign:100+@sim-1"), Ok(rule(sign, at(100, true), Some("sim-1"), What::Hang)));
-        assert_eq!(Rule::hang("C_Sign:0.1%"), Ok(rule(sign, When::Share { ppm: 1_000 }, None, What::Hang)));
+        assert_eq!(
+            Rule::hang("C_Sign:100+@sim-1"),
+            Ok(rule(sign, at(100, true), Some("sim-1"), What::Hang(None)))
+        );
+        assert_eq!(
+            Rule::hang("C_Sign:0.1%"),
+            Ok(rule(sign, When::Share { ppm: 1_000 }, None, What::Hang(None)))
+        );
     }
 
     #[test]
@@ -200,19 +191,28 @@ mod tests {
         let cases = [
             ("C_Sign:3=0x30", rule(sign, at(3, false), None, What::Refuse(0x30))),
             ("C_Sign:3=48!@t", rule(sign, at(3, false), Some("t"), What::Lose(0x30))),
-            ("ops:1%=flip", rule(Calls::OfOperations, When::Share { ppm: 10_000 }, None, What::Flip)),
+            ("ops:1%=flip", rule(Calls::Operations, When::Share { ppm: 10_000 }, None, What::Flip)),
             (
                 "C_Sign:1=removed-50",
                 rule(sign, at(1, false), None, What::Removed(Some(Duration::from_millis(50)))),
             ),
-            ("C_Sign:1=slow-7", rule(sign, at(1, false), None, What::Slow(Duration::from_micros(7)))),
+            ("inits:1=0x90", rule(Calls::Inits, at(1, false), None, What::Refuse(0x90))),
+            ("runs:1=x3", rule(Calls::Runs, at(1, false), None, What::Times(3))),
+            ("setup:1=hang", rule(Calls::Setup, at(1, false), None, What::Hang(None))),
         ];
         for (text, expected) in cases {
             assert_eq!(Rule::fault(text), Ok(expected), "{text}");
         }
-        for wrong in
-            ["C_Sign:1", "C_Sign=flip", "C_Sign:0=flip", "C_Sign:101%=flip", "C_Sign:1=0", "x:1=flip"]
-        {
+        for wrong in [
+            "C_Sign:1",
+            "C_Sign:1=flip@t/",
+            "C_Sign:1=flip@t/0x1",
+            "C_Sign=flip",
+            "C_Sign:0=flip",
+            "C_Sign:101%=flip",
+            "C_Sign:1=0",
+            "x:1=flip",
+        ] {
             assert!(Rule::fault(wrong).is_err(), "{wrong}");
         }
     }
@@ -226,14 +226,48 @@ mod tests {
 
     #[test]
     fn a_rule_for_a_token_counts_calls_on_that_token_only() {
-        let rule = rule(Calls::Of(Function::C_Sign), at(1, false), Some("sim-1"), What::Hang);
-        assert!(rule.counts(Function::C_Sign, Some("sim-1")));
+        let rule = rule(Calls::Of(Function::C_Sign), at(1, false), Some("sim-1"), What::Hang(None));
+        assert!(rule.counts(Function::C_Sign, Some("sim-1"), None));
         for (function, token) in [
             (Function::C_Sign, Some("sim-0")),
             (Function::C_Sign, None),
             (Function::C_Encrypt, Some("sim-1")),
         ] {
-            assert!(!rule.counts(function, token));
+            assert!(!rule.counts(function, token, None));
+        }
+    }
+
+    #[test]
+    fn a_rule_for_a_key_counts_calls_with_that_key_only() {
+        let orders = Names { label: b"orders".to_vec(), id: vec![0x0a, 0xff] };
+        let other = Names { label: b"0x0aff".to_vec(), id: b"orders".to_vec() };
+        for (place, token) in
+            [("@/orders", "sim-0"), ("@/orders", "sim-1"), ("@sim-1/orders", "sim-1"), ("@/0x0aff", "sim-1")]
+        {
+            let rule = Rule::fault(&format!("C_Sign:1=flip{place}")).unwrap();
+            assert!(rule.counts(Function::C_Sign, Some(token), Some(&orders)), "{place}");
+            assert!(!rule.counts(Function::C_Sign, Some(token), Some(&other)), "{place}");
+            assert!(!rule.counts(Function::C_Sign, Some(token), None), "{place}");
+        }
+        let elsewhere = Rule::fault("C_Sign:1=flip@sim-1/orders").unwrap();
+        assert!(!elsewhere.counts(Function::C_Sign, Some("sim-0"), Some(&orders)));
+    }
+
+    #[test]
+    fn groups_of_functions_are_apart_as_they_say() {
+        let counts = |group: &str, function| {
+            Rule::fault(&format!("{group}:1=flip")).unwrap().counts(function, None, None)
+        };
+        let cases = [
+            (Function::C_SignInit, [true, true, false, false]),
+            (Function::C_Sign, [true, false, true, false]),
+            (Function::C_GenerateRandom, [true, false, true, false]),
+            (Function::C_FindObjects, [false, false, false, true]),
+            (Function::C_GenerateKey, [false; 4]),
+        ];
+        for (function, expected) in cases {
+            let found = ["ops", "inits", "runs", "setup"].map(|group| counts(group, function));
+            assert_eq!(found, expected, "{}", function.name());
         }
     }
 }

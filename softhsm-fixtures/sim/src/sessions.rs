@@ -3,6 +3,9 @@
 //! Each session has cache lines of its own, with its counters on them; counters are summed when read. The slots
 //! are never freed: a thread that hangs in a closed session still finds its memory.
 
+mod calls;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
@@ -12,7 +15,9 @@ use parking_lot::Mutex;
 use crate::config::TOKENS_MAX;
 use crate::function::Function;
 use crate::rng::Random;
+use crate::rule::Names;
 use crate::work::Work;
+use calls::Calls;
 
 /// Most open sessions, of all tokens together. The table is zero pages until it is used.
 pub(crate) const SESSIONS_MAX: usize = 4_096;
@@ -21,6 +26,9 @@ pub(crate) const SESSIONS_MAX: usize = 4_096;
 pub(crate) struct Slot {
     /// The handle of the session that is open here; 0 if none.
     handle: AtomicU64,
+    /// Of all sessions that were ever opened, the how many-th is open here; 0 if none. Handles may come again, this
+    /// does not.
+    generation: AtomicU64,
     /// A mark of the thread that is inside; 0 if none.
     inside: AtomicUsize,
     /// The null mode's active operation.
@@ -32,11 +40,10 @@ pub(crate) struct Slot {
     forwarded: AtomicU64,
     /// The plain mode's active operation and search.
     pub(crate) work: Mutex<Option<Box<Work>>>,
+    /// What the key is called with which the active operation runs, as far as anybody wants to know.
+    pub(crate) names: Mutex<Option<Arc<Names>>>,
     calls: Calls,
 }
-
-/// Calls by function.
-struct Calls([AtomicU64; Function::ALL.len()]);
 
 /// A thread inside a session, until it is dropped.
 pub(crate) struct Entered {
@@ -75,32 +82,38 @@ static LOOSE: Calls = Calls::new();
 /// How often a thread entered a session that another one was in.
 static OVERLAPS: AtomicU64 = AtomicU64::new(0);
 
-/// Bits of a handle that say which slot; the rest is the generation, so that no number comes twice.
+/// Bits of a handle that say which slot; the rest is the generation, so that no number comes twice, or 0 where numbers
+/// are to come again.
 const INDEX_BITS: u32 = 16;
 
-/// Opens a session; `limit` is the token's, 0 if it has none.
+/// Opens a session; `limit` is the token's, 0 if it has none. With `reuse` its handle is the lowest number that is
+/// free, otherwise one that never was.
 pub(crate) fn open(
     token: usize,
     flags: sys::CK_FLAGS,
     limit: u64,
     seed: u64,
     forwarded: u64,
+    reuse: bool,
 ) -> Result<u64, sys::CK_RV> {
     let mut table = TABLE.lock();
     if limit > 0 && table.open[token] >= limit {
         return Err(sys::CKR_SESSION_COUNT);
     }
-    let index = table.free.pop().or_else(|| (table.used < SESSIONS_MAX).then_some(table.used));
-    let index = index.ok_or(sys::CKR_SESSION_COUNT)?;
+    let index = table.place(reuse).ok_or(sys::CKR_SESSION_COUNT)?;
     table.used = table.used.max(index + 1);
     table.generation += 1;
     table.open[token] += 1;
     table.open_rw[token] += u64::from(flags & sys::CKF_RW_SESSION != 0);
-    let handle = (table.generation << INDEX_BITS) | (index as u64 + 1);
+    let unique = (table.generation << INDEX_BITS) | (index as u64 + 1);
+    let handle = if reuse { index as u64 + 1 } else { unique };
     let slot = &SLOTS[index];
     *slot.work.lock() = Some(Box::default());
     slot.null_op.store(0, Ordering::Relaxed);
-    slot.random.seed(seed, handle);
+    // Never from the handle alone: a session with a number that comes again has random bytes of its own.
+    slot.random.seed(seed, unique);
+    *slot.names.lock() = None;
+    slot.generation.store(table.generation, Ordering::Relaxed);
     slot.token.store(token, Ordering::Relaxed);
     slot.flags.store(flags, Ordering::Relaxed);
     slot.forwarded.store(forwarded, Ordering::Relaxed);
@@ -120,7 +133,7 @@ pub(crate) fn close(handle: u64) -> Result<(usize, u64), sys::CK_RV> {
 
 /// A session that was closed.
 pub(crate) struct Closed {
-    pub(crate) handle: u64,
+    pub(crate) generation: u64,
     pub(crate) token: usize,
     pub(crate) forwarded: u64,
 }
@@ -133,8 +146,8 @@ pub(crate) fn close_all(token: Option<usize>) -> Vec<Closed> {
     let closing = |slot: &'static Slot| {
         // A slot in which a thread hangs is not given out again.
         let empty = slot.inside.load(Ordering::Relaxed) == 0;
-        let (handle, forwarded) = (slot.handle(), slot.forwarded());
-        Closed { handle, token: table.close(slot, empty).0, forwarded }
+        let (generation, forwarded) = (slot.generation(), slot.forwarded());
+        Closed { generation, token: table.close(slot, empty).0, forwarded }
     };
     slots.filter(mine).map(closing).collect()
 }
@@ -184,6 +197,13 @@ pub(crate) fn overlaps() -> u64 {
     OVERLAPS.load(Ordering::Relaxed)
 }
 
+/// How many calls are in sessions now, those that have been closed meanwhile included.
+pub(crate) fn inside() -> u64 {
+    let table = TABLE.lock();
+    let slots = SLOTS.iter().take(table.used);
+    slots.filter(|slot| slot.inside.load(Ordering::Relaxed) != 0).count() as u64
+}
+
 /// Sets every counter to zero. Calls that run meanwhile may be lost or kept.
 pub(crate) fn reset_counters() {
     let table = TABLE.lock();
@@ -193,9 +213,18 @@ pub(crate) fn reset_counters() {
 }
 
 impl Table {
+    /// A place for a session: the lowest that is free, or the last that became so.
+    fn place(&mut self, lowest: bool) -> Option<usize> {
+        if lowest && let Some((at, _)) = self.free.iter().enumerate().min_by_key(|(_, index)| **index) {
+            return Some(self.free.swap_remove(at));
+        }
+        self.free.pop().or_else(|| (self.used < SESSIONS_MAX).then_some(self.used))
+    }
+
     fn close(&mut self, slot: &'static Slot, reuse: bool) -> (usize, u64) {
         let (handle, token) = (slot.handle(), slot.token());
         slot.handle.store(0, Ordering::Relaxed);
+        slot.generation.store(0, Ordering::Relaxed);
         *slot.work.lock() = None;
         for function in Function::ALL {
             OF_TOKENS[token].count_shared(function, slot.calls.of(function));
@@ -214,6 +243,7 @@ impl Slot {
     const fn new() -> Self {
         Self {
             handle: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
             inside: AtomicUsize::new(0),
             null_op: AtomicU64::new(0),
             random: Random::new(),
@@ -221,6 +251,7 @@ impl Slot {
             flags: AtomicU64::new(0),
             forwarded: AtomicU64::new(0),
             work: Mutex::new(None),
+            names: Mutex::new(None),
             calls: Calls::new(),
         }
     }
@@ -258,6 +289,10 @@ impl Slot {
         self.handle.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn flags(&self) -> sys::CK_FLAGS {
         self.flags.load(Ordering::Relaxed)
     }
@@ -275,31 +310,6 @@ impl Drop for Entered {
         } else if self.cheap {
             OVERLAPS.fetch_add(1, Ordering::Relaxed);
         }
-    }
-}
-
-impl Calls {
-    const fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; Function::ALL.len()])
-    }
-
-    /// Without a locked instruction: one thread at a time uses a session.
-    #[inline]
-    fn count(&self, function: Function) {
-        let counter = &self.0[function as usize];
-        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-
-    fn count_shared(&self, function: Function, calls: u64) {
-        self.0[function as usize].fetch_add(calls, Ordering::Relaxed);
-    }
-
-    fn of(&self, function: Function) -> u64 {
-        self.0[function as usize].load(Ordering::Relaxed)
-    }
-
-    fn reset(&self) {
-        self.0.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
     }
 }
 

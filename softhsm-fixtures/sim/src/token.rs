@@ -1,6 +1,8 @@
 //! A simulated token: its login and its objects.
 
-use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cryptoki_sys as sys;
@@ -10,6 +12,8 @@ use crate::config::Config;
 use crate::key::{Key, Kind, Use};
 use crate::mechanism::{OFFERED, Offered};
 use crate::object::{Object, Template};
+use crate::objects::Objects;
+use crate::rule::Names;
 
 /// A token of the plain and the null mode.
 #[derive(Debug)]
@@ -26,18 +30,15 @@ struct Login {
     pin: String,
     tries_max: u32,
     keypad: bool,
+    /// Where logins are written down.
+    log: Option<PathBuf>,
     failures: u32,
     user: bool,
 }
 
-#[derive(Debug, Default)]
-struct Objects {
-    by_handle: BTreeMap<u64, Arc<Object>>,
-    made: u64,
-}
-
-/// Where the token's number stands in an object handle, so that a handle is good on its own token only.
-pub(crate) const TOKEN_SHIFT: u32 = 40;
+/// How a PIN is written down.
+const RIGHT: &str = "right";
+const WRONG: &str = "wrong";
 
 /// What a key can be for.
 const USES: [sys::CK_ATTRIBUTE_TYPE; 7] = [
@@ -54,14 +55,16 @@ impl Token {
     pub(crate) fn new(index: usize, config: &Config) -> Self {
         let label = format!("sim-{index}");
         let (pin, tries_max, keypad) = (config.pin.clone(), config.pin_tries, config.keypad);
-        let login = Login { pin, tries_max, keypad, failures: 0, user: false };
+        let log = config.pin_log.clone();
+        let login = Login { pin, tries_max, keypad, log, failures: 0, user: false };
         let mut offered = OFFERED.to_vec();
         let is_hidden = |number| {
             let mut hidden = config.hidden.iter();
             hidden.any(|hidden| hidden.mechanism == number && hidden.is_on(&label))
         };
         offered.retain(|(number, ..)| !is_hidden(*number));
-        let token = Self { label, index, offered, login: Mutex::new(login), objects: RwLock::default() };
+        let objects = RwLock::new(Objects::new(config.reuse.objects));
+        let token = Self { label, index, offered, login: Mutex::new(login), objects };
         for kind in Kind::STOCK {
             token.stock(kind, None, config.seed, kind.stock_label(), 0);
         }
@@ -95,6 +98,33 @@ impl Token {
         if found { Ok(()) } else { Err(sys::CKR_MECHANISM_INVALID) }
     }
 
+    /// Writes down that somebody is about to log in with this PIN; none is what somebody types at the keypad.
+    pub(crate) fn note_login(&self, pin: Option<&[u8]>) -> Result<(), sys::CK_RV> {
+        let login = self.login.lock();
+        let Some(log) = &login.log else { return Ok(()) };
+        let right = pin.map_or(login.keypad, |pin| pin == login.pin.as_bytes());
+        let line = format!("{} {}\n", self.label, if right { RIGHT } else { WRONG });
+        // One write, so that lines of several processes do not mix.
+        let noted = OpenOptions::new().create(true).append(true).open(log);
+        noted.and_then(|mut log| log.write_all(line.as_bytes())).map_err(|_| sys::CKR_DEVICE_ERROR)
+    }
+
+    /// Counts the wrong tries that are written down, if they are.
+    pub(crate) fn count_failures(&self) {
+        let mut login = self.login.lock();
+        let Some(log) = &login.log else { return };
+        // None, if nobody has tried yet.
+        let log = std::fs::read_to_string(log).unwrap_or_default();
+        login.failures = 0;
+        for (label, how) in log.lines().filter_map(|line| line.split_once(' ')) {
+            match how {
+                _ if label != self.label || login.locked() => {}
+                WRONG => login.failures += 1,
+                _ => login.failures = 0,
+            }
+        }
+    }
+
     /// `C_Login` of the user.
     pub(crate) fn log_in(&self, pin: &[u8]) -> Result<(), sys::CK_RV> {
         let mut login = self.login.lock();
@@ -116,7 +146,12 @@ impl Token {
     pub(crate) fn log_out(&self) -> Result<(), sys::CK_RV> {
         let was_in = std::mem::replace(&mut self.login.lock().user, false);
         let keep = |object: &Object| object.session.is_none() || !object.flag(sys::CKA_PRIVATE);
-        self.objects.write().by_handle.retain(|_, object| keep(object));
+        let mut objects = self.objects.write();
+        objects.retain(keep);
+        if was_in {
+            objects.new_epoch();
+        }
+        drop(objects);
         if was_in { Ok(()) } else { Err(sys::CKR_USER_NOT_LOGGED_IN) }
     }
 
@@ -134,9 +169,6 @@ impl Token {
     }
 
     /// Adds an object; returns its handle.
-    ///
-    /// The lowest byte of the handle is the length of a signature in units of 4 bytes: the null mode, which
-    /// looks nothing up, reads it there.
     pub(crate) fn add(&self, object: Object) -> Result<u64, sys::CK_RV> {
         if object.flag(sys::CKA_PRIVATE) && !self.logged_in() {
             return Err(sys::CKR_USER_NOT_LOGGED_IN);
@@ -146,14 +178,14 @@ impl Token {
 
     /// The object behind a handle, if it may be seen now.
     pub(crate) fn object(&self, handle: u64) -> Option<Arc<Object>> {
-        let object = self.objects.read().by_handle.get(&handle).cloned()?;
+        let object = self.objects.read().get(handle).cloned()?;
         (!object.flag(sys::CKA_PRIVATE) || self.logged_in()).then_some(object)
     }
 
     /// Removes an object that may be seen now.
     pub(crate) fn remove(&self, handle: u64) -> Result<(), sys::CK_RV> {
         self.object(handle).ok_or(sys::CKR_OBJECT_HANDLE_INVALID)?;
-        self.objects.write().by_handle.remove(&handle);
+        self.objects.write().remove(handle);
         Ok(())
     }
 
@@ -162,19 +194,23 @@ impl Token {
         let logged_in = self.logged_in();
         let visible = |object: &Object| logged_in || !object.flag(sys::CKA_PRIVATE);
         let objects = self.objects.read();
-        let found =
-            objects.by_handle.iter().filter(|(_, object)| visible(object) && object.matches(template));
-        found.map(|(&handle, _)| handle).collect()
+        let found = objects.iter().filter(|(_, object)| visible(object) && object.matches(template));
+        found.map(|(handle, _)| handle).collect()
     }
 
-    /// Forgets the objects of a closed session.
+    /// Forgets the objects of a closed session, which its generation names.
     pub(crate) fn session_closed(&self, session: u64) {
-        self.objects.write().by_handle.retain(|_, object| object.session != Some(session));
+        self.objects.write().retain(|object| object.session != Some(session));
     }
 
     /// A number that grows with every object.
     pub(crate) fn objects_made(&self) -> u64 {
-        self.objects.read().made
+        self.objects.read().made()
+    }
+
+    /// What an object is called, whether it may be seen now or not.
+    pub(crate) fn names(&self, handle: u64) -> Option<Names> {
+        self.objects.read().get(handle).map(|object| object.names())
     }
 
     /// A key that every token has from the start: private, sensitive, not extractable, made here.
@@ -202,12 +238,7 @@ impl Token {
     }
 
     fn insert(&self, object: Object) -> u64 {
-        let mut objects = self.objects.write();
-        objects.made += 1;
-        let token = (self.index as u64 + 1) << TOKEN_SHIFT;
-        let handle = token | (objects.made << 8) | (object.key.signature_len() / 4) as u64;
-        objects.by_handle.insert(handle, Arc::new(object));
-        handle
+        self.objects.write().insert(self.index, object)
     }
 }
 
@@ -244,6 +275,29 @@ mod tests {
         token.log_in(b"0").unwrap_err();
         token.log_in(b"1234").unwrap();
         assert_eq!((token.pin_flags(), token.log_in(b"1234")), (0, Err(sys::CKR_USER_ALREADY_LOGGED_IN)));
+    }
+
+    #[test]
+    fn wrong_pins_that_are_written_down_are_counted_by_whoever_comes_later() {
+        let log = std::env::temp_dir().join(format!("p11-sim-pin-log-{}", std::process::id()));
+        let config = Config::parse(&format!("tokens=2,pin_log={}", log.display())).unwrap();
+        let tries = |index, pins: &[&str]| {
+            let token = Token::new(index, &config);
+            pins.iter().for_each(|pin| token.note_login(Some(pin.as_bytes())).unwrap());
+            let later = Token::new(index, &config);
+            later.count_failures();
+            later.pin_flags()
+        };
+        let low = sys::CKF_USER_PIN_COUNT_LOW;
+        let flags = [
+            tries(0, &[]),
+            tries(0, &["0"]),
+            tries(1, &["0", "0"]),
+            tries(0, &["1234"]),
+            tries(0, &["0", "0", "0", "1234"]),
+        ];
+        assert_eq!(flags, [0, low, low | sys::CKF_USER_PIN_FINAL_TRY, 0, sys::CKF_USER_PIN_LOCKED]);
+        std::fs::remove_file(&log).unwrap();
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use cryptoki_sys as sys;
 
+use super::raw;
 use crate::call::guarded;
+use crate::counters::Event;
+use crate::executions::EXECUTIONS;
 use crate::function::Function;
 use crate::hangs::HANGS;
 use crate::sessions;
@@ -82,8 +85,68 @@ pub extern "C" fn p11_sim_now_ns() -> u64 {
 #[unsafe(no_mangle)]
 pub extern "C" fn p11_sim_reset_counters() {
     sessions::reset_counters();
-    counters::reset_answers();
     stamps::reset();
+    counters::reset();
+    EXECUTIONS.reset();
+}
+
+/// Calls with the number of a session that is not open.
+#[unsafe(no_mangle)]
+pub extern "C" fn p11_sim_stale_sessions() -> u64 {
+    Event::StaleSession.count()
+}
+
+/// Calls with the number of an object that is not there, or may not be seen.
+#[unsafe(no_mangle)]
+pub extern "C" fn p11_sim_stale_objects() -> u64 {
+    Event::StaleObject.count()
+}
+
+/// Operations that were to begin in a session which had not ended another one. 0 in a sound program.
+#[unsafe(no_mangle)]
+pub extern "C" fn p11_sim_active_at_init() -> u64 {
+    Event::ActiveAtInit.count()
+}
+
+/// Calls that `C_Finalize` found inside the module. 0 in a sound program without hangs.
+#[unsafe(no_mangle)]
+pub extern "C" fn p11_sim_finalised_inside() -> u64 {
+    Event::FinalisedInside.count()
+}
+
+/// Outputs that were written after their call had returned, as a rule told.
+#[unsafe(no_mangle)]
+pub extern "C" fn p11_sim_late_writes() -> u64 {
+    Event::LateWrite.count()
+}
+
+/// How often an input was executed, by the function of this name, or by all if it is null; all ones if there is no such
+/// function.
+///
+/// # Safety
+/// `name` is null or ends in a zero byte; `input` is null or good for reading `len` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn p11_sim_executions(name: *const c_char, input: *const u8, len: u64) -> u64 {
+    // SAFETY: as the caller says.
+    let function = unsafe { read(name) }.map(Function::by_name);
+    // SAFETY: as the caller says.
+    let input = unsafe { raw::bytes(input, len) }.unwrap_or_default();
+    match function {
+        Some(None) => u64::MAX,
+        function => EXECUTIONS.of(function.flatten(), input),
+    }
+}
+
+/// How many inputs one function has executed with one key more than so often.
+#[unsafe(no_mangle)]
+pub extern "C" fn p11_sim_executed_more_than(times: u64) -> u64 {
+    EXECUTIONS.above(times)
+}
+
+/// Executions that were not counted, because there were too many different inputs.
+#[unsafe(no_mangle)]
+pub extern "C" fn p11_sim_executions_forgotten() -> u64 {
+    EXECUTIONS.forgotten()
 }
 
 /// Lets every call go that hangs now, and forgets the rules by which calls hang.

@@ -9,7 +9,8 @@ use cryptoki_sys as sys;
 use super::interface::VERSION_3;
 use super::raw::{self, padded};
 use super::{VERSION, slot_calls};
-use crate::call::{general, general_rules, guarded, result};
+use crate::call::{general, general_rules, guarded, others_inside, result};
+use crate::counters::Event;
 use crate::device::{self, Device, SLOT_FIRST};
 use crate::function::Function;
 use crate::mechanism::Offered;
@@ -29,7 +30,13 @@ pub(super) unsafe extern "C" fn C_Initialize(args: *mut c_void) -> sys::CK_RV {
 
 pub(super) unsafe extern "C" fn C_Finalize(reserved: *mut c_void) -> sys::CK_RV {
     general(Function::C_Finalize, |_| {
-        if reserved.is_null() { device::finalise() } else { Err(sys::CKR_ARGUMENTS_BAD) }
+        if !reserved.is_null() {
+            return Err(sys::CKR_ARGUMENTS_BAD);
+        }
+        // PKCS#11 2.40, C_Finalize: "The behavior of C_Finalize is undefined if it is called while other threads of the
+        // application are making Cryptoki calls."
+        Event::FinalisedInside.add(others_inside());
+        device::finalise()
     })
 }
 

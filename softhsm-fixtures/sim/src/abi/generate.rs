@@ -13,7 +13,7 @@ use crate::object::{Object, Template, on_curve};
 
 session_calls!(
     C_GenerateKey(mechanism: *mut sys::CK_MECHANISM, template: Attributes, count: Ulong, key: *mut Handle)
-        = generate;
+        makes template count = generate;
     C_GenerateKeyPair(
         mechanism: *mut sys::CK_MECHANISM,
         public: Attributes,
@@ -22,7 +22,7 @@ session_calls!(
         private_count: Ulong,
         public_key: *mut Handle,
         private_key: *mut Handle,
-    ) = generate_pair;
+    ) makes private private_count = generate_pair;
 );
 
 /// # Safety

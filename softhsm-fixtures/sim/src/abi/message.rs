@@ -11,8 +11,9 @@ use std::ffi::c_void;
 
 use cryptoki_sys as sys;
 
+use super::output;
 use super::raw::{self, Room};
-use crate::call::{Call, fast, in_session};
+use crate::call::{Call, fast, in_session, with_key};
 use crate::config::Messages;
 use crate::function::Function;
 use crate::mechanism::{Mechanism, TAG_LEN};
@@ -23,6 +24,7 @@ type Bytes = *mut sys::CK_BYTE;
 type Ulong = sys::CK_ULONG;
 
 /// One message as it comes in: parameters, associated data, input and room for the output.
+#[derive(Clone, Copy)]
 struct Given {
     parameter: (*const c_void, Ulong),
     aad: (Bytes, Ulong),
@@ -39,7 +41,7 @@ macro_rules! messages {
             mechanism: *mut sys::CK_MECHANISM,
             key: sys::CK_OBJECT_HANDLE,
         ) -> sys::CK_RV {
-            in_session(Function::$init, session, true, |call| {
+            with_key(Function::$init, session, Some(key), true, |call| {
                 check_supported(call)?;
                 // SAFETY: the caller has kept the standard's rules for this function.
                 unsafe { init(call, $kind, mechanism, key) }
@@ -65,11 +67,15 @@ macro_rules! messages {
             }
             in_session(Function::$run, session, !out.is_null(), |call| {
                 check_supported(call)?;
+                let works = !out.is_null();
+                let run = |out, out_len| {
+                    // SAFETY: as above.
+                    let run = || unsafe { run(call, $kind, &Given { out, out_len, ..given }) };
+                    // SAFETY: as above.
+                    unsafe { output::executing(call, Function::$run, works, input, run) }
+                };
                 // SAFETY: as above.
-                unsafe { run(call, $kind, &given) }?;
-                // SAFETY: as above; the output is as long as was just written.
-                unsafe { raw::spoil(out, out_len) };
-                Ok(())
+                unsafe { output::deliver(out, out_len, run) }
             })
         }
 

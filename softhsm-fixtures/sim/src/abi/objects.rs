@@ -6,6 +6,8 @@ use cryptoki_sys as sys;
 
 use super::{raw, session_calls};
 use crate::call::Call;
+use crate::executions::{self, EXECUTIONS};
+use crate::function::Function;
 use crate::key::Key;
 use crate::object::{HMAC_TYPES, Object};
 
@@ -14,10 +16,10 @@ pub(super) type Ulong = sys::CK_ULONG;
 pub(super) type Handle = sys::CK_OBJECT_HANDLE;
 
 session_calls!(
-    C_CreateObject(template: Attributes, count: Ulong, object: *mut Handle) = create;
-    C_CopyObject(from: Handle, template: Attributes, count: Ulong, object: *mut Handle) = copy;
-    C_DestroyObject(object: Handle) = destroy;
-    C_GetAttributeValue(object: Handle, template: Attributes, count: Ulong) = read;
+    C_CreateObject(template: Attributes, count: Ulong, object: *mut Handle) makes template count = create;
+    C_CopyObject(from: Handle, template: Attributes, count: Ulong, object: *mut Handle) with from makes template count = copy;
+    C_DestroyObject(object: Handle) with object = destroy;
+    C_GetAttributeValue(object: Handle, template: Attributes, count: Ulong) with object = read;
     C_FindObjectsInit(template: Attributes, count: Ulong) = find_init;
     C_FindObjects(objects: *mut Handle, max: Ulong, count: *mut Ulong) = find;
     C_FindObjectsFinal() = find_final;
@@ -161,10 +163,31 @@ pub(super) unsafe fn add(call: &Call, mut object: Object, handle: *mut Handle) -
     }
     let on_token = object.flag(sys::CKA_TOKEN);
     check_writable(call, on_token)?;
-    object.session = (!on_token).then_some(call.handle);
+    object.session = (!on_token).then_some(call.generation);
     let added = call.token()?.add(object)?;
     // SAFETY: as the caller says.
     unsafe { raw::put(handle, added) }
+}
+
+/// Counts an object that was made, by its label, or by its id if it has none.
+///
+/// # Safety
+/// As for [`raw::template`].
+pub(super) unsafe fn made(
+    function: Function,
+    result: Result<(), sys::CK_RV>,
+    template: Attributes,
+    count: Ulong,
+) {
+    if !EXECUTIONS.counting() || result.is_err() {
+        return;
+    }
+    // SAFETY: as the caller says.
+    if let Ok(template) = unsafe { raw::template(template, count) } {
+        let named = [sys::CKA_LABEL, sys::CKA_ID].into_iter().filter_map(|kind| template.get(kind));
+        let name = named.into_iter().find(|name| !name.is_empty()).unwrap_or_default();
+        EXECUTIONS.note(function, None, executions::hash(name));
+    }
 }
 
 /// A read-only session makes and destroys session objects only (PKCS#11 2.40, 6.7.1).

@@ -4,8 +4,10 @@
 
 use cryptoki_sys as sys;
 
+use super::output;
 use super::raw::{self, Room};
-use crate::call::{Call, fast, in_session, result};
+use crate::call::{Call, fast, in_session, result, with_key};
+use crate::counters;
 use crate::function::Function;
 use crate::stamps;
 use crate::work::{Active, Kind};
@@ -23,9 +25,10 @@ macro_rules! inits {
         ) -> sys::CK_RV {
             if let Some(entered) = fast(session, Function::$name) {
                 // SAFETY: the caller has kept the standard's rules for this function.
-                return code(unsafe { super::null::init(entered.slot, $kind, mechanism, key) });
+                let result = unsafe { super::null::init(entered.slot, $kind, mechanism, key) };
+                return code(result.inspect_err(|&code| counters::came_to(Function::$name, Err(code))));
             }
-            in_session(Function::$name, session, true, |call| {
+            with_key(Function::$name, session, Some(key), true, |call| {
                 if let Some(forward) = &call.device.forward {
                     let function = forward.list.$name.ok_or(sys::CKR_FUNCTION_NOT_SUPPORTED)?;
                     // SAFETY: as above.
@@ -53,17 +56,23 @@ macro_rules! runs {
                 return code(unsafe { super::null::run(entered.slot, $kind, input_len, out, out_len) });
             }
             in_session(Function::$name, session, !out.is_null(), |call| {
-                if let Some(forward) = &call.device.forward {
-                    let function = forward.list.$name.ok_or(sys::CKR_FUNCTION_NOT_SUPPORTED)?;
+                let works = !out.is_null();
+                let run = |out, out_len| {
+                    if let Some(forward) = &call.device.forward {
+                        let function = forward.list.$name.ok_or(sys::CKR_FUNCTION_NOT_SUPPORTED)?;
+                        // SAFETY: as above.
+                        return result(unsafe { function(call.slot.forwarded(), input, input_len, out, out_len) });
+                    }
                     // SAFETY: as above.
-                    result(unsafe { function(call.slot.forwarded(), input, input_len, out, out_len) })?;
-                } else {
+                    unsafe { run(call, $kind, (input, input_len), out, out_len) }
+                };
+                let run = |out, out_len| {
+                    let input = (input, input_len);
                     // SAFETY: as above.
-                    unsafe { run(call, $kind, (input, input_len), out, out_len) }?;
-                }
-                // SAFETY: as above; the output is as long as was just written.
-                unsafe { raw::spoil(out, out_len) };
-                Ok(())
+                    unsafe { output::executing(call, Function::$name, works, input, || run(out, out_len)) }
+                };
+                // SAFETY: as above.
+                unsafe { output::deliver(out, out_len, run) }
             })
         }
     )* };
@@ -93,21 +102,10 @@ pub(super) unsafe extern "C" fn C_Verify(
         return code(super::null::verify(entered.slot, signature_len));
     }
     in_session(Function::C_Verify, session, true, |call| {
-        if let Some(forward) = &call.device.forward {
-            let function = forward.list.C_Verify.ok_or(sys::CKR_FUNCTION_NOT_SUPPORTED)?;
-            let inner = call.slot.forwarded();
-            // SAFETY: the caller has kept the standard's rules for this function.
-            return result(unsafe { function(inner, data, data_len, signature, signature_len) });
-        }
-        if call.null() {
-            return super::null::verify(call.slot, signature_len);
-        }
-        let active = take(call, Kind::Verify)?;
+        // SAFETY: the caller has kept the standard's rules for this function.
+        let run = || unsafe { verify(call, (data, data_len), (signature, signature_len)) };
         // SAFETY: as above.
-        let data = unsafe { raw::bytes(data, data_len) }?;
-        // SAFETY: as above.
-        let signature = unsafe { raw::bytes(signature, signature_len) }?;
-        active.verify(data, signature)
+        unsafe { output::executing(call, Function::C_Verify, true, (data, data_len), run) }
     })
 }
 
@@ -156,6 +154,30 @@ unsafe fn init(
     let object = call.token()?.object(key).ok_or(sys::CKR_KEY_HANDLE_INVALID)?;
     work.active = Some(Active::new(kind, object, how)?.going_wrong(&call.device.config.wrong));
     Ok(())
+}
+
+/// # Safety
+/// As for the entry.
+unsafe fn verify(
+    call: &Call,
+    (data, data_len): (*mut Byte, Ulong),
+    (signature, signature_len): (*mut Byte, Ulong),
+) -> Result<(), sys::CK_RV> {
+    if let Some(forward) = &call.device.forward {
+        let function = forward.list.C_Verify.ok_or(sys::CKR_FUNCTION_NOT_SUPPORTED)?;
+        let inner = call.slot.forwarded();
+        // SAFETY: as for the entry.
+        return result(unsafe { function(inner, data, data_len, signature, signature_len) });
+    }
+    if call.null() {
+        return super::null::verify(call.slot, signature_len);
+    }
+    let active = take(call, Kind::Verify)?;
+    // SAFETY: as for the entry.
+    let data = unsafe { raw::bytes(data, data_len) }?;
+    // SAFETY: as for the entry.
+    let signature = unsafe { raw::bytes(signature, signature_len) }?;
+    active.verify(data, signature)
 }
 
 /// Every answer but two ends the operation: a query for the length, and a buffer that is too small

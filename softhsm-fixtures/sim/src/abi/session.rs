@@ -7,7 +7,8 @@ use std::ffi::c_void;
 use cryptoki_sys as sys;
 
 use super::{raw, session_calls};
-use crate::call::{Call, in_session, on_slot, result};
+use crate::call::{Call, guarded, in_session, on_slot, result};
+use crate::device;
 use crate::function::Function;
 use crate::sessions;
 
@@ -31,7 +32,8 @@ pub(super) unsafe extern "C" fn C_OpenSession(
             // SAFETY: the caller has kept the standard's rules for this function; the handle is a live local.
             result(unsafe { function(slot, flags, application, notify, &raw mut inner) })?;
         }
-        let opened = sessions::open(token, flags, device.sessions_max(), device.config.seed, inner);
+        let (limit, seed, reuse) = (device.sessions_max(), device.config.seed, device.config.reuse.sessions);
+        let opened = sessions::open(token, flags, limit, seed, inner, reuse);
         match (opened, &device.forward) {
             // SAFETY: as above.
             (Ok(handle), _) => unsafe { raw::put(session, handle) },
@@ -48,7 +50,7 @@ pub(super) unsafe extern "C" fn C_CloseSession(session: sys::CK_SESSION_HANDLE) 
     in_session(Function::C_CloseSession, session, true, |call| {
         let inner = call.slot.forwarded();
         let (token, left) = sessions::close(call.handle)?;
-        call.device.session_gone(token, call.handle, left);
+        call.device.session_gone(token, call.generation, left);
         match &call.device.forward {
             Some(forward) => {
                 let function = forward.list.C_CloseSession.ok_or(sys::CKR_FUNCTION_NOT_SUPPORTED)?;
@@ -63,7 +65,7 @@ pub(super) unsafe extern "C" fn C_CloseSession(session: sys::CK_SESSION_HANDLE) 
 pub(super) unsafe extern "C" fn C_CloseAllSessions(slot: sys::CK_SLOT_ID) -> sys::CK_RV {
     on_slot(Function::C_CloseAllSessions, slot, |device, token| {
         for closed in sessions::close_all(Some(token)) {
-            device.session_gone(token, closed.handle, 0);
+            device.session_gone(token, closed.generation, 0);
         }
         match &device.forward {
             Some(forward) => {
@@ -78,9 +80,37 @@ pub(super) unsafe extern "C" fn C_CloseAllSessions(slot: sys::CK_SLOT_ID) -> sys
 
 session_calls!(
     C_GetSessionInfo(info: *mut sys::CK_SESSION_INFO) = session_info;
-    C_Login(user: sys::CK_USER_TYPE, pin: *mut sys::CK_UTF8CHAR, pin_len: sys::CK_ULONG) = log_in;
     C_Logout() = log_out;
 );
+
+/// As the others, but that the call is written down before anything else becomes of it.
+pub(super) unsafe extern "C" fn C_Login(
+    session: sys::CK_SESSION_HANDLE,
+    user: sys::CK_USER_TYPE,
+    pin: *mut sys::CK_UTF8CHAR,
+    pin_len: sys::CK_ULONG,
+) -> sys::CK_RV {
+    let noted = guarded(|| {
+        // What is wrong with the call, if anything, it says itself.
+        let (Ok(device), Some(slot)) = (device::current(), sessions::find(session)) else { return Ok(()) };
+        let Some(token) = device.tokens.get(slot.token()) else { return Ok(()) };
+        // SAFETY: the caller has kept the standard's rules for this function.
+        let bytes = unsafe { raw::bytes(pin, pin_len) };
+        token.note_login(bytes.ok().filter(|_| !pin.is_null()))
+    });
+    if noted != sys::CKR_OK {
+        return noted;
+    }
+    in_session(Function::C_Login, session, true, |call| match &call.device.forward {
+        Some(forward) => {
+            let function = forward.list.C_Login.ok_or(sys::CKR_FUNCTION_NOT_SUPPORTED)?;
+            // SAFETY: as above.
+            result(unsafe { function(call.slot.forwarded(), user, pin, pin_len) })
+        }
+        // SAFETY: as above.
+        None => unsafe { log_in(call, user, pin, pin_len) },
+    })
+}
 
 /// # Safety
 /// As for the entry.

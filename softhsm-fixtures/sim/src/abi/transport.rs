@@ -19,7 +19,7 @@ session_calls!(
         key: Handle,
         out: *mut sys::CK_BYTE,
         out_len: *mut Ulong,
-    ) = wrap;
+    ) with wrapping = wrap;
     C_UnwrapKey(
         mechanism: *mut sys::CK_MECHANISM,
         unwrapping: Handle,
@@ -28,14 +28,14 @@ session_calls!(
         template: Attributes,
         count: Ulong,
         key: *mut Handle,
-    ) = unwrap;
+    ) with unwrapping makes template count = unwrap;
     C_DeriveKey(
         mechanism: *mut sys::CK_MECHANISM,
         base: Handle,
         template: Attributes,
         count: Ulong,
         key: *mut Handle,
-    ) = derive;
+    ) with base makes template count = derive;
 );
 
 /// # Safety

@@ -4,6 +4,7 @@
 use cryptoki_sys as sys;
 
 use super::operate::{self, Byte, Ulong, code};
+use super::output;
 use super::raw::{self, Room};
 use crate::call::{Call, fast, in_session, result};
 use crate::function::Function;
@@ -24,17 +25,17 @@ macro_rules! updates {
                 return code(unsafe { super::null::update(entered.slot, $kind, input_len, out, out_len) });
             }
             in_session(Function::$name, session, !out.is_null(), |call| {
-                if let Some(forward) = &call.device.forward {
-                    let function = forward.list.$name.ok_or(sys::CKR_FUNCTION_NOT_SUPPORTED)?;
+                let run = |out, out_len| {
+                    if let Some(forward) = &call.device.forward {
+                        let function = forward.list.$name.ok_or(sys::CKR_FUNCTION_NOT_SUPPORTED)?;
+                        // SAFETY: as above.
+                        return result(unsafe { function(call.slot.forwarded(), input, input_len, out, out_len) });
+                    }
                     // SAFETY: as above.
-                    result(unsafe { function(call.slot.forwarded(), input, input_len, out, out_len) })?;
-                } else {
-                    // SAFETY: as above.
-                    unsafe { update(call, $kind, (input, input_len), out, out_len) }?;
-                }
-                // SAFETY: as above; the output is as long as was just written.
-                unsafe { raw::spoil(out, out_len) };
-                Ok(())
+                    unsafe { update(call, $kind, (input, input_len), out, out_len) }
+                };
+                // SAFETY: as above.
+                unsafe { output::deliver(out, out_len, run) }
             })
         }
     )* };
@@ -49,13 +50,17 @@ macro_rules! finals {
             out_len: *mut Ulong,
         ) -> sys::CK_RV {
             in_session(Function::$name, session, !out.is_null(), |call| {
-                if let Some(forward) = &call.device.forward {
-                    let function = forward.list.$name.ok_or(sys::CKR_FUNCTION_NOT_SUPPORTED)?;
-                    // SAFETY: the caller has kept the standard's rules for this function.
-                    return result(unsafe { function(call.slot.forwarded(), out, out_len) });
-                }
+                let run = |out, out_len| {
+                    if let Some(forward) = &call.device.forward {
+                        let function = forward.list.$name.ok_or(sys::CKR_FUNCTION_NOT_SUPPORTED)?;
+                        // SAFETY: the caller has kept the standard's rules for this function.
+                        return result(unsafe { function(call.slot.forwarded(), out, out_len) });
+                    }
+                    // SAFETY: as above.
+                    unsafe { finish(call, $kind, out, out_len) }
+                };
                 // SAFETY: as above.
-                unsafe { finish(call, $kind, out, out_len) }
+                unsafe { output::deliver(out, out_len, run) }
             })
         }
     )* };
