@@ -56,6 +56,46 @@ install_softhsm() {
     fi
 }
 
+# Installs p11-kit's server and its client module from the system's packages if they are missing. Where there are none, its
+# test says so and is skipped.
+want_p11kit() {
+    if command -v p11-kit >/dev/null && [ -n "$(p11kit_client)" ]; then
+        export HSMUX_REQUIRE_P11KIT=1
+        return
+    fi
+    if command -v apt-get >/dev/null; then
+        export DEBIAN_FRONTEND=noninteractive
+        as_root apt-get install -qq -y p11-kit p11-kit-modules >/dev/null 2>&1 ||
+            { as_root apt-get update -qq >/dev/null 2>&1 &&
+                as_root apt-get install -qq -y p11-kit p11-kit-modules >/dev/null 2>&1; } || true
+    elif command -v dnf >/dev/null; then
+        as_root dnf install -q -y p11-kit p11-kit-server || true
+    elif command -v apk >/dev/null; then
+        as_root apk add -q p11-kit p11-kit-server || true
+    elif command -v pacman >/dev/null; then
+        as_root pacman -S --noconfirm --quiet p11-kit || true
+    fi
+    if command -v p11-kit >/dev/null && [ -n "$(p11kit_client)" ]; then
+        export HSMUX_REQUIRE_P11KIT=1
+    else
+        echo "p11-kit is missing: remote_module.rs will be skipped" >&2
+    fi
+}
+
+# Where p11-kit's client module is, or nothing.
+p11kit_client() {
+    local path
+    for path in "${P11_KIT_CLIENT_MODULE:-}" \
+        /usr/lib/*/pkcs11/p11-kit-client.so \
+        /usr/lib64/pkcs11/p11-kit-client.so \
+        /usr/lib/pkcs11/p11-kit-client.so; do
+        if [ -n "$path" ] && [ -f "$path" ]; then
+            echo "$path"
+            return
+        fi
+    done
+}
+
 need_toolchain() {
     command -v cargo >/dev/null || stop "cargo is missing: install Rust from https://rustup.rs"
     command -v cc >/dev/null || stop "a C compiler is missing: install the package gcc"

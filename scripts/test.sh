@@ -5,5 +5,6 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 need_toolchain
 need_softhsm
+want_p11kit
 export HSMUX_REQUIRE_SOFTHSM=1
 exec scripts/check.sh

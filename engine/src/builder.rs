@@ -303,7 +303,7 @@ impl<M, T, P> Builder<M, T, P> {
     /// Some modules recover from the loss of their device or its server only so (clients of p11-kit, Thales Luna HA).
     /// It is done only while no session of this process is open with the module and nobody is inside it: a call that
     /// hangs keeps it from happening ([`Health::Stuck`](crate::Health::Stuck)). A module that another part of the process
-    /// has initialised is never finalised. At most once a second, and ever more rarely, up to once a minute, while it
+    /// has initialised is never finalised. At most once a second, and ever more rarely, up to once in ten seconds, while it
     /// does not help; each token is logged in to again after it.
     ///
     /// Turn it off where other code of the process uses the module in a way that the engine cannot see: that code

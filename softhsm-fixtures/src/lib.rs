@@ -21,6 +21,8 @@ mod error;
 mod example;
 mod generate;
 mod keys;
+#[cfg(unix)]
+mod remote;
 mod softhsm;
 mod token;
 
@@ -29,5 +31,7 @@ pub use error::Error;
 pub use example::ExampleHsm;
 pub use generate::PairKind;
 pub use keys::TestKey;
+#[cfg(unix)]
+pub use remote::RemoteModule;
 pub use softhsm::{SoftHsm, PIN, TOKENS};
 pub use token::TestToken;

@@ -129,11 +129,24 @@ impl Login {
             return Ok(info);
         }
         let mut present =
-            self.library.slots()?.into_iter().filter_map(|slot| self.library.token_info(slot).ok());
+            self.library.slots().map_err(module_is_dead)?.into_iter().filter_map(|slot| self.library.token_info(slot).ok());
         present.find(known).ok_or_else(|| {
             let text = format!("token {} is not there", self.info.label);
             Error::new(ErrorKind::TokenLost, Retry::Later, Outcome::NotDone).because(text)
         })
+    }
+}
+
+/// Which slots there are is asked of the module and of no token: one that cannot say it has lost its state, or what is
+/// behind it. The client of p11-kit 0.24 answers `CKR_DEVICE_ERROR` to everything once its server has gone, and until it is
+/// finalised; NSS does after a self-test has failed.
+fn module_is_dead(fault: Fault) -> Error {
+    let error = Error::from(fault);
+    match error.kind() {
+        ErrorKind::Device => {
+            Error::new(ErrorKind::Module, Retry::Later, Outcome::NotDone).because(error.why().to_owned())
+        }
+        _ => error,
     }
 }
 
