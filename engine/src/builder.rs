@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::copies::Copies;
 use crate::operate::Tier;
+use crate::pkcs11::ModuleKind;
 use crate::pin::{PinKeep, PinSource};
 use crate::sessions::Sessions;
 
@@ -57,6 +58,7 @@ pub(crate) struct Settings {
     pub(crate) tiers: Vec<(String, Tier)>,
     pub(crate) drained: Vec<String>,
     pub(crate) canary_key: Option<String>,
+    pub(crate) module_kind: ModuleKind,
     pub(crate) module_reset: bool,
     pub(crate) inline: bool,
 }
@@ -88,6 +90,7 @@ impl Engine {
             tiers: Vec::new(),
             drained: Vec::new(),
             canary_key: None,
+            module_kind: ModuleKind::Standard,
             module_reset: true,
             inline: true,
         };
@@ -294,6 +297,16 @@ impl<M, T, P> Builder<M, T, P> {
     #[must_use]
     pub fn canary_key(mut self, name: impl Into<String>) -> Self {
         self.settings.canary_key = Some(name.into());
+        self
+    }
+
+    /// Whose module it is, where its return codes do not mean what the standard says. Default: [`ModuleKind::Standard`].
+    ///
+    /// For operators of the modules that [`ModuleKind`] lists. With the wrong one, what is busy is taken for broken, or
+    /// the other way round.
+    #[must_use]
+    pub const fn module_kind(mut self, kind: ModuleKind) -> Self {
+        self.settings.module_kind = kind;
         self
     }
 

@@ -107,6 +107,8 @@ pub use pin::{PinKeep, PinRecord, PinSource, PinState};
 #[cfg(all(feature = "baseline", not(hsmux_loom)))]
 pub use pkcs11::baseline::{BaselineCall, BaselineKey, BaselineSession, BaselineToken};
 #[cfg(not(hsmux_loom))]
+pub use pkcs11::ModuleKind;
+#[cfg(not(hsmux_loom))]
 pub use request::{Many, Pipeline, Refused, Request, RequestFuture, RequestId, pipeline};
 #[cfg(not(hsmux_loom))]
 pub use schedule::controller::Adjustment;

@@ -22,15 +22,9 @@ pub(crate) struct Config {
     pub(crate) interface_3: bool,
     pub(crate) messages: Messages,
     pub(crate) wrong: Vec<Wrong>,
-<<<<<<< HEAD
     pub(crate) reuse: Reuse,
     /// Whether what is signed says when it is due.
     pub(crate) stamped: bool,
-=======
-    /// Whether what is signed says when it is due.
-    pub(crate) stamped: bool,
-    pub(crate) reuse: Reuse,
->>>>>>> w-scen
     pub(crate) seed: u64,
     pub(crate) keys: Vec<ExtraKey>,
     pub(crate) hidden: Vec<Hidden>,
@@ -125,13 +119,8 @@ impl Default for Config {
             interface_3: true,
             messages: Messages::Right,
             wrong: Vec::new(),
-<<<<<<< HEAD
             reuse: Reuse::default(),
             stamped: false,
-=======
-            stamped: false,
-            reuse: Reuse::default(),
->>>>>>> w-scen
             seed: 0,
             keys: Vec::new(),
             hidden: Vec::new(),

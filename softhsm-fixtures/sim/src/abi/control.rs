@@ -85,10 +85,6 @@ pub extern "C" fn p11_sim_now_ns() -> u64 {
 #[unsafe(no_mangle)]
 pub extern "C" fn p11_sim_reset_counters() {
     sessions::reset_counters();
-<<<<<<< HEAD
-=======
-    stamps::reset();
->>>>>>> w-scen
     counters::reset();
     EXECUTIONS.reset();
     stamps::reset();
