@@ -18,6 +18,7 @@ use crate::operate::{Tier, mask_of};
 use crate::pin::{PinKeep, PinSource};
 use crate::request::check_not_forked;
 use crate::token::name::TokenName;
+use crate::token::verify::VerifyOutputs;
 use value::{HangLimit, Instances, Limit, Pin, Sessions, Size};
 
 /// The configuration of an engine, as a TOML file holds it.
@@ -84,6 +85,8 @@ pub struct Config {
     random_pool: bool,
     #[serde(default = "yes")]
     message_api: bool,
+    #[serde(default)]
+    verify_outputs: Verify,
     token: Vec<Spanned<TokenConfig>>,
 }
 
@@ -115,6 +118,15 @@ enum KeyCopies {
     Auto,
     Off,
     Required,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Verify {
+    #[default]
+    Off,
+    Sampled,
+    Always,
 }
 
 impl Config {
@@ -160,7 +172,12 @@ impl Config {
             .host_modes(&self.host_modes)
             .validated_only(self.validated_only())
             .random_pool(self.random_pool)
-            .message_api(self.message_api);
+            .message_api(self.message_api)
+            .verify_outputs(match self.verify_outputs {
+                Verify::Off => VerifyOutputs::Off,
+                Verify::Sampled => VerifyOutputs::Sampled,
+                Verify::Always => VerifyOutputs::Always,
+            });
         for token in self.tokens() {
             builder = builder.tier(&token.name, token.tier());
             if token.drained {
@@ -230,6 +247,7 @@ impl Config {
             ("validated_only", self.validated_only() != other.validated_only()),
             ("random_pool", self.random_pool != other.random_pool),
             ("message_api", self.message_api != other.message_api),
+            ("verify_outputs", self.verify_outputs != other.verify_outputs),
             ("token", self.token_names().collect::<HashSet<_>>() != other.token_names().collect()),
             ("scope", self.scopes() != other.scopes()),
         ];

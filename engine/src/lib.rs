@@ -88,8 +88,8 @@ pub use keys::name::KeyName;
 pub use keys::wrap::KeyWrap;
 #[cfg(not(hsmux_loom))]
 pub use metrics::{
-    Health, IntervalLog, MergeSnapshot, OperationSnapshot, RandomPoolSnapshot, ScopeSnapshot, Snapshot,
-    Stage, TokenSnapshot,
+    CheckSnapshot, Health, IntervalLog, MergeSnapshot, OperationSnapshot, RandomPoolSnapshot, ScopeSnapshot,
+    Snapshot, Stage, TokenSnapshot,
 };
 #[cfg(not(hsmux_loom))]
 pub use operate::Tier;
@@ -117,5 +117,7 @@ pub use sessions::Sessions;
 pub use token::facts::{Curve, KeyFlags};
 #[cfg(not(hsmux_loom))]
 pub use token::mechanism::Hash;
+#[cfg(not(hsmux_loom))]
+pub use token::verify::VerifyOutputs;
 #[cfg(not(hsmux_loom))]
 pub use uri::{ObjectType, Pkcs11Uri, UriError, UriErrorKind};

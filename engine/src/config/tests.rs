@@ -44,6 +44,7 @@ fn the_example_says_the_defaults_and_every_field() {
     assert_eq!(whole.allow_rsa_pkcs1_decryption, short.allow_rsa_pkcs1_decryption);
     assert_eq!(whole.random_pool, short.random_pool);
     assert_eq!(whole.message_api, short.message_api);
+    assert_eq!(whole.verify_outputs, short.verify_outputs);
     assert_eq!(whole.validated_only(), short.validated_only());
     let tiers = |config: &Config| config.tokens().map(TokenConfig::tier).collect::<Vec<_>>();
     assert_eq!(tiers(&whole), tiers(&short));
@@ -172,6 +173,9 @@ fn what_a_running_engine_cannot_take_over_is_named() {
     assert_eq!(old.needs_restart(&new), ["module", "pin", "pin_keep", "sessions", "instances"]);
     assert_eq!(old.needs_restart(&parsed(&LEAST.replace("\"t\"", "\"u\""))), ["token"]);
     assert_eq!(old.needs_restart(&parsed(&with("validated_only = true"))), ["validated_only"]);
+    let verified = with("verify_outputs = \"always\"");
+    assert_eq!(old.needs_restart(&parsed(&verified)), ["verify_outputs"]);
+    assert_eq!(parsed(&verified).builder().settings.verify_outputs, crate::VerifyOutputs::Always);
     let two = |one: &str, other: &str| {
         parsed(&format!("{}[[token]]\nname = \"{other}\"", LEAST.replace("\"t\"", &format!("\"{one}\""))))
     };

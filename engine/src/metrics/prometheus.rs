@@ -196,13 +196,18 @@ fn sessions(f: &mut Formatter<'_>, snapshot: &Snapshot) -> fmt::Result {
 /// A family with one sample a token: name, help, value.
 pub(crate) type TokenFamily = (&'static str, &'static str, fn(&TokenSnapshot) -> u64);
 
-pub(crate) const TOKEN_GAUGES: [TokenFamily; 4] = [
+pub(crate) const TOKEN_GAUGES: [TokenFamily; 5] = [
     ("hsmux_token_drained", "1 while the operator has taken the token out of service, else 0.", |token| {
         token.drained.into()
     }),
     ("hsmux_token_lost", "1 while the token, its sessions or the login to it are lost, else 0.", |token| {
-        (token.health != Health::Serving).into()
+        matches!(token.health, Health::Lost | Health::GivenUp).into()
     }),
+    (
+        "hsmux_token_ejected",
+        "1 while the token is out of service because of a wrong answer, else 0.",
+        |token| (token.health == Health::Ejected).into(),
+    ),
     ("hsmux_key_copies", "Keys that have a warm copy in the token's memory.", |token| token.copies as u64),
     (
         "hsmux_merge_unproven",
@@ -211,12 +216,19 @@ pub(crate) const TOKEN_GAUGES: [TokenFamily; 4] = [
     ),
 ];
 
-pub(crate) const TOKEN_COUNTERS: [TokenFamily; 3] = [
+pub(crate) const TOKEN_COUNTERS: [TokenFamily; 6] = [
     ("hsmux_merged_turns_total", "Turns whose requests shared calls.", |token| token.merges.turns),
     ("hsmux_merged_requests_total", "Requests that shared calls.", |token| token.merges.requests),
     ("hsmux_merge_failures_total", "Turns that failed when merged and were run one by one.", |token| {
         token.merges.failures
     }),
+    ("hsmux_outputs_right_total", "Outputs that were checked and found right.", |token| token.checks.right),
+    ("hsmux_outputs_wrong_total", "Outputs that were checked and found wrong.", |token| token.checks.wrong),
+    (
+        "hsmux_outputs_unchecked_total",
+        "Outputs that were due to be checked, of which nothing shows whether they are right.",
+        |token| token.checks.unchecked,
+    ),
 ];
 
 fn of_tokens(
@@ -287,7 +299,7 @@ pub(crate) const fn gauges(snapshot: &Snapshot) -> [(&'static str, &'static str,
 }
 
 /// Counters without labels: name, help, value.
-pub(crate) const fn counters(snapshot: &Snapshot) -> [(&'static str, &'static str, u64); 10] {
+pub(crate) const fn counters(snapshot: &Snapshot) -> [(&'static str, &'static str, u64); 11] {
     let pool = &snapshot.random_pool;
     [
         ("hsmux_requests_refused_total", "Requests refused for want of room.", snapshot.refused),
@@ -299,6 +311,11 @@ pub(crate) const fn counters(snapshot: &Snapshot) -> [(&'static str, &'static st
         ),
         ("hsmux_hung_calls_total", "Calls that were written off past the hang limit.", snapshot.hung),
         ("hsmux_token_losses_total", "How often a token was lost.", snapshot.tokens_lost),
+        (
+            "hsmux_token_ejections_total",
+            "How often a token was taken out of service because of a wrong answer.",
+            snapshot.tokens_ejected,
+        ),
         (
             "hsmux_random_pool_requests_total",
             "Requests for random bytes that were served from the pool; not among the operations.",
@@ -391,6 +408,7 @@ mod tests {
             health: Health::Serving,
             copies: 0,
             merges: crate::metrics::MergeSnapshot::default(),
+            checks: crate::metrics::CheckSnapshot::default(),
             operations: Vec::new(),
         }
     }

@@ -126,6 +126,7 @@ pub(crate) struct Counters {
     pub(crate) refused: AtomicU64,
     pub(crate) hung: AtomicU64,
     pub(crate) tokens_lost: AtomicU64,
+    pub(crate) tokens_ejected: AtomicU64,
 }
 
 impl Core {
@@ -227,6 +228,7 @@ impl Core {
                 let of = Arc::clone(seat.session.epoch());
                 self.lose(place.token, Some((loss, Some(of))), "the token or the login to it is gone");
             }
+            Fate::Eject => self.eject(place.token),
             Fate::Abandon => seat.session.abandon(),
             Fate::Keep | Fate::Close => {}
         }

@@ -14,6 +14,7 @@ use crate::token::gate::Gate;
 use crate::token::hold::Holds;
 use crate::token::message::Messages;
 use crate::token::session::{Fate, Session};
+use crate::token::verify::Checks;
 
 /// What the service thread owns.
 pub(super) struct Login {
@@ -31,6 +32,7 @@ pub(super) struct Login {
     pub(super) session: pkcs11::Session,
     pub(super) counts: Arc<Mutex<Counts>>,
     pub(super) holds: Arc<Holds>,
+    pub(super) checks: Arc<Checks>,
     /// Whether sessions may keep messages open, by direction.
     pub(super) messages: [bool; 2],
     /// Keeps the login alive: a token logs out when its last session closes (PKCS#11 2.40, 5.6). The last
@@ -43,7 +45,9 @@ impl Login {
         let raw = self.library.open(self.slot)?;
         self.counts.lock().add(Arc::clone(raw.counts()));
         let messages = Messages::new(|direction| self.messages[direction as usize]);
-        Ok(Session::new(raw, self.index, Arc::clone(&self.epoch), messages, Arc::clone(&self.holds)))
+        let (epoch, holds, checks) =
+            (Arc::clone(&self.epoch), Arc::clone(&self.holds), Arc::clone(&self.checks));
+        Ok(Session::new(raw, self.index, epoch, messages, holds, checks))
     }
 
     /// Opens the token's own sessions anew and logs in, for a new epoch. The token is known by its serial number, label
