@@ -7,9 +7,10 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::copies::Copies;
 use crate::operate::Tier;
-use crate::pkcs11::ModuleKind;
 use crate::pin::{PinKeep, PinSource};
+use crate::pkcs11::ModuleKind;
 use crate::sessions::Sessions;
+use crate::token::verify::VerifyOutputs;
 
 /// How an engine is built; made by [`Engine::builder`].
 ///
@@ -55,6 +56,7 @@ pub(crate) struct Settings {
     pub(crate) validated_only: bool,
     pub(crate) random_pool: bool,
     pub(crate) message_api: bool,
+    pub(crate) verify_outputs: VerifyOutputs,
     pub(crate) tiers: Vec<(String, Tier)>,
     pub(crate) drained: Vec<String>,
     pub(crate) canary_key: Option<String>,
@@ -87,6 +89,7 @@ impl Engine {
             validated_only: false,
             random_pool: true,
             message_api: true,
+            verify_outputs: VerifyOutputs::Off,
             tiers: Vec::new(),
             drained: Vec::new(),
             canary_key: None,
@@ -402,6 +405,19 @@ impl<M, T, P> Builder<M, T, P> {
     #[must_use]
     pub fn message_api(mut self, messages: bool) -> Self {
         self.settings.message_api = messages;
+        self
+    }
+
+    /// Which outputs of tokens are checked before they are handed out. Default: none, for a sound device makes no wrong
+    /// ones, and a check costs as much as an operation.
+    ///
+    /// [`VerifyOutputs::Always`] is for what must not leave wrong, such as a signature under a contract or the only
+    /// copy of a record; [`VerifyOutputs::Sampled`] finds a device that errs often, at no cost that can be measured.
+    /// A token that gives a wrong answer is taken out of service until
+    /// [`Engine::readmit_token`](crate::Engine::readmit_token).
+    #[must_use]
+    pub const fn verify_outputs(mut self, which: VerifyOutputs) -> Self {
+        self.settings.verify_outputs = which;
         self
     }
 

@@ -19,6 +19,7 @@ use crate::pin::{PinKeep, PinSource};
 use crate::pkcs11::ModuleKind;
 use crate::request::check_not_forked;
 use crate::token::name::TokenName;
+use crate::token::verify::VerifyOutputs;
 use value::{HangLimit, Instances, Limit, Pin, Sessions, Size};
 
 /// The configuration of an engine, as a TOML file holds it.
@@ -94,6 +95,8 @@ pub struct Config {
     module_reset: bool,
     #[serde(default = "yes")]
     inline: bool,
+    #[serde(default)]
+    verify_outputs: Verify,
     token: Vec<Spanned<TokenConfig>>,
 }
 
@@ -152,6 +155,15 @@ impl From<Kind> for ModuleKind {
     }
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Verify {
+    #[default]
+    Off,
+    Sampled,
+    Always,
+}
+
 impl Config {
     /// A configuration with every field, explained. It parses.
     pub const EXAMPLE: &str = include_str!("config/example.toml");
@@ -198,7 +210,12 @@ impl Config {
             .message_api(self.message_api)
             .module_kind(self.module_kind.into())
             .module_reset(self.module_reset)
-            .inline(self.inline);
+            .inline(self.inline)
+            .verify_outputs(match self.verify_outputs {
+                Verify::Off => VerifyOutputs::Off,
+                Verify::Sampled => VerifyOutputs::Sampled,
+                Verify::Always => VerifyOutputs::Always,
+            });
         for token in self.tokens() {
             builder = builder.tier(&token.name, token.tier());
             if token.drained {
@@ -279,6 +296,7 @@ impl Config {
             ("module_kind", self.module_kind != other.module_kind),
             ("module_reset", self.module_reset != other.module_reset),
             ("inline", self.inline != other.inline),
+            ("verify_outputs", self.verify_outputs != other.verify_outputs),
             ("token", self.token_names().collect::<HashSet<_>>() != other.token_names().collect()),
             ("scope", self.scopes() != other.scopes()),
         ];

@@ -158,6 +158,7 @@ impl KeyVersion {
             std::array::from_fn(|index| offering(proven, tokens, |token| token.has(index, usage)))
         });
         let merging = self_test::passed_by(&facts, proven, tokens);
+        handles.describe(facts.clone());
         Self {
             number: next_number(),
             merging,

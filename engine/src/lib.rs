@@ -88,8 +88,8 @@ pub use keys::name::KeyName;
 pub use keys::wrap::KeyWrap;
 #[cfg(not(hsmux_loom))]
 pub use metrics::{
-    Health, IntervalLog, MergeSnapshot, OperationSnapshot, RandomPoolSnapshot, ScopeSnapshot, Snapshot,
-    Stage, TokenSnapshot,
+    CheckSnapshot, Health, IntervalLog, MergeSnapshot, OperationSnapshot, RandomPoolSnapshot, ScopeSnapshot,
+    Snapshot, Stage, TokenSnapshot,
 };
 #[cfg(not(hsmux_loom))]
 pub use operate::Tier;
@@ -104,10 +104,10 @@ pub use operation::{
 pub use pending::Pending;
 #[cfg(not(hsmux_loom))]
 pub use pin::{PinKeep, PinRecord, PinSource, PinState};
-#[cfg(all(feature = "baseline", not(hsmux_loom)))]
-pub use pkcs11::baseline::{BaselineCall, BaselineKey, BaselineSession, BaselineToken};
 #[cfg(not(hsmux_loom))]
 pub use pkcs11::ModuleKind;
+#[cfg(all(feature = "baseline", not(hsmux_loom)))]
+pub use pkcs11::baseline::{BaselineCall, BaselineKey, BaselineSession, BaselineToken};
 #[cfg(not(hsmux_loom))]
 pub use request::{Many, Pipeline, Refused, Request, RequestFuture, RequestId, pipeline};
 #[cfg(not(hsmux_loom))]
@@ -119,5 +119,7 @@ pub use sessions::Sessions;
 pub use token::facts::{Curve, KeyFlags};
 #[cfg(not(hsmux_loom))]
 pub use token::mechanism::Hash;
+#[cfg(not(hsmux_loom))]
+pub use token::verify::VerifyOutputs;
 #[cfg(not(hsmux_loom))]
 pub use uri::{ObjectType, Pkcs11Uri, UriError, UriErrorKind};

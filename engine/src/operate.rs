@@ -87,7 +87,22 @@ impl Engine {
         }
     }
 
-    /// Puts a token back into service.
+    /// Puts a token back into service that was taken out because it gave a wrong answer
+    /// ([`Builder::verify_outputs`](crate::Builder::verify_outputs)), in all instances of the module. One that was not is
+    /// left as it is.
+    ///
+    /// Nothing else does it: the engine cannot know whether the device was repaired. Look for the cause first, and for
+    /// what was handed out unchecked.
+    ///
+    /// # Errors
+    /// `TokenNotFound`; `Configuration` for a URI that is none; `Forked`.
+    pub fn readmit_token(&self, token: &str) -> Result<()> {
+        check_not_forked()?;
+        self.shared.core.readmit(mask_of(&self.shared.tokens, token)?);
+        Ok(())
+    }
+
+    /// Puts a token back into service that [`Engine::drain_token`] has taken out.
     ///
     /// # Errors
     /// `TokenNotFound`; `Configuration` for a URI that is none.

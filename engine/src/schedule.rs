@@ -25,6 +25,8 @@ pub(crate) mod cost;
 #[cfg(not(hsmux_loom))]
 pub(crate) mod deadlines;
 #[cfg(not(hsmux_loom))]
+mod ejection;
+#[cfg(not(hsmux_loom))]
 mod gather;
 #[cfg(not(hsmux_loom))]
 mod loss;

@@ -14,7 +14,9 @@ pub(crate) mod object;
 pub(crate) mod proofs;
 pub(crate) mod service;
 pub(crate) mod session;
+pub(crate) mod software;
 pub(crate) mod task;
+pub(crate) mod verify;
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -34,6 +36,7 @@ use crate::token::mechanism::{Mechanism, Usage};
 use crate::token::proofs::Proofs;
 use crate::token::service::{Held, Service};
 use crate::token::session::Session;
+use crate::token::verify::{Checks, VerifyOutputs};
 
 /// Longest time that the engine waits for a token's service thread, or for another login or write on the token.
 pub(crate) const SERVICE_LIMIT: Duration = Duration::from_secs(60);
@@ -52,6 +55,7 @@ pub(crate) struct Token {
     service: Service<Login>,
     counts: Arc<Mutex<Counts>>,
     pub(crate) holds: Arc<Holds>,
+    pub(crate) checks: Arc<Checks>,
     pub(crate) copies: Arc<Copies>,
     pub(crate) proofs: Arc<Proofs>,
     gate: Arc<Gate>,
@@ -86,6 +90,8 @@ pub(crate) struct Terms {
     pub(crate) holding: bool,
     /// Whether they use messages of PKCS#11 3.x.
     pub(crate) messages: bool,
+    /// Which outputs are checked.
+    pub(crate) verify: VerifyOutputs,
 }
 
 /// PKCS#11 calls of the token's sessions.
@@ -124,14 +130,17 @@ impl Token {
         let epoch = Arc::new(Epoch::new(1));
         let current = CurrentEpoch::new(&epoch);
         let live = vec![Arc::clone(anchor.counts()), Arc::clone(session.counts())];
-        let holds = Holds::new(terms.holding);
+        let checks = Checks::new(terms.verify);
+        // Nothing stays open across a check.
+        let may_hold = !checks.are_of_all();
+        let holds = Holds::new(terms.holding && may_hold);
         let counts = Arc::new(Mutex::new(Counts { live, past: CallCounts::new() }));
         let takes = |direction: Direction| {
             let mut listed = mechanisms.iter().filter(|info| info.mechanism == sys::CKM_AES_GCM);
             listed.any(|info| info.flags & direction.message_flag() != 0)
         };
         let messages = [Direction::Encrypt, Direction::Decrypt]
-            .map(|direction| terms.messages && library.has_interface_3() && takes(direction));
+            .map(|direction| terms.messages && may_hold && library.has_interface_3() && takes(direction));
         let login = Login {
             library: library.clone(),
             slot,
@@ -145,6 +154,7 @@ impl Token {
             session,
             counts: Arc::clone(&counts),
             holds: Arc::clone(&holds),
+            checks: Arc::clone(&checks),
             messages,
             anchor,
         };
@@ -161,6 +171,7 @@ impl Token {
                 service,
                 counts,
                 holds,
+                checks,
                 copies: Arc::default(),
                 proofs: Arc::new(Proofs::new(terms.coalescing)),
                 gate,

@@ -46,6 +46,7 @@ fn the_example_says_the_defaults_and_every_field() {
     assert_eq!(whole.message_api, short.message_api);
     assert_eq!(whole.module_kind, short.module_kind);
     assert_eq!((whole.module_reset, whole.inline), (short.module_reset, short.inline));
+    assert_eq!(whole.verify_outputs, short.verify_outputs);
     assert_eq!(whole.validated_only(), short.validated_only());
     let tiers = |config: &Config| config.tokens().map(TokenConfig::tier).collect::<Vec<_>>();
     assert_eq!(tiers(&whole), tiers(&short));
@@ -178,6 +179,9 @@ fn what_a_running_engine_cannot_take_over_is_named() {
     assert_eq!(old.needs_restart(&new), ["module", "pin", "pin_keep", "state_dir", "sessions", "instances"]);
     assert_eq!(old.needs_restart(&parsed(&LEAST.replace("\"t\"", "\"u\""))), ["token"]);
     assert_eq!(old.needs_restart(&parsed(&with("validated_only = true"))), ["validated_only"]);
+    let verified = with("verify_outputs = \"always\"");
+    assert_eq!(old.needs_restart(&parsed(&verified)), ["verify_outputs"]);
+    assert_eq!(parsed(&verified).builder().settings.verify_outputs, crate::VerifyOutputs::Always);
     let two = |one: &str, other: &str| {
         parsed(&format!("{}[[token]]\nname = \"{other}\"", LEAST.replace("\"t\"", &format!("\"{one}\""))))
     };

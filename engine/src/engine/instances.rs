@@ -82,6 +82,7 @@ impl Started {
             coalescing: settings.coalescing,
             holding: settings.holding,
             messages: settings.message_api,
+            verify: settings.verify_outputs,
         };
         let (token, _pass) = Token::log_in(library, slot, standing, pin, terms)?;
         let wanted = settings.sessions.bounds(token.info.sessions_max, settings.instances.max(1));

@@ -196,14 +196,19 @@ fn sessions(f: &mut Formatter<'_>, snapshot: &Snapshot) -> fmt::Result {
 /// A family with one sample a token: name, help, value.
 pub(crate) type TokenFamily = (&'static str, &'static str, fn(&TokenSnapshot) -> u64);
 
-pub(crate) const TOKEN_GAUGES: [TokenFamily; 4] = [
+pub(crate) const TOKEN_GAUGES: [TokenFamily; 5] = [
     ("hsmux_token_drained", "1 while the operator has taken the token out of service, else 0.", |token| {
         token.drained.into()
     }),
     (
         "hsmux_token_lost",
-        "1 while the token is out of service by itself: lost, failing or stuck; else 0.",
-        |token| (token.health != Health::Serving).into(),
+        "1 while the token is out of service by itself: lost, given up, failing or stuck; else 0.",
+        |token| (!matches!(token.health, Health::Serving | Health::Ejected)).into(),
+    ),
+    (
+        "hsmux_token_ejected",
+        "1 while the token is out of service because of a wrong answer, else 0.",
+        |token| (token.health == Health::Ejected).into(),
     ),
     ("hsmux_key_copies", "Keys that have a warm copy in the token's memory.", |token| token.copies as u64),
     (
@@ -213,12 +218,19 @@ pub(crate) const TOKEN_GAUGES: [TokenFamily; 4] = [
     ),
 ];
 
-pub(crate) const TOKEN_COUNTERS: [TokenFamily; 3] = [
+pub(crate) const TOKEN_COUNTERS: [TokenFamily; 6] = [
     ("hsmux_merged_turns_total", "Turns whose requests shared calls.", |token| token.merges.turns),
     ("hsmux_merged_requests_total", "Requests that shared calls.", |token| token.merges.requests),
     ("hsmux_merge_failures_total", "Turns that failed when merged and were run one by one.", |token| {
         token.merges.failures
     }),
+    ("hsmux_outputs_right_total", "Outputs that were checked and found right.", |token| token.checks.right),
+    ("hsmux_outputs_wrong_total", "Outputs that were checked and found wrong.", |token| token.checks.wrong),
+    (
+        "hsmux_outputs_unchecked_total",
+        "Outputs that were due to be checked, of which nothing shows whether they are right.",
+        |token| token.checks.unchecked,
+    ),
 ];
 
 fn of_tokens(
@@ -289,7 +301,7 @@ pub(crate) const fn gauges(snapshot: &Snapshot) -> [(&'static str, &'static str,
 }
 
 /// Counters without labels: name, help, value.
-pub(crate) const fn counters(snapshot: &Snapshot) -> [(&'static str, &'static str, u64); 12] {
+pub(crate) const fn counters(snapshot: &Snapshot) -> [(&'static str, &'static str, u64); 13] {
     let pool = &snapshot.random_pool;
     [
         ("hsmux_requests_refused_total", "Requests refused for want of room.", snapshot.refused),
@@ -307,6 +319,11 @@ pub(crate) const fn counters(snapshot: &Snapshot) -> [(&'static str, &'static st
         ("hsmux_hung_calls_total", "Calls that were written off past the hang limit.", snapshot.hung),
         ("hsmux_token_losses_total", "How often a token went out of service.", snapshot.tokens_lost),
         ("hsmux_module_resets_total", "How often a module was initialised anew.", snapshot.resets),
+        (
+            "hsmux_token_ejections_total",
+            "How often a token was taken out of service because of a wrong answer.",
+            snapshot.tokens_ejected,
+        ),
         (
             "hsmux_random_pool_requests_total",
             "Requests for random bytes that were served from the pool; not among the operations.",
@@ -399,6 +416,7 @@ mod tests {
             health: Health::Serving,
             copies: 0,
             merges: crate::metrics::MergeSnapshot::default(),
+            checks: crate::metrics::CheckSnapshot::default(),
             operations: Vec::new(),
         }
     }

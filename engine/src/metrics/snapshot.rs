@@ -59,6 +59,8 @@ pub struct Snapshot {
     pub tokens_lost: u64,
     /// How often a module was initialised anew.
     pub resets: u64,
+    /// How often a token was taken out of service because it gave a wrong answer.
+    pub tokens_ejected: u64,
     /// Panics in wakers.
     pub panics: u64,
     /// The pool of random bytes; all zero where it is off.
@@ -106,6 +108,8 @@ pub struct TokenSnapshot {
     pub copies: usize,
     /// Calls that served several requests.
     pub merges: MergeSnapshot,
+    /// Outputs that were checked.
+    pub checks: CheckSnapshot,
     /// By kind of operation; those never asked for are left out.
     pub operations: Vec<OperationSnapshot>,
 }
@@ -128,6 +132,22 @@ pub enum Health {
     /// It is lost, and a login to it was refused, or failed so that nobody knows whether it counted as a wrong try: the PIN
     /// is not sent again. A new engine is needed.
     GivenUp,
+    /// It has given a wrong answer ([`Builder::verify_outputs`](crate::Builder::verify_outputs)) and serves nothing until
+    /// [`Engine::readmit_token`](crate::Engine::readmit_token). That it may be lost besides is said once it is readmitted.
+    Ejected,
+}
+
+/// Outputs of one token that were due to be checked ([`Builder::verify_outputs`](crate::Builder::verify_outputs)). Those
+/// of requests that share a call count as one for each call of the token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckSnapshot {
+    /// Found right.
+    pub right: u64,
+    /// Found wrong, and not handed out.
+    pub wrong: u64,
+    /// Nothing shows whether they are right: handed out, but for those that do not fit the public half of their key.
+    pub unchecked: u64,
 }
 
 /// Coalescing on one token.
@@ -205,6 +225,7 @@ impl Snapshot {
             hung: 0,
             tokens_lost: 0,
             resets: 0,
+            tokens_ejected: 0,
             panics: 0,
             random_pool: RandomPoolSnapshot::default(),
         }
@@ -241,6 +262,7 @@ impl Snapshot {
             hung: read(&core.counters.hung),
             tokens_lost: read(&core.counters.tokens_lost),
             resets: read(&core.counters.resets),
+            tokens_ejected: read(&core.counters.tokens_ejected),
             panics: read(&core.counters.panics),
             random_pool: pool.into(),
         }
@@ -270,11 +292,21 @@ impl TokenSnapshot {
             idle: core.dispatch.idle_about(token),
             written_off: seats.written_off.load(Ordering::Relaxed),
             drained: core.dispatch.drained() & (1 << token) != 0,
-            health: seats.recovery.health(),
+            health: match core.dispatch.ejected() & (1 << token) {
+                0 => seats.recovery.health(),
+                _ => Health::Ejected,
+            },
             copies: seats.token.copies.len(),
             merges: MergeSnapshot::take(&seats.recorders, seats.token.proofs.incomplete()),
+            checks: seats.token.checks.counts().into(),
             operations: kinds.filter_map(|kind| operation(&seats.recorders, kind)).collect(),
         }
+    }
+}
+
+impl From<[u64; 3]> for CheckSnapshot {
+    fn from([right, wrong, unchecked]: [u64; 3]) -> Self {
+        Self { right, wrong, unchecked }
     }
 }
 

@@ -276,8 +276,7 @@ fn permit_mechanism(facts: &KeyFacts, mechanism: &Mechanism) -> Result<()> {
 /// Whether the key's `CKA_ALLOWED_MECHANISMS` lets the mechanism run.
 #[inline]
 pub(crate) fn allows(facts: &KeyFacts, mechanism: &Mechanism) -> bool {
-    let allowed = facts.allowed.as_deref().unwrap_or_default();
-    allowed.is_empty() || allowed.contains(&number_used(mechanism))
+    facts.allows(number_used(mechanism))
 }
 
 /// The mechanism that a call runs with the key it is asked of.

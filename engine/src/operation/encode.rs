@@ -10,6 +10,7 @@ use super::asn1::IntegerPair;
 use crate::error::{Error, Result};
 use crate::payload::Payload;
 use crate::token::facts::Curve;
+pub(crate) use crate::token::software::digest_algorithm;
 use crate::token::task::Hash;
 
 /// Room for what the host makes of an input: a digest or a DigestInfo on the stack, a padded message on the heap.
@@ -81,15 +82,6 @@ fn of_digest<'b>(scheme: Scheme, digest: &[u8], scratch: &'b mut Scratch) -> &'b
 
 pub(super) fn hashed(hash: Hash, message: &[u8]) -> digest::Digest {
     digest::digest(digest_algorithm(hash), message)
-}
-
-pub(crate) fn digest_algorithm(hash: Hash) -> &'static digest::Algorithm {
-    match hash {
-        Hash::Sha1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
-        Hash::Sha256 => &digest::SHA256,
-        Hash::Sha384 => &digest::SHA384,
-        Hash::Sha512 => &digest::SHA512,
-    }
 }
 
 /// What stands in front of a digest in its DigestInfo.

@@ -142,10 +142,12 @@ impl Library {
         if forked() {
             return Err(Fault::of(Function::Initialize, Code::Forked).into());
         }
-        let copy = Self::instance((self.path().to_owned(), number), init_args, Some(self.0.kind)).map_err(|error| {
-            // What is wrong may be that it is the second: the library itself could be initialised.
-            if error.kind() == ErrorKind::Configuration { error } else { refused(&error.to_string()) }
-        })?;
+        let copy = Self::instance((self.path().to_owned(), number), init_args, Some(self.0.kind)).map_err(
+            |error| {
+                // What is wrong may be that it is the second: the library itself could be initialised.
+                if error.kind() == ErrorKind::Configuration { error } else { refused(&error.to_string()) }
+            },
+        )?;
         if copy.0.ours { Ok(copy) } else { Err(refused("a copy of it was initialised already")) }
     }
 
@@ -186,7 +188,15 @@ impl Library {
         module.ours = ours;
         module.joins_at_exit.call_once(join_threads_at_exit);
         let (counts, logins, barrier) = (CallCounts::new(), Mutex::default(), Barrier::new());
-        let instance = Arc::new(Instance { lists: module.lists, id, ours, counts, logins, barrier, kind: kind.unwrap_or_default() });
+        let instance = Arc::new(Instance {
+            lists: module.lists,
+            id,
+            ours,
+            counts,
+            logins,
+            barrier,
+            kind: kind.unwrap_or_default(),
+        });
         instance.counts.count_shared(Function::Initialize);
         module.instance = Arc::downgrade(&instance);
         module.init_args = init_args.map(str::to_owned);

@@ -125,6 +125,30 @@ impl Session {
         self.operate((Function::DecryptInit, init), (Function::Decrypt, run), key, how, data, out)
     }
 
+    /// `C_VerifyInit` and `C_Verify`. That a signature or MAC is not that of the data is a fault too.
+    pub(crate) fn verify(
+        &mut self,
+        key: ObjectHandle,
+        how: &Mechanism<'_>,
+        data: &[u8],
+        signature: &[u8],
+    ) -> Result<(), Fault> {
+        let init = self.find_function(Function::VerifyInit, |list| list.C_VerifyInit)?;
+        let run = self.instance.find(Function::Verify, |list| list.C_Verify)?;
+        let (result, _) = how.with(|mechanism| {
+            // SAFETY: the mechanism lives until `with` returns, after the operation.
+            self.check(Function::VerifyInit, unsafe { init(self.handle, mechanism, key.0) })?;
+            self.counts.count(Function::Verify);
+            let (data, data_len) = (data.as_ptr().cast_mut(), to_ulong(data.len()));
+            let (signature, signature_len) = (signature.as_ptr().cast_mut(), to_ulong(signature.len()));
+            // SAFETY: `data` and `signature` are only read, and outlive the call.
+            self.check(Function::Verify, unsafe {
+                run(self.handle, data, data_len, signature, signature_len)
+            })
+        });
+        result
+    }
+
     /// Fills `out` with random bytes of the token.
     pub(crate) fn random(&mut self, out: &mut [u8]) -> Result<(), Fault> {
         let function = self.find_function(Function::GenerateRandom, |list| list.C_GenerateRandom)?;

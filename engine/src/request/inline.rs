@@ -103,7 +103,10 @@ impl<O: Operation> Request<'_, O> {
                 core.note_failure(&seat, &failed, || Arc::as_ptr(&self.own_lane()).addr());
                 let Failed { error, fate } = failed;
                 self.count_failure(&seat, error.kind(), fate);
-                let again = error.retry() != Retry::Now || core.tokens[token].budget.take(&error);
+                // A token that is taken out gets nothing more to do by a retry.
+                let again = error.retry() != Retry::Now
+                    || fate == Fate::Eject
+                    || core.tokens[token].budget.take(&error);
                 let error = if again { error } else { error.for_good() };
                 match fate {
                     Fate::Keep => core.release(seat),

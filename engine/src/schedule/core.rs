@@ -137,6 +137,7 @@ pub(crate) struct Counters {
     pub(crate) tokens_lost: AtomicU64,
     /// Of modules that were initialised anew.
     pub(crate) resets: AtomicU64,
+    pub(crate) tokens_ejected: AtomicU64,
 }
 
 impl Core {
@@ -253,6 +254,7 @@ impl Core {
                 let of = Arc::clone(seat.session.epoch());
                 self.lose(place.token, Out::Lost(loss, Some(of)), "the token or the login to it is gone");
             }
+            Fate::Eject => self.eject(place.token),
             Fate::Abandon => seat.session.abandon(),
             Fate::Keep | Fate::Close => {}
         }

@@ -17,7 +17,7 @@ use crate::schedule::idle::Idle;
 use crate::schedule::lane::Lane;
 use crate::schedule::run_queue::RunQueue;
 use crate::schedule::tiers::Tiers;
-use crate::sync::{Arc, AtomicU64, AtomicUsize, CachePadded, Ordering, Queue, RwLock, fence, plain};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, CachePadded, Mutex, Ordering, Queue, RwLock, fence, plain};
 
 /// A session as the protocol sees it.
 pub(crate) trait Seat: Sized {
@@ -38,8 +38,10 @@ pub(crate) struct Dispatch<T, S> {
     idle: Box<[Idle<S>]>,
     /// Tokens that can serve: bit i is token i.
     healthy: AtomicU64,
-    /// Tokens that the operator has taken out of service.
-    drained: plain::AtomicU64,
+    /// Tokens that are out of service, for whatever reason.
+    out: plain::AtomicU64,
+    /// Of those, by reason: a token is back when it has none left. Locked by who changes them.
+    reasons: Mutex<Reasons>,
     /// Tokens whose sessions take nothing for a moment: bit i is token i. They stay eligible, so nothing fails.
     paused: plain::AtomicU64,
     tiers: Tiers,
@@ -51,6 +53,15 @@ pub(crate) struct Dispatch<T, S> {
     floor_ns: CachePadded<AtomicU64>,
     /// Lanes that lost their last token while a session of it held them; `orphans` hands them out.
     orphans: Queue<Arc<Lane<T>>>,
+}
+
+/// Why tokens are out of service: bit i is token i.
+#[derive(Clone, Copy, Default)]
+struct Reasons {
+    /// The operator has taken them out.
+    drained: u64,
+    /// They have given a wrong answer.
+    ejected: u64,
 }
 
 /// What a session takes from one lane at once.
@@ -90,7 +101,8 @@ impl<T, S: Seat> Dispatch<T, S> {
             queues: RwLock::new(Vec::new()),
             idle: capacity.iter().map(|&n| Idle::new(n)).collect(),
             healthy: AtomicU64::new(healthy),
-            drained: plain::AtomicU64::new(0),
+            out: plain::AtomicU64::new(0),
+            reasons: Mutex::new(Reasons::default()),
             paused: plain::AtomicU64::new(0),
             tiers: Tiers::new(capacity.len()),
             generation: AtomicU64::new(0),
@@ -125,7 +137,7 @@ impl<T, S: Seat> Dispatch<T, S> {
     /// `closed` are tokens that take no inline callers, `hint` is the (token, index) that the caller had last.
     #[inline]
     pub(crate) fn lease(&self, mask: u64, closed: u64, hint: (usize, usize)) -> Option<Box<S>> {
-        let mask = mask & self.healthy.load(Ordering::Relaxed) & !self.drained.load(Ordering::Relaxed);
+        let mask = mask & self.healthy.load(Ordering::Relaxed) & !self.out.load(Ordering::Relaxed);
         if self.lanes_waiting.load(Ordering::Relaxed) != 0
             && self.queues.read().iter().any(|q| q.competes(mask))
         {
@@ -298,10 +310,32 @@ impl<T, S: Seat> Dispatch<T, S> {
     /// Takes tokens out of service and puts others back, at once: moves the lanes. Returns those that nobody can serve.
     #[must_use]
     pub(crate) fn set_drained(&self, out: u64, back: u64) -> Vec<Orphan<T>> {
-        let change = |drained| Some(drained & !back | out);
-        // It always succeeds: the closure never gives up.
-        let _before = self.drained.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change);
+        self.change_reasons(|reasons| reasons.drained = reasons.drained & !back | out);
         self.regroup()
+    }
+
+    /// Takes tokens out of service because of a wrong answer, until they are readmitted: moves the lanes. Returns those
+    /// that nobody can serve, and whether any of the tokens was not out for that before.
+    #[must_use]
+    pub(crate) fn eject(&self, tokens: u64) -> (Vec<Orphan<T>>, bool) {
+        let before = self.change_reasons(|reasons| reasons.ejected |= tokens);
+        (self.regroup(), tokens & !before.ejected != 0)
+    }
+
+    /// Undoes [`Dispatch::eject`]. They serve again if nothing else keeps them from it.
+    #[must_use]
+    pub(crate) fn readmit(&self, tokens: u64) -> Vec<Orphan<T>> {
+        self.change_reasons(|reasons| reasons.ejected &= !tokens);
+        self.regroup()
+    }
+
+    /// Returns what the reasons were.
+    fn change_reasons(&self, change: impl FnOnce(&mut Reasons)) -> Reasons {
+        let mut reasons = self.reasons.lock();
+        let before = *reasons;
+        change(&mut reasons);
+        self.out.store(reasons.drained | reasons.ejected, Ordering::SeqCst);
+        before
     }
 
     /// Has the sessions of these tokens take nothing more until [`Dispatch::resume`]; those that are idle or become
@@ -321,12 +355,17 @@ impl<T, S: Seat> Dispatch<T, S> {
 
     /// Tokens that serve: bit i is token i.
     pub(crate) fn serving(&self) -> u64 {
-        self.healthy() & !self.drained()
+        self.healthy() & !self.out.load(Ordering::Relaxed)
     }
 
-    /// Tokens out of service: bit i is token i.
+    /// Tokens that the operator has taken out of service: bit i is token i.
     pub(crate) fn drained(&self) -> u64 {
-        self.drained.load(Ordering::Relaxed)
+        self.reasons.lock().drained
+    }
+
+    /// Tokens that are out of service because of a wrong answer: bit i is token i.
+    pub(crate) fn ejected(&self) -> u64 {
+        self.reasons.lock().ejected
     }
 
     /// What is eligible has changed: puts every waiting lane where it belongs now.
@@ -391,7 +430,7 @@ impl<T, S: Seat> Dispatch<T, S> {
     /// nothing in it has waited.
     fn enqueue(&self, lane: Arc<Lane<T>>, new: bool) -> Option<Orphan<T>> {
         let generation = self.generation.load(Ordering::SeqCst);
-        let serving = self.healthy.load(Ordering::SeqCst) & !self.drained.load(Ordering::SeqCst);
+        let serving = self.healthy.load(Ordering::SeqCst) & !self.out.load(Ordering::SeqCst);
         let mask = lane.eligible.load(Ordering::SeqCst) & serving;
         if mask == 0 {
             return Some(Orphan(lane));

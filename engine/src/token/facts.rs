@@ -21,6 +21,14 @@ pub(crate) struct KeyFacts {
     pub(crate) public: Option<PublicKey>,
 }
 
+impl KeyFacts {
+    /// Whether `CKA_ALLOWED_MECHANISMS`, where the token has it, lists a mechanism.
+    pub(crate) fn allows(&self, mechanism: u64) -> bool {
+        let allowed = self.allowed.as_deref().unwrap_or_default();
+        allowed.is_empty() || allowed.contains(&mechanism)
+    }
+}
+
 /// Attributes that decide no request, but say how well a key is guarded (PKCS#11 2.40, 4.7 to 4.10). An
 /// attribute that the token does not show counts as false.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -13,6 +13,7 @@ use crate::token::gate::Gate;
 use crate::token::hold::Holds;
 use crate::token::message::Messages;
 use crate::token::session::{Fate, Session};
+use crate::token::verify::Checks;
 use crate::token::{Counts, Duty};
 
 /// What the service thread owns.
@@ -31,6 +32,7 @@ pub(super) struct Login {
     pub(super) session: pkcs11::Session,
     pub(super) counts: Arc<Mutex<Counts>>,
     pub(super) holds: Arc<Holds>,
+    pub(super) checks: Arc<Checks>,
     /// Whether sessions may keep messages open, by direction.
     pub(super) messages: [bool; 2],
     /// Keeps the login alive: a token logs out when its last session closes (PKCS#11 2.40, 5.6). The last
@@ -46,7 +48,9 @@ impl Login {
         let raw = self.library.open(self.slot)?;
         self.counts.lock().add(Arc::clone(raw.counts()));
         let messages = Messages::new(|direction| self.messages[direction as usize]);
-        Ok(Session::new(raw, self.index, Arc::clone(&self.epoch), messages, Arc::clone(&self.holds)))
+        let (epoch, holds, checks) =
+            (Arc::clone(&self.epoch), Arc::clone(&self.holds), Arc::clone(&self.checks));
+        Ok(Session::new(raw, self.index, epoch, messages, holds, checks))
     }
 
     /// Opens the token's own sessions anew and logs in, for a new epoch. The token is known by its serial number, label
@@ -128,8 +132,12 @@ impl Login {
         {
             return Ok(info);
         }
-        let mut present =
-            self.library.slots().map_err(module_is_dead)?.into_iter().filter_map(|slot| self.library.token_info(slot).ok());
+        let mut present = self
+            .library
+            .slots()
+            .map_err(module_is_dead)?
+            .into_iter()
+            .filter_map(|slot| self.library.token_info(slot).ok());
         present.find(known).ok_or_else(|| {
             let text = format!("token {} is not there", self.info.label);
             Error::new(ErrorKind::TokenLost, Retry::Later, Outcome::NotDone).because(text)

@@ -135,11 +135,14 @@ impl Session {
         draw_all(requests)?;
         let mut messages: Vec<_> = requests.iter_mut().map(message).collect::<Result<_, _>>()?;
         let mut blocks = std::mem::take(&mut self.blocks);
+        let is_due = self.check.is_on() && self.check.is_due();
         let done =
             coalesce::serve(merge.mode, merge.block, &mut messages, &mut blocks, |to, from| {
                 match self.ecb(ecb, to, from, when)? {
-                    written if written == to.len() => Ok(()),
-                    _ => Err(short()),
+                    written if written != to.len() && self.check.is_on() => Err(self.wrong_len()),
+                    written if written != to.len() => Err(short()),
+                    _ if is_due => self.check_blocks(ecb, &merge.ecb(), handles, to, from),
+                    _ => Ok(()),
                 }
             });
         self.blocks = blocks;

@@ -12,6 +12,7 @@ use crate::token::epoch::{Epoch, Loss};
 use crate::token::hold::{Ecb, Hold, Holds, When};
 use crate::token::message::{Messages, Of};
 use crate::token::task::{Call, DES_BLOCK_LEN, GCM_TAG_LEN, Handles, Iv, Mechanism};
+use crate::token::verify::{Check, Checks};
 use zeroize::Zeroizing;
 
 /// A session of a token that is logged in, for the epoch in which it was opened.
@@ -24,6 +25,7 @@ pub(crate) struct Session {
     /// Memory for merged calls.
     pub(super) blocks: Blocks,
     messages: Messages,
+    pub(super) check: Check,
 }
 
 /// What becomes of the session after a failure.
@@ -37,6 +39,8 @@ pub(crate) enum Fate {
     Abandon,
     /// Its token is gone, or the login to it.
     TokenDown(Loss),
+    /// Its token has given a wrong answer: all of it is to be taken out of service.
+    Eject,
 }
 
 impl Fate {
@@ -60,9 +64,10 @@ impl Session {
         epoch: Arc<Epoch>,
         messages: Messages,
         holds: Arc<Holds>,
+        checks: Arc<Checks>,
     ) -> Self {
-        let (hold, blocks) = (Hold::new(holds), Blocks::default());
-        Self { raw, token, epoch, hold, blocks, messages }
+        let (hold, blocks, check) = (Hold::new(holds), Blocks::default(), Check::new(checks));
+        Self { raw, token, epoch, hold, blocks, messages, check }
     }
 
     /// Runs a call into `output`, which has the length that the operation planned; returns how much of it was
@@ -77,16 +82,20 @@ impl Session {
         when: When,
     ) -> Result<usize, Failed> {
         self.check_epoch()?;
-        match self.run_once(call, handles, input, output, when) {
+        let written = match self.run_once(call, handles, input, output, when) {
             // A copy that has gone, before anything ran: the key itself may be there.
             Err(Failed { error, fate: Fate::Keep })
                 if error.kind() == ErrorKind::KeyNotFound
                     && handles.is_some_and(|handles| handles.set_copy(self.token, None)) =>
             {
-                self.run_once(call, handles, input, output, when)
+                self.run_once(call, handles, input, output, when)?
             }
-            result => result,
+            result => result?,
+        };
+        if self.check.is_on() {
+            self.check_output(call, handles, input, output, written)?;
         }
+        Ok(written)
     }
 
     /// Whether nothing can be done with it any more.
@@ -200,7 +209,7 @@ impl Session {
 
     /// ISO/IEC 9797-1, MAC algorithm 3, over whole blocks: all but the last are chained under single DES, which
     /// triple DES with three equal keys is; the last goes through `E(D(E(x)))`, which is triple DES with the two.
-    fn retail_mac(
+    pub(super) fn retail_mac(
         &mut self,
         key: ObjectHandle,
         first: &Handles,
@@ -218,6 +227,9 @@ impl Session {
             let written = self.raw.encrypt(first, &how, front, &mut chained)?;
             let state = chained.last_chunk::<DES_BLOCK_LEN>().filter(|_| written == front.len());
             let Some(state) = state else {
+                if self.check.is_on() {
+                    return Err(self.wrong_len());
+                }
                 let error = Error::new(ErrorKind::Device, Retry::Now, Outcome::Done)
                     .because("the module wrote another length than it was given to encrypt");
                 return Err(Failed { error, fate: Fate::Keep });
@@ -278,7 +290,7 @@ type Function =
     fn(&mut pkcs11::Session, ObjectHandle, &pkcs11::Mechanism<'_>, &[u8], &mut [u8]) -> Result<usize, Fault>;
 
 /// A mechanism with this IV.
-fn with_iv<R>(
+pub(super) fn with_iv<R>(
     mechanism: &Mechanism,
     iv: &[u8],
     run: impl FnOnce(&pkcs11::Mechanism<'_>) -> Result<R, Failed>,
@@ -297,7 +309,7 @@ fn with_iv<R>(
 }
 
 #[inline]
-fn without_iv(mechanism: &Mechanism) -> pkcs11::Mechanism<'_> {
+pub(super) fn without_iv(mechanism: &Mechanism) -> pkcs11::Mechanism<'_> {
     match mechanism {
         Mechanism::RsaPss { hash, salt_len } | Mechanism::RsaPssHashing { hash, salt_len } => {
             let (mechanism, (hash, mgf)) = (mechanism.number(), hash.numbers());

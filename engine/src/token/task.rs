@@ -3,10 +3,11 @@
 //! An operation builds a [`Call`] on the caller's side, the schedule carries it without looking inside, and
 //! the session that takes it turns it into PKCS#11 calls.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::pkcs11::ObjectHandle;
 use crate::sync::{AtomicBool, AtomicU64, CachePadded, Ordering, fence};
+use crate::token::facts::KeyFacts;
 use crate::token::merge::Merge;
 use crate::token::object::SessionObject;
 
@@ -68,6 +69,10 @@ impl Eq for Handles {}
 #[derive(Debug)]
 struct Places {
     by_token: Box<[Option<Home>]>,
+    /// What is known of the key, for those who check outputs.
+    facts: OnceLock<KeyFacts>,
+    /// Its public half, as the token shows it, has verified a signature of its: it is not another key's.
+    public_fits: AtomicBool,
     /// Of a key that lives as long as its users: destroyed with the last of them, requests in flight included.
     _owned: Option<SessionObject>,
 }
@@ -160,7 +165,31 @@ impl Handles {
             copy_used: AtomicBool::new(false),
         };
         let by_token = by_token.into_iter().map(|handle| handle.map(home)).collect();
-        Self(CachePadded::new(Places { by_token, _owned: owned }))
+        let (facts, public_fits) = (OnceLock::new(), AtomicBool::new(false));
+        Self(CachePadded::new(Places { by_token, facts, public_fits, _owned: owned }))
+    }
+
+    /// Says what is known of the key. Once.
+    pub(crate) fn describe(&self, facts: KeyFacts) {
+        let _set = self.0.facts.set(facts);
+    }
+
+    /// What is known of the key; none of one that no request is for.
+    pub(crate) fn facts(&self) -> Option<&KeyFacts> {
+        self.0.facts.get()
+    }
+
+    /// Whether the public half has verified a signature. Relaxed: who sees it late looks once more.
+    pub(crate) fn public_fits(&self) -> bool {
+        self.0.public_fits.load(Ordering::Relaxed)
+    }
+
+    /// The public half has verified a signature.
+    pub(crate) fn note_public_fits(&self) {
+        // A look first: the line is read by every session.
+        if !self.public_fits() {
+            self.0.public_fits.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The key itself.

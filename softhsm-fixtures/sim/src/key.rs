@@ -106,7 +106,8 @@ impl Kind {
     /// Whether a key of this kind can be for that alone.
     pub(crate) const fn can_be_for(self, usage: Use) -> bool {
         match usage {
-            Use::Mac | Use::Wrap => matches!(self, Self::Aes),
+            Use::Mac => matches!(self, Self::Aes | Self::TripleDes),
+            Use::Wrap => matches!(self, Self::Aes),
             Use::Decrypt => matches!(self, Self::Rsa2048 | Self::Rsa4096),
             Use::Agree => matches!(self, Self::P256 | Self::P384 | Self::P521),
         }

@@ -140,7 +140,8 @@ impl World {
         match fate {
             Fate::TokenDown(loss) => self.lose(place.token, Some((loss, Some(Arc::clone(&seat.epoch))))),
             Fate::Abandon => seat.abandoned = true,
-            Fate::Keep | Fate::Close => {}
+            // The devices here give no wrong answers.
+            Fate::Keep | Fate::Close | Fate::Eject => {}
         }
         if let Some(lane) = left.lane {
             self.give_back(&lane, left.current.into_iter().chain(left.rest));
