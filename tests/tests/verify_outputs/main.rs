@@ -94,8 +94,14 @@ fn of_no_kind_a_wrong_output_is_handed_out_and_the_first_takes_the_token_out() {
             let (number, good) = run();
             assert!((kind.is_right)(judge, number, &good.unwrap()), "{name}");
             hsm.sim.configure(&format!("fault={function}:{call}{onwards}={fault}")).unwrap();
-            let error = run().1.expect_err(name);
+            let (number, answer) = run();
             hsm.sim.configure("fault=").unwrap();
+            let is_right = answer.as_ref().is_ok_and(|made| (kind.is_right)(judge, number, made));
+            if fault == "repeat" && is_right {
+                // The session's own thread ran it, which had made nothing that could come again.
+                continue;
+            }
+            let error = answer.expect_err(name);
             let case = format!("{name}, {call}{onwards}={fault}: {error}");
             assert!([ErrorKind::Device, ErrorKind::TokenLost].contains(&error.kind()), "{case}");
             assert_ne!(error.outcome(), Outcome::NotDone, "{case}");
