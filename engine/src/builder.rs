@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::keys::copies::Copies;
 use crate::operate::Tier;
 use crate::pin::{PinKeep, PinSource};
+use crate::pkcs11::ModuleKind;
 use crate::sessions::Sessions;
 
 /// How an engine is built; made by [`Engine::builder`].
@@ -57,6 +58,7 @@ pub(crate) struct Settings {
     pub(crate) tiers: Vec<(String, Tier)>,
     pub(crate) drained: Vec<String>,
     pub(crate) canary_key: Option<String>,
+    pub(crate) module_kind: ModuleKind,
     pub(crate) module_reset: bool,
     pub(crate) inline: bool,
 }
@@ -88,6 +90,7 @@ impl Engine {
             tiers: Vec::new(),
             drained: Vec::new(),
             canary_key: None,
+            module_kind: ModuleKind::Standard,
             module_reset: true,
             inline: true,
         };
@@ -297,13 +300,23 @@ impl<M, T, P> Builder<M, T, P> {
         self
     }
 
+    /// Whose module it is, where its return codes do not mean what the standard says. Default: [`ModuleKind::Standard`].
+    ///
+    /// For operators of the modules that [`ModuleKind`] lists. With the wrong one, what is busy is taken for broken, or
+    /// the other way round.
+    #[must_use]
+    pub const fn module_kind(mut self, kind: ModuleKind) -> Self {
+        self.settings.module_kind = kind;
+        self
+    }
+
     /// Whether the module is finalised and initialised anew when it says that it is not initialised, or when none of its
     /// tokens comes back after five attempts. Default: yes.
     ///
     /// Some modules recover from the loss of their device or its server only so (clients of p11-kit, Thales Luna HA).
     /// It is done only while no session of this process is open with the module and nobody is inside it: a call that
     /// hangs keeps it from happening ([`Health::Stuck`](crate::Health::Stuck)). A module that another part of the process
-    /// has initialised is never finalised. At most once a second, and ever more rarely, up to once a minute, while it
+    /// has initialised is never finalised. At most once a second, and ever more rarely, up to once in ten seconds, while it
     /// does not help; each token is logged in to again after it.
     ///
     /// Turn it off where other code of the process uses the module in a way that the engine cannot see: that code

@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::keys::copies::Copies;
 use crate::operate::{Tier, mask_of};
 use crate::pin::{PinKeep, PinSource};
+use crate::pkcs11::ModuleKind;
 use crate::request::check_not_forked;
 use crate::token::name::TokenName;
 use value::{HangLimit, Instances, Limit, Pin, Sessions, Size};
@@ -87,6 +88,8 @@ pub struct Config {
     #[serde(default = "yes")]
     message_api: bool,
     canary_key: Option<String>,
+    #[serde(default)]
+    module_kind: Kind,
     #[serde(default = "yes")]
     module_reset: bool,
     #[serde(default = "yes")]
@@ -122,6 +125,31 @@ enum KeyCopies {
     Auto,
     Off,
     Required,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    #[default]
+    Standard,
+    CloudhsmSdk5,
+    CloudhsmSdk3,
+    Yubihsm,
+    Pkcs11Proxy,
+    LunaHa,
+}
+
+impl From<Kind> for ModuleKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Standard => Self::Standard,
+            Kind::CloudhsmSdk5 => Self::CloudHsmSdk5,
+            Kind::CloudhsmSdk3 => Self::CloudHsmSdk3,
+            Kind::Yubihsm => Self::YubiHsm,
+            Kind::Pkcs11Proxy => Self::Pkcs11Proxy,
+            Kind::LunaHa => Self::LunaHa,
+        }
+    }
 }
 
 impl Config {
@@ -168,6 +196,7 @@ impl Config {
             .validated_only(self.validated_only())
             .random_pool(self.random_pool)
             .message_api(self.message_api)
+            .module_kind(self.module_kind.into())
             .module_reset(self.module_reset)
             .inline(self.inline);
         for token in self.tokens() {
@@ -247,6 +276,7 @@ impl Config {
             ("random_pool", self.random_pool != other.random_pool),
             ("message_api", self.message_api != other.message_api),
             ("canary_key", self.canary_key != other.canary_key),
+            ("module_kind", self.module_kind != other.module_kind),
             ("module_reset", self.module_reset != other.module_reset),
             ("inline", self.inline != other.inline),
             ("token", self.token_names().collect::<HashSet<_>>() != other.token_names().collect()),

@@ -121,7 +121,7 @@ fn mechanism_name(number: u64) -> String {
 /// # Blocking
 /// As long as the module takes.
 pub fn inspect(module: &Path, init_args: Option<&str>) -> Result<ModuleDescription> {
-    let library = Library::load(module, init_args)?;
+    let library = Library::load(module, init_args, None)?;
     let info = library.info()?;
     let mut tokens = Vec::new();
     for slot in library.slots()? {

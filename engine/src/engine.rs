@@ -79,7 +79,7 @@ impl Engine {
     pub(crate) fn start(module: &Path, names: &[String], pin: PinSource, settings: Settings) -> Result<Self> {
         settings.check()?;
         settings.pin_keep.check(&pin)?;
-        let library = Library::load(module, settings.init_args.as_deref())?;
+        let library = Library::load(module, settings.init_args.as_deref(), Some(settings.module_kind))?;
         let slots = find_tokens(&library, names)?;
         // After the tokens were found: nobody is asked for a PIN that is not needed.
         let pin = Arc::new(Pin::new(pin, settings.pin_keep, settings.state_dir.as_deref())?);

@@ -104,6 +104,8 @@ pub use operation::{
 pub use pending::Pending;
 #[cfg(not(hsmux_loom))]
 pub use pin::{PinKeep, PinRecord, PinSource, PinState};
+#[cfg(not(hsmux_loom))]
+pub use pkcs11::ModuleKind;
 #[cfg(all(feature = "baseline", not(hsmux_loom)))]
 pub use pkcs11::baseline::{BaselineCall, BaselineKey, BaselineSession, BaselineToken};
 #[cfg(not(hsmux_loom))]

@@ -59,3 +59,6 @@ pub(crate) mod worker;
 
 #[cfg(all(test, hsmux_loom))]
 mod loom;
+
+#[cfg(all(test, not(hsmux_loom)))]
+mod simulation;

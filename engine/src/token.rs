@@ -26,7 +26,7 @@ use crate::pin::Pin;
 use crate::pkcs11::{self, CallCounts, Direction, Library, MechanismInfo, ObjectHandle, Slot, TokenInfo};
 use crate::sync::{Arc, CachePadded, Mutex};
 use crate::token::copies::Copies;
-use crate::token::epoch::{Epoch, Loss};
+use crate::token::epoch::{CurrentEpoch, Epoch, Loss};
 use crate::token::gate::{Gate, Pass};
 use crate::token::hold::Holds;
 use crate::token::login::{Answer, Login, Missed, check_lock_out, id, log_in, stale, warns};
@@ -56,7 +56,7 @@ pub(crate) struct Token {
     pub(crate) proofs: Arc<Proofs>,
     gate: Arc<Gate>,
     /// The one that its sessions are opened in.
-    epoch: Arc<Mutex<Arc<Epoch>>>,
+    epoch: CurrentEpoch,
     /// What is to be done, on the service thread, when the token has come back, before it serves.
     on_return: OnceLock<Duty>,
     /// What it is asked when it is tried, beside random bytes.
@@ -122,7 +122,7 @@ impl Token {
         log_in(library, slot, &info, attempt, &mut anchor).map_err(|missed| missed.error)?;
         let session = library.open(slot)?;
         let epoch = Arc::new(Epoch::new(1));
-        let current = Arc::new(Mutex::new(Arc::clone(&epoch)));
+        let current = CurrentEpoch::new(&epoch);
         let live = vec![Arc::clone(anchor.counts()), Arc::clone(session.counts())];
         let holds = Holds::new(terms.holding);
         let counts = Arc::new(Mutex::new(Counts { live, past: CallCounts::new() }));
@@ -138,7 +138,7 @@ impl Token {
             index,
             info: info.clone(),
             epoch,
-            current: Arc::clone(&current),
+            current: current.clone(),
             pin: Arc::clone(pin),
             consent: terms.consent,
             gate: Arc::clone(&gate),
@@ -218,7 +218,7 @@ impl Token {
 
     /// Whether its epoch is over: it was lost, and is not back.
     pub(crate) fn is_lost(&self) -> bool {
-        self.epoch.lock().is_over()
+        self.epoch.is_over()
     }
 
     /// Sets what is to be done when the token has come back, before it serves: on its service thread, with the session
@@ -267,13 +267,7 @@ impl Token {
     /// The token or its login is lost: nothing of its epoch is used any more. `of` says in which that was seen: one that
     /// is over says nothing of the one that goes on, and then this is false.
     pub(crate) fn lose(&self, loss: Loss, of: Option<&Arc<Epoch>>) -> bool {
-        let epoch = self.epoch.lock();
-        let current = of.is_none_or(|of| Arc::ptr_eq(of, &epoch));
-        if current {
-            epoch.end(loss);
-        }
-        of.into_iter().for_each(|of| of.end(loss));
-        current
+        self.epoch.lose(loss, of)
     }
 
     /// Has the service thread look for the token and, if it is there, log in, once, and make ready what there is to be

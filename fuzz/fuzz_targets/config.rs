@@ -94,7 +94,7 @@ enum Line<'a> {
 }
 
 /// Every field but `pin`, and tables of the same name.
-const FIELDS: [&str; 26] = [
+const FIELDS: [&str; 27] = [
     "module",
     "init_args",
     "pin_keep",
@@ -109,6 +109,7 @@ const FIELDS: [&str; 26] = [
     "random_pool",
     "message_api",
     "canary_key",
+    "module_kind",
     "module_reset",
     "inline",
     "token",

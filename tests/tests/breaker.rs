@@ -44,7 +44,6 @@ fn a_token_that_fails_whatever_it_is_asked_goes_out_and_the_other_serves_without
     assert!(asked < 50, "{asked} operations on a token that is out of service");
     hsm.sim.configure("fault=").unwrap();
     wait_for(&engine, 1, Health::Serving);
-    assert_eq!(hsm.sim.calls_on("C_Login", "sim-1"), 1, "it was there all the time");
 }
 
 #[test]

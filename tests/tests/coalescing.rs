@@ -149,6 +149,26 @@ fn a_shared_call_that_fails_is_run_request_by_request_and_after_three_the_lane_s
 }
 
 #[test]
+fn who_waits_after_a_shared_call_has_failed_is_served_although_another_of_it_takes_the_session_along() {
+    let hsm = hsm("");
+    let engine = hsm.builder().sessions(1).holding(false).build().unwrap();
+    let key = engine.key("aes256").unwrap();
+    let messages: Vec<_> = (0..8).map(|i| message(i, 16)).collect();
+    let encrypted = together(&hsm, &engine, || {
+        // The shared call is refused, which costs nothing; the second that runs by itself finds a failing device.
+        hsm.sim.configure("fault=C_Encrypt:1=0x21;C_Encrypt:3=0x30").unwrap();
+        let submit = |one: &Vec<u8>| key.encrypt(AesEcb, one.clone()).deadline_in(LONG).submit().unwrap();
+        messages.iter().map(submit).collect()
+    });
+    for (one, message) in encrypted.into_iter().zip(messages) {
+        let cipher: Vec<u8> = one.wait().unwrap().into();
+        assert_eq!(key.decrypt(AesEcb, cipher).wait().unwrap().as_ref(), message);
+    }
+    assert_eq!(engine.snapshot().tokens[0].merges.failures, 1);
+    hsm.assert_sound();
+}
+
+#[test]
 fn nothing_is_shared_where_that_is_turned_off_or_the_host_may_not_do_the_mode() {
     let hsm = hsm("");
     let encrypt = |engine: &Engine, how: Cipher| {

@@ -44,6 +44,7 @@ fn the_example_says_the_defaults_and_every_field() {
     assert_eq!(whole.allow_rsa_pkcs1_decryption, short.allow_rsa_pkcs1_decryption);
     assert_eq!(whole.random_pool, short.random_pool);
     assert_eq!(whole.message_api, short.message_api);
+    assert_eq!(whole.module_kind, short.module_kind);
     assert_eq!((whole.module_reset, whole.inline), (short.module_reset, short.inline));
     assert_eq!(whole.validated_only(), short.validated_only());
     let tiers = |config: &Config| config.tokens().map(TokenConfig::tier).collect::<Vec<_>>();

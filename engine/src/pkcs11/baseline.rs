@@ -100,7 +100,7 @@ impl BaselineToken {
     /// # Blocking
     /// As long as the module takes.
     pub fn open(module: &Path, init_args: Option<&str>, token: &str, pin: &SecretString) -> Result<Self> {
-        let library = Library::load(module, init_args)?;
+        let library = Library::load(module, init_args, None)?;
         for slot in library.slots()? {
             let info = library.token_info(slot)?;
             if info.label == token || info.serial == token {

@@ -6,6 +6,7 @@ use cryptoki_sys as sys;
 
 use crate::error::{Error, ErrorKind, Outcome, Retry};
 use crate::pkcs11::function::Function;
+use crate::pkcs11::kind::ModuleKind;
 
 use ErrorKind as K;
 use Outcome as O;
@@ -17,6 +18,8 @@ use SessionFate as F;
 pub(crate) struct Fault {
     pub(crate) function: Function,
     pub(crate) code: Code,
+    /// Whose code it is.
+    kind: ModuleKind,
 }
 
 /// What a call answered.
@@ -65,8 +68,19 @@ struct Row {
 }
 
 impl Fault {
+    /// What a module answered.
+    pub(crate) const fn returned(kind: ModuleKind, function: Function, code: u64) -> Self {
+        Self { function, code: Code::Returned(code), kind }
+    }
+
+    /// What a module of which nothing is known answered.
     pub(crate) const fn new(function: Function, code: u64) -> Self {
-        Self { function, code: Code::Returned(code) }
+        Self::returned(ModuleKind::Standard, function, code)
+    }
+
+    /// What the engine itself has to say of a call.
+    pub(crate) const fn of(function: Function, code: Code) -> Self {
+        Self { function, code, kind: ModuleKind::Standard }
     }
 
     pub(crate) fn is(self, code: u64) -> bool {
@@ -89,9 +103,10 @@ impl Fault {
             Code::Resetting => return class(K::Busy, R::Later, O::NotDone, F::Keep),
             Code::IvReplaced => return class(K::Device, R::Operator, O::Done, F::Keep),
         };
-        let mut class = find(code).map_or(UNLISTED, |row| row.class);
+        let own = self.kind.class(code);
+        let mut class = own.unwrap_or_else(|| find(code).map_or(UNLISTED, |row| row.class));
         let verdicts = [Function::Decrypt, Function::DecryptUpdate, Function::DecryptMessage];
-        if verdicts.contains(&self.function) && is_bad_ciphertext(code) {
+        if own.is_none() && verdicts.contains(&self.function) && is_bad_ciphertext(code) {
             // All verdicts on a ciphertext look alike; modules differ in which code they use. The session is
             // kept: `C_Decrypt` "always terminates the active decryption operation" unless it answers
             // CKR_BUFFER_TOO_SMALL (PKCS#11 2.40, 5.9), and if each bad ciphertext cost a session, whoever
@@ -99,7 +114,7 @@ impl Fault {
             // Init answers CKR_OPERATION_ACTIVE, which closes the session and repeats the request elsewhere.
             class = Class { kind: K::DecryptFailed, retry: R::Never, outcome: O::Done, session: F::Keep };
         }
-        if self.function == Function::UnwrapKey && is_bad_wrapped_key(code) {
+        if own.is_none() && self.function == Function::UnwrapKey && is_bad_wrapped_key(code) {
             class = Class { kind: K::DecryptFailed, retry: R::Never, outcome: O::Done, session: F::Keep };
         }
         if self.function.is_init() && class.outcome == O::Unknown {
@@ -157,7 +172,7 @@ fn find(code: u64) -> Option<&'static Row> {
 /// A code that is not listed, or a vendor's own: the token may have done anything.
 const UNLISTED: Class = class(K::Device, R::Never, O::Unknown, F::Close);
 
-const fn class(kind: ErrorKind, retry: Retry, outcome: Outcome, session: SessionFate) -> Class {
+pub(super) const fn class(kind: ErrorKind, retry: Retry, outcome: Outcome, session: SessionFate) -> Class {
     Class { kind, retry, outcome, session }
 }
 

@@ -15,6 +15,7 @@ use crate::pkcs11::barrier::{Barrier, Inside};
 use crate::pkcs11::codes::{Code, Fault};
 use crate::pkcs11::copy::{map_copy, refused};
 use crate::pkcs11::function::{CallCounts, Function};
+use crate::pkcs11::kind::ModuleKind;
 use crate::pkcs11::map::{Lists, cannot_load, map};
 use crate::pkcs11::session::Session;
 use crate::sync::{AtomicBool, Mutex, Ordering};
@@ -71,6 +72,7 @@ pub(super) struct Instance {
     /// Slots whose tokens were logged in to through this instance.
     logins: Mutex<HashSet<Slot>>,
     pub(super) barrier: Barrier,
+    pub(super) kind: ModuleKind,
 }
 
 /// Which instance of which module: its canonical path and its number, 0 for the library itself, from 1 on for private
@@ -122,13 +124,13 @@ impl Slot {
 impl Library {
     /// Loads and initialises a module, or joins the instance that this process has of it.
     ///
-    /// `init_args` goes to `C_Initialize` as `pReserved`, for modules that read a string there (NSS, p11-sim).
-    pub(crate) fn load(path: &Path, init_args: Option<&str>) -> Result<Self> {
+    /// `init_args` goes to `C_Initialize` as `pReserved`, for modules that read a string there (NSS, p11-sim). Without a `kind` what it is has been said, or does not matter.
+    pub(crate) fn load(path: &Path, init_args: Option<&str>, kind: Option<ModuleKind>) -> Result<Self> {
         if forked() {
-            return Err(Fault { function: Function::Initialize, code: Code::Forked }.into());
+            return Err(Fault::of(Function::Initialize, Code::Forked).into());
         }
         let path = path.canonicalize().map_err(|error| cannot_load(path, &error.to_string()))?;
-        Self::instance((path, 0), init_args)
+        Self::instance((path, 0), init_args, kind)
     }
 
     /// The private copy of this number, from 1 on, of the same library: loaded and initialised by itself, and shared
@@ -138,16 +140,18 @@ impl Library {
     /// `Configuration`, if the module cannot be copied, or the copy is none: it shares globals with another instance.
     pub(crate) fn copy(&self, number: usize, init_args: Option<&str>) -> Result<Self> {
         if forked() {
-            return Err(Fault { function: Function::Initialize, code: Code::Forked }.into());
+            return Err(Fault::of(Function::Initialize, Code::Forked).into());
         }
-        let copy = Self::instance((self.path().to_owned(), number), init_args).map_err(|error| {
-            // What is wrong may be that it is the second: the library itself could be initialised.
-            if error.kind() == ErrorKind::Configuration { error } else { refused(&error.to_string()) }
-        })?;
+        let copy = Self::instance((self.path().to_owned(), number), init_args, Some(self.0.kind)).map_err(
+            |error| {
+                // What is wrong may be that it is the second: the library itself could be initialised.
+                if error.kind() == ErrorKind::Configuration { error } else { refused(&error.to_string()) }
+            },
+        )?;
         if copy.0.ours { Ok(copy) } else { Err(refused("a copy of it was initialised already")) }
     }
 
-    fn instance(id: InstanceId, init_args: Option<&str>) -> Result<Self> {
+    fn instance(id: InstanceId, init_args: Option<&str>, kind: Option<ModuleKind>) -> Result<Self> {
         let mut modules = MODULES.lock();
         if !modules.contains_key(&id) {
             let lists = match &id {
@@ -168,6 +172,10 @@ impl Library {
                 let text = "the module is in use with other init-args in this process";
                 return Err(Error::operator(ErrorKind::Configuration, text));
             }
+            if kind.is_some_and(|kind| kind != instance.kind) {
+                let text = "the module is in use as one of another kind in this process";
+                return Err(Error::operator(ErrorKind::Configuration, text));
+            }
             return Ok(Self(instance));
         }
         if module.ours && module.init_args.as_deref() != init_args {
@@ -180,7 +188,15 @@ impl Library {
         module.ours = ours;
         module.joins_at_exit.call_once(join_threads_at_exit);
         let (counts, logins, barrier) = (CallCounts::new(), Mutex::default(), Barrier::new());
-        let instance = Arc::new(Instance { lists: module.lists, id, ours, counts, logins, barrier });
+        let instance = Arc::new(Instance {
+            lists: module.lists,
+            id,
+            ours,
+            counts,
+            logins,
+            barrier,
+            kind: kind.unwrap_or_default(),
+        });
         instance.counts.count_shared(Function::Initialize);
         module.instance = Arc::downgrade(&instance);
         module.init_args = init_args.map(str::to_owned);
@@ -345,7 +361,7 @@ impl Instance {
         pick: impl Fn(&sys::CK_FUNCTION_LIST) -> Option<F>,
     ) -> Result<(F, Inside<'_>), Fault> {
         let found = self.find(function, pick)?;
-        let inside = self.barrier.pass().ok_or(Fault { function, code: Code::Resetting })?;
+        let inside = self.barrier.pass().ok_or(Fault::of(function, Code::Resetting))?;
         self.counts.count_shared(function);
         Ok((found, inside))
     }
@@ -356,9 +372,9 @@ impl Instance {
         pick: impl Fn(&sys::CK_FUNCTION_LIST) -> Option<F>,
     ) -> Result<F, Fault> {
         if forked() {
-            return Err(Fault { function, code: Code::Forked });
+            return Err(Fault::of(function, Code::Forked));
         }
-        pick(self.lists.list).ok_or(Fault { function, code: Code::Missing })
+        pick(self.lists.list).ok_or(Fault::of(function, Code::Missing))
     }
 }
 
@@ -391,9 +407,9 @@ impl Instance {
         pick: impl Fn(&sys::CK_FUNCTION_LIST_3_0) -> Option<F>,
     ) -> Result<F, Fault> {
         if forked() {
-            return Err(Fault { function, code: Code::Forked });
+            return Err(Fault::of(function, Code::Forked));
         }
-        self.lists.list_3.and_then(pick).ok_or(Fault { function, code: Code::Missing })
+        self.lists.list_3.and_then(pick).ok_or(Fault::of(function, Code::Missing))
     }
 }
 
@@ -440,7 +456,7 @@ pub(super) fn to_usize(len: sys::CK_ULONG) -> usize {
 
 /// Returns whether the instance is ours: not if something else in this process initialised the module.
 fn initialise(list: &sys::CK_FUNCTION_LIST, init_args: Option<&str>) -> Result<bool> {
-    let missing = Fault { function: Function::Initialize, code: Code::Missing };
+    let missing = Fault::of(Function::Initialize, Code::Missing);
     let function = list.C_Initialize.ok_or(missing)?;
     let reserved = match init_args {
         Some(text) => CString::new(text)
@@ -497,7 +513,7 @@ mod tests {
     use super::*;
 
     fn error(path: &str) -> Error {
-        Library::load(Path::new(path), None).map(|_| ()).unwrap_err()
+        Library::load(Path::new(path), None, None).map(|_| ()).unwrap_err()
     }
 
     #[test]

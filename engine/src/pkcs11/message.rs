@@ -5,7 +5,7 @@ use cryptoki_sys as sys;
 
 use crate::pkcs11::codes::{Code, Fault};
 use crate::pkcs11::function::Function;
-use crate::pkcs11::library::{check, to_ulong, to_usize};
+use crate::pkcs11::library::{to_ulong, to_usize};
 use crate::pkcs11::mechanism::pointer;
 use crate::pkcs11::parts::Direction;
 use crate::pkcs11::session::{ObjectHandle, Session};
@@ -84,7 +84,7 @@ impl Session {
         };
         // SAFETY: the mechanism outlives the call, which reads it; its parameter stays until the messages have ended or
         // the session is closed.
-        let begun = check(name, unsafe { init(self.handle, &raw mut mechanism, key.number()) });
+        let begun = self.check(name, unsafe { init(self.handle, &raw mut mechanism, key.number()) });
         if begun.is_err() {
             self.parameter = None;
         }
@@ -126,10 +126,10 @@ impl Session {
                 &raw mut len,
             )
         };
-        check(name, code)?;
+        self.check(name, code)?;
         if copy != *iv {
             // As for `C_Encrypt`: an IV that nobody asked for would be lost.
-            return Err(Fault { function: name, code: Code::IvReplaced });
+            return Err(Fault::of(name, Code::IvReplaced));
         }
         // A module that claims to have written more than it was given room for is not believed.
         Ok(to_usize(len).min(out.1))
@@ -143,7 +143,7 @@ impl Session {
             Direction::Decrypt => list.C_MessageDecryptFinal,
         })?;
         // SAFETY: a plain call.
-        let ended = check(name, unsafe { finish(self.handle) });
+        let ended = self.check(name, unsafe { finish(self.handle) });
         if ended.is_ok() {
             self.parameter = None;
         }

@@ -4,7 +4,7 @@ use cryptoki_sys as sys;
 
 use crate::pkcs11::codes::Fault;
 use crate::pkcs11::function::Function;
-use crate::pkcs11::library::{check, to_ulong, to_usize};
+use crate::pkcs11::library::{to_ulong, to_usize};
 use crate::pkcs11::session::{Init, ObjectHandle, Run, Session};
 
 /// What a block cipher does.
@@ -41,7 +41,7 @@ impl Session {
             sys::CK_MECHANISM { mechanism, pParameter: std::ptr::null_mut(), ulParameterLen: 0 };
         // SAFETY: the mechanism has no parameters that a module could keep a pointer to; it outlives the call, which
         // reads it.
-        check(name, unsafe { init(self.handle(), &raw mut mechanism, key.number()) })
+        self.check(name, unsafe { init(self.handle(), &raw mut mechanism, key.number()) })
     }
 
     /// `C_EncryptUpdate` or `C_DecryptUpdate`; returns how much came out.
@@ -54,7 +54,7 @@ impl Session {
         let mut len = to_ulong(out.len());
         let (start, data_len) = (data.as_ptr().cast_mut(), to_ulong(data.len()));
         // SAFETY: `data` is only read, `out` has room for `len`; both outlive the call.
-        check(name, unsafe { run(self.handle(), start, data_len, out.as_mut_ptr(), &raw mut len) })?;
+        self.check(name, unsafe { run(self.handle(), start, data_len, out.as_mut_ptr(), &raw mut len) })?;
         Ok(to_usize(len).min(out.len()))
     }
 
@@ -69,6 +69,6 @@ impl Session {
         let mut rest = zeroize::Zeroizing::new([0; 32]);
         let mut len = to_ulong(rest.len());
         // SAFETY: `rest` has room for `len`; both outlive the call.
-        check(name, unsafe { finish(self.handle(), rest.as_mut_ptr(), &raw mut len) })
+        self.check(name, unsafe { finish(self.handle(), rest.as_mut_ptr(), &raw mut len) })
     }
 }

@@ -9,7 +9,7 @@ use cryptoki_sys as sys;
 
 use crate::pkcs11::codes::{Code, Fault};
 use crate::pkcs11::function::{CallCounts, Function};
-use crate::pkcs11::library::{Instance, check, to_ulong, to_usize};
+use crate::pkcs11::library::{Instance, to_ulong, to_usize};
 use crate::pkcs11::mechanism::{IvReplaced, Mechanism};
 use crate::pkcs11::message::Parameter;
 
@@ -83,7 +83,7 @@ impl Session {
         let (start, len) = pin.map_or((ptr::null_mut(), 0), |pin| (pin.as_ptr().cast_mut(), pin.len()));
         // SAFETY: the PIN is only read, and outlives the call; a null pointer goes with length 0.
         let code = unsafe { function(self.handle, sys::CKU_USER, start, to_ulong(len)) };
-        check(Function::Login, code)
+        self.check(Function::Login, code)
     }
 
     /// `C_SignInit` and `C_Sign`; returns the length of the signature.
@@ -129,7 +129,7 @@ impl Session {
     pub(crate) fn random(&mut self, out: &mut [u8]) -> Result<(), Fault> {
         let function = self.find_function(Function::GenerateRandom, |list| list.C_GenerateRandom)?;
         // SAFETY: `out` has room for the length given.
-        check(Function::GenerateRandom, unsafe {
+        self.check(Function::GenerateRandom, unsafe {
             function(self.handle, out.as_mut_ptr(), to_ulong(out.len()))
         })
     }
@@ -140,12 +140,12 @@ impl Session {
         let mut template: Vec<sys::CK_ATTRIBUTE> = template.iter().map(Into::into).collect();
         // SAFETY: the template's values live in the caller's attributes, which outlive the call.
         let code = unsafe { init(self.handle, template.as_mut_ptr(), to_ulong(template.len())) };
-        check(Function::FindObjectsInit, code)?;
+        self.check(Function::FindObjectsInit, code)?;
         let found = self.find_pages();
         let finish = self.find_function(Function::FindObjectsFinal, |list| list.C_FindObjectsFinal)?;
         // SAFETY: a plain call; it ends the search also when a page failed.
         let code = unsafe { finish(self.handle) };
-        found.and_then(|found| check(Function::FindObjectsFinal, code).map(|()| found))
+        found.and_then(|found| self.check(Function::FindObjectsFinal, code).map(|()| found))
     }
 
     /// The values of attributes; `None` where the object has none or does not show it.
@@ -193,13 +193,13 @@ impl Session {
         let code = unsafe {
             function(self.handle, object.0, template.as_mut_ptr(), to_ulong(template.len()), &raw mut copy)
         };
-        check(Function::CopyObject, code).map(|()| ObjectHandle(copy))
+        self.check(Function::CopyObject, code).map(|()| ObjectHandle(copy))
     }
 
     pub(crate) fn destroy(&mut self, object: ObjectHandle) -> Result<(), Fault> {
         let function = self.find_function(Function::DestroyObject, |list| list.C_DestroyObject)?;
         // SAFETY: a plain call.
-        check(Function::DestroyObject, unsafe { function(self.handle, object.0) })
+        self.check(Function::DestroyObject, unsafe { function(self.handle, object.0) })
     }
 
     /// Generates a secret key.
@@ -217,7 +217,7 @@ impl Session {
                 function(handle, mechanism, template.as_mut_ptr(), to_ulong(template.len()), &raw mut key)
             }
         });
-        check(Function::GenerateKey, code).map(|()| ObjectHandle(key))
+        self.check(Function::GenerateKey, code).map(|()| ObjectHandle(key))
     }
 
     /// Generates a key pair; returns the public, then the private key.
@@ -240,7 +240,7 @@ impl Session {
                 function(handle, mechanism, public, public_len, private, private_len, public_key, private_key)
             }
         });
-        check(Function::GenerateKeyPair, code).map(|()| (ObjectHandle(keys.0), ObjectHandle(keys.1)))
+        self.check(Function::GenerateKeyPair, code).map(|()| (ObjectHandle(keys.0), ObjectHandle(keys.1)))
     }
 
     /// Derives a key from another.
@@ -258,7 +258,7 @@ impl Session {
             // SAFETY: mechanism and template outlive the call; the handle is written to a live local.
             unsafe { function(handle, mechanism, base.0, template, len, &raw mut key) }
         });
-        check(Function::DeriveKey, code).map(|()| ObjectHandle(key))
+        self.check(Function::DeriveKey, code).map(|()| ObjectHandle(key))
     }
 
     /// Wraps a key under another into `out`; returns the length.
@@ -275,7 +275,7 @@ impl Session {
             // SAFETY: the mechanism outlives the call, and `out` has room for `len`.
             unsafe { function(handle, mechanism, wrapping.0, key.0, out.as_mut_ptr(), &raw mut len) }
         });
-        check(Function::WrapKey, code).map(|()| to_usize(len).min(out.len()))
+        self.check(Function::WrapKey, code).map(|()| to_usize(len).min(out.len()))
     }
 
     /// Unwraps a key.
@@ -295,7 +295,7 @@ impl Session {
             // SAFETY: mechanism, wrapped key and template outlive the call; the handle is written to a live local.
             unsafe { function(handle, mechanism, wrapping.0, data, data_len, template, len, &raw mut key) }
         });
-        check(Function::UnwrapKey, code).map(|()| ObjectHandle(key))
+        self.check(Function::UnwrapKey, code).map(|()| ObjectHandle(key))
     }
 
     /// Calls by function; counts on after the session is closed.
@@ -316,17 +316,17 @@ impl Session {
         let mut len = to_ulong(out.len());
         let (result, replaced) = how.with(|mechanism| {
             // SAFETY: the mechanism lives until `with` returns, after the operation.
-            check(init_name, unsafe { init(self.handle, mechanism, key.0) })?;
+            self.check(init_name, unsafe { init(self.handle, mechanism, key.0) })?;
             self.counts.count(run_name);
             let (data, data_len) = (data.as_ptr().cast_mut(), to_ulong(data.len()));
             // SAFETY: `data` is only read, `out` has room for `len`; both outlive the call.
-            check(run_name, unsafe { run(self.handle, data, data_len, out.as_mut_ptr(), &raw mut len) })
+            self.check(run_name, unsafe { run(self.handle, data, data_len, out.as_mut_ptr(), &raw mut len) })
         });
         result?;
         if replaced == IvReplaced(true) {
             // The ciphertext belongs to an IV that nobody asked for and that would be lost: some vendors' modules
             // ignore the one they are given. Better no answer than one that can never be decrypted.
-            return Err(Fault { function: run_name, code: Code::IvReplaced });
+            return Err(Fault::of(run_name, Code::IvReplaced));
         }
         // A module that claims to have written more than it was given room for is not believed.
         Ok(to_usize(len).min(out.len()))
@@ -340,7 +340,7 @@ impl Session {
             // SAFETY: `page` has room for the number of handles given.
             let code =
                 unsafe { function(self.handle, page.as_mut_ptr(), to_ulong(FIND_PAGE), &raw mut count) };
-            check(Function::FindObjects, code)?;
+            self.check(Function::FindObjects, code)?;
             if count == 0 {
                 return Ok(found);
             }
@@ -361,8 +361,14 @@ impl Session {
             unsafe { function(self.handle, object.0, template.as_mut_ptr(), to_ulong(template.len())) };
         match code {
             sys::CKR_ATTRIBUTE_SENSITIVE | sys::CKR_ATTRIBUTE_TYPE_INVALID => Ok(()),
-            code => check(Function::GetAttributeValue, code),
+            code => self.check(Function::GetAttributeValue, code),
         }
+    }
+
+    /// Reads what a call answered, as this module means it.
+    #[inline]
+    pub(super) fn check(&self, function: Function, code: sys::CK_RV) -> Result<(), Fault> {
+        if code == sys::CKR_OK { Ok(()) } else { Err(Fault::returned(self.instance.kind, function, code)) }
     }
 
     /// The function to call, counted.

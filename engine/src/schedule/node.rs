@@ -296,6 +296,18 @@ impl Node {
         again
     }
 
+    /// A call that it shared has failed so: it waits again, to run by itself, and that was no attempt of its own. The
+    /// buffers are wiped if nobody waits.
+    pub(crate) fn stand_back(&self, buffers: Buffers, error: &Error) {
+        let mut body = self.body.lock();
+        if matches!(body.stage, Stage::Running) {
+            body.stage = Stage::Waiting;
+            body.buffers = buffers;
+            body.attempts = body.attempts.saturating_sub(1);
+            body.unknown |= error.outcome() != Outcome::NotDone;
+        }
+    }
+
     /// The request was carried out; its output holds what the token wrote. Sets that as the answer, once:
     /// later answers are dropped. Returns the waker to wake after the session is free.
     pub(crate) fn complete(&self, mut buffers: Buffers, places: &mut Places<'_>) -> Option<Waker> {

@@ -44,14 +44,7 @@ impl Worker<'_> {
             next = group.requests.end;
             ended = match group.merge {
                 Some(merge) => self.run_merged(ended, &watch, lane, &nodes, group.requests, merge)?,
-                None => group.requests.clone().try_fold(ended, |ended, position| {
-                    match self.begin(&ended.seat, &watch, &nodes[position], ended.at) {
-                        Some(buffers) => {
-                            self.run_one(ended, &watch, lane, &nodes[position], position, buffers)
-                        }
-                        None => Some(ended),
-                    }
-                })?,
+                None => self.run_singly(ended, &watch, lane, &nodes, group.requests)?,
             };
         }
         ended.seat.meter.queued(ended.waited_ns);
@@ -59,6 +52,23 @@ impl Worker<'_> {
         watch.end_turn();
         self.spent.push(nodes);
         Some(ended)
+    }
+
+    /// Runs requests one by one.
+    fn run_singly(
+        &mut self,
+        ended: Ended,
+        watch: &Watch,
+        lane: &LaneRef,
+        nodes: &[Arc<Node>],
+        mut requests: Range<usize>,
+    ) -> Option<Ended> {
+        requests.try_fold(ended, |ended, position| {
+            match self.begin(&ended.seat, watch, &nodes[position], ended.at) {
+                Some(buffers) => self.run_one(ended, watch, lane, &nodes[position], position, buffers),
+                None => Some(ended),
+            }
+        })
     }
 
     /// Runs one request that has begun.
@@ -122,34 +132,36 @@ impl Worker<'_> {
             ended.count_wait(&nodes[position]);
             begun.push((position, buffers));
         }
-        if begun.len() > 1 {
-            watch.enter(at, requests.clone());
-            let result = execute_merged(&mut ended.seat, merge, nodes, &mut begun, self.when(at));
-            let end = now();
-            if !watch.leave(at) {
-                self.core.come_back(ended.seat);
-                return None;
-            }
-            ended.at = end;
-            match result {
-                Ok(()) => {
-                    lane.demotion.succeeded();
-                    self.answer_merged(&mut ended.seat, watch, nodes, begun, at, end);
-                    return Some(ended);
-                }
-                Err(failed) => {
-                    self.merge_failed(&ended.seat, lane, &failed, end);
-                    if failed.fate != Fate::Keep {
-                        let begun = begun.into_iter().map(|(position, b)| (Arc::clone(&nodes[position]), b));
-                        self.fail(ended.seat, requests, begun.collect(), &failed, end)?;
-                        return None;
-                    }
-                }
-            }
+        if begun.len() < 2 {
+            return begun.into_iter().try_fold(ended, |ended, (position, buffers)| {
+                self.run_one(ended, watch, lane, &nodes[position], position, buffers)
+            });
         }
-        begun.into_iter().try_fold(ended, |ended, (position, buffers)| {
-            self.run_one(ended, watch, lane, &nodes[position], position, buffers)
-        })
+        watch.enter(at, requests.clone());
+        let result = execute_merged(&mut ended.seat, merge, nodes, &mut begun, self.when(at));
+        let end = now();
+        if !watch.leave(at) {
+            self.core.come_back(ended.seat);
+            return None;
+        }
+        ended.at = end;
+        let Err(failed) = result else {
+            lane.demotion.succeeded();
+            self.answer_merged(&mut ended.seat, watch, nodes, begun, at, end);
+            return Some(ended);
+        };
+        self.merge_failed(&ended.seat, lane, &failed, end);
+        if failed.fate != Fate::Keep {
+            let begun = begun.into_iter().map(|(position, b)| (Arc::clone(&nodes[position]), b));
+            self.fail(ended.seat, requests, begun.collect(), &failed, end)?;
+            return None;
+        }
+        // Each waits again until it is its turn: if one of them takes the session along, the others go back into their lane
+        // as they are, and none runs after its deadline.
+        for (position, buffers) in begun {
+            nodes[position].stand_back(buffers, &failed.error);
+        }
+        self.run_singly(ended, watch, lane, nodes, requests)
     }
 
     /// The requests of a merged call were carried out.

@@ -5,16 +5,19 @@
 //! again in a later one, so nothing of an epoch that is over is used any more; where the token took the sessions along, they
 //! are not even closed.
 
-use crate::sync::plain::AtomicU8;
-use std::sync::atomic::Ordering;
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
 /// Shared by the sessions that were opened in it.
 #[derive(Debug)]
 pub(crate) struct Epoch {
     /// From 1; no two of a token have the same.
     pub(crate) number: u64,
-    state: AtomicU8,
+    state: AtomicU64,
 }
+
+/// The epoch of a token that goes on, or was the last to.
+#[derive(Clone, Debug)]
+pub(crate) struct CurrentEpoch(Arc<Mutex<Arc<Epoch>>>);
 
 /// How an epoch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +28,13 @@ pub(crate) enum Loss {
     Token,
 }
 
-const GOES_ON: u8 = 0;
-const LOGGED_OUT: u8 = 1;
-const GONE: u8 = 2;
+const GOES_ON: u64 = 0;
+const LOGGED_OUT: u64 = 1;
+const GONE: u64 = 2;
 
 impl Epoch {
-    pub(crate) const fn new(number: u64) -> Self {
-        Self { number, state: AtomicU8::new(GOES_ON) }
+    pub(crate) fn new(number: u64) -> Self {
+        Self { number, state: AtomicU64::new(GOES_ON) }
     }
 
     /// It is over. Relaxed throughout: who sees it late has a call that fails.
@@ -54,7 +57,34 @@ impl Epoch {
     }
 }
 
-#[cfg(test)]
+impl CurrentEpoch {
+    pub(crate) fn new(epoch: &Arc<Epoch>) -> Self {
+        Self(Arc::new(Mutex::new(Arc::clone(epoch))))
+    }
+
+    /// Another one begins.
+    pub(crate) fn begin(&self, next: &Arc<Epoch>) {
+        *self.0.lock() = Arc::clone(next);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.lock().is_over()
+    }
+
+    /// A loss was seen, in the epoch `of` if that is known: one that is over says nothing of the one that goes on, and
+    /// then this is false.
+    pub(crate) fn lose(&self, loss: Loss, of: Option<&Arc<Epoch>>) -> bool {
+        let epoch = self.0.lock();
+        let current = of.is_none_or(|of| Arc::ptr_eq(of, &epoch));
+        if current {
+            epoch.end(loss);
+        }
+        of.into_iter().for_each(|of| of.end(loss));
+        current
+    }
+}
+
+#[cfg(all(test, not(hsmux_loom)))]
 mod tests {
     use super::*;
 

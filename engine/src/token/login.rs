@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::pin::{Attempt, Pin, TokenId};
 use crate::pkcs11::{self, Fault, Library, Slot, TokenInfo, refused_copy};
 use crate::sync::{Arc, Mutex};
-use crate::token::epoch::{Epoch, Loss};
+use crate::token::epoch::{CurrentEpoch, Epoch, Loss};
 use crate::token::gate::Gate;
 use crate::token::hold::Holds;
 use crate::token::message::Messages;
@@ -23,7 +23,7 @@ pub(super) struct Login {
     /// What the token is known by.
     pub(super) info: TokenInfo,
     pub(super) epoch: Arc<Epoch>,
-    pub(super) current: Arc<Mutex<Arc<Epoch>>>,
+    pub(super) current: CurrentEpoch,
     pub(super) pin: Arc<Pin>,
     pub(super) consent: bool,
     pub(super) gate: Arc<Gate>,
@@ -80,7 +80,7 @@ impl Login {
         }
         self.slot = slot;
         self.epoch = Arc::new(Epoch::new(self.epoch.number + 1));
-        *self.current.lock() = Arc::clone(&self.epoch);
+        self.current.begin(&self.epoch);
         Ok(())
     }
 
@@ -128,12 +128,29 @@ impl Login {
         {
             return Ok(info);
         }
-        let mut present =
-            self.library.slots()?.into_iter().filter_map(|slot| self.library.token_info(slot).ok());
+        let mut present = self
+            .library
+            .slots()
+            .map_err(module_is_dead)?
+            .into_iter()
+            .filter_map(|slot| self.library.token_info(slot).ok());
         present.find(known).ok_or_else(|| {
             let text = format!("token {} is not there", self.info.label);
             Error::new(ErrorKind::TokenLost, Retry::Later, Outcome::NotDone).because(text)
         })
+    }
+}
+
+/// Which slots there are is asked of the module and of no token: one that cannot say it has lost its state, or what is
+/// behind it. The client of p11-kit 0.24 answers `CKR_DEVICE_ERROR` to everything once its server has gone, and until it is
+/// finalised; NSS does after a self-test has failed.
+fn module_is_dead(fault: Fault) -> Error {
+    let error = Error::from(fault);
+    match error.kind() {
+        ErrorKind::Device => {
+            Error::new(ErrorKind::Module, Retry::Later, Outcome::NotDone).because(error.why().to_owned())
+        }
+        _ => error,
     }
 }
 

@@ -255,6 +255,19 @@ mod tests {
     }
 
     #[test]
+    fn delays_are_drawn_by_numbers_that_the_seed_and_the_call_make() {
+        let drawn = |seed| {
+            let rules = Rules::new();
+            rules.set(&[Rule::fault("C_Sign:1+=slow-exp-80").unwrap()], seed);
+            let calls = (0..100).flat_map(|_| rules.fires(Function::C_Sign, None, None));
+            calls.map(|(_, dice)| dice).collect::<Vec<_>>()
+        };
+        assert_eq!(drawn(1), drawn(1));
+        assert_ne!(drawn(1), drawn(2));
+        assert_eq!(drawn(1).into_iter().collect::<std::collections::BTreeSet<_>>().len(), 100);
+    }
+
+    #[test]
     fn an_output_is_spoilt_as_the_rule_says_and_otherwise_left_alone() {
         FAULT_RULES.set(&[Rule::fault("C_Sign:1000000=flip").unwrap()], 0);
         let output = |spoil, bytes: &[u8]| {

@@ -44,9 +44,9 @@
 //! | `faults=F[:HANG_MS[:REMOVED_MS]]` | none | *live*: the rules of mix F, [`MIX_F`], with these times for hangs (500) and tokens that are away (100); `faults=` takes all away |
 //! | `removed=T[;T]` | none | *live*: labels of the tokens that are not there; their sessions are closed. `removed=` puts all back |
 //! | `throttle=N` | 0 | *live*: operations that a token runs at once, beyond which there is `CKR_FUNCTION_FAILED`, as from AWS CloudHSM; 0 is any number |
-//! | `stamped=1` | 0 | what `C_Sign` is given begins with the moment until which the call is to begin, in nanoseconds of the monotonic clock (eight bytes, the highest first); `Loaded::late` counts those that begin later. Not in null mode |
 //! | `reuse=WHAT[;WHAT]` | none | numbers that come again as soon as they are free: `sessions`, `objects`; see *Stale numbers* |
 //! | `count_executions=N` | 0 | *live*: executions are counted by input, of N different ones at most; see *Executions*. 0 counts none and keeps what is counted |
+//! | `stamped=1` | 0 | what `C_Sign` is given begins with the moment until which the call is to begin, in nanoseconds of the monotonic clock (eight bytes, the highest first); `Loaded::late` counts those that begin later. Not in null mode |
 //! | `seed=N` | 0 | what keys and random bytes derive from, and which calls a share of them is |
 //! | `keys=L[:KIND[-USE]][#V][@T+T]` | none | keys beside those below, separated by `;`: label, kind (`aes`, `hmac`, `des3`, `p256`, `p384`, `p521`, `ed25519`, `rsa2048`, `rsa4096`; `aes` if not said), what it is for if not for signing or encryption (`aes-mac`, `aes-wrap`, `rsa2048-decrypt`, `p256-agree` and their like), variant, labels of the tokens that hold it (all if not said). Keys of one label, kind and variant are the same on all tokens |
 //! | `hide=M[@T+T]` | none | mechanisms, by number in hexadecimal (`0x1041`) or decimal, separated by `;`, that are not in the list and are refused with `CKR_MECHANISM_INVALID`, on the tokens of these labels (all if not said). With it the null mode is slower |
@@ -128,9 +128,10 @@
 //! With `count_executions=N` each call that has signed, verified, encrypted or decrypted something, in one call or by a
 //! message, counts for its function, key (label and id, on whatever token) and input, also if the reply is lost; so
 //! does each call that has made an object, with the object's label as its input. [`Loaded::executions`] says how often an
-//! input ran; [`Loaded::executed_more_than`] how many ran more often than that. Inputs that the callers make different stand
-//! for requests. Requests that are put together into one call (ECB) are one input, and parts of an operation are none:
-//! executions of these cannot be told by request. Inputs are kept as hashes, some 50 bytes for each; executions of inputs beyond N
+//! input ran; [`Loaded::executed_more_than`] how many ran more often than that. Inputs that the callers make different
+//! stand for requests; what a client signs of its own accord, as to see whether a key is still the same, has an input
+//! too. Requests that are put together into one call (ECB) are one input, and parts of an operation are none: executions
+//! of these cannot be told by request. Inputs are kept as hashes, some 50 bytes for each; executions of inputs beyond N
 //! are counted as [`Loaded::executions_forgotten`] only.
 //!
 //! # Keys

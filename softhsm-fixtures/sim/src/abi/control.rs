@@ -85,9 +85,9 @@ pub extern "C" fn p11_sim_now_ns() -> u64 {
 #[unsafe(no_mangle)]
 pub extern "C" fn p11_sim_reset_counters() {
     sessions::reset_counters();
-    stamps::reset();
     counters::reset();
     EXECUTIONS.reset();
+    stamps::reset();
 }
 
 /// Calls with the number of a session that is not open.

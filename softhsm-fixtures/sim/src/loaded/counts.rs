@@ -55,7 +55,7 @@ impl Loaded {
     }
 
     /// How many inputs one function has executed with one key more than so often: 0 for 1 if every request ran at most
-    /// once, and no two had the same input.
+    /// once, no two had the same input, and the client has signed nothing twice of its own accord.
     #[must_use]
     pub fn executed_more_than(&self, times: u64) -> u64 {
         let above = self.symbol::<extern "C" fn(u64) -> u64>(b"p11_sim_executed_more_than\0");

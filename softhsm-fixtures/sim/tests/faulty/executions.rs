@@ -76,9 +76,9 @@ fn objects_that_are_made_are_counted_by_their_label() {
         place.generate_key("one").unwrap();
         assert_eq!(place.generate_key("two"), Err(sys::CKR_DEVICE_ERROR));
         assert_eq!(place.generate_key("three"), Err(sys::CKR_DEVICE_ERROR));
-        let made =
-            [&b"one"[..], b"two", b"three"].map(|label| place.sim.executions_of("C_GenerateKey", label));
-        assert_eq!(made, [1, 1, 0], "{}", place.token);
+        assert!(place.generate_key_of("four", 7).is_err(), "refused by the token itself");
+        let made = |label: &[u8]| place.sim.executions_of("C_GenerateKey", label);
+        assert_eq!([&b"one"[..], b"two", b"three", b"four"].map(made), [1, 1, 0, 0], "{}", place.token);
         let there = place.raw.find(place.session, &[(sys::CKA_LABEL, b"two")]).unwrap().len();
         assert_eq!(there, 1, "the reply was lost, not the key");
     }

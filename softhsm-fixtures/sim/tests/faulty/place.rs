@@ -101,7 +101,12 @@ impl Place {
 
     /// Has the token make a key of AES for the session.
     pub(crate) fn generate_key(&self, label: &str) -> Rv<u64> {
-        let (length, class) = (32_u64.to_ne_bytes(), sys::CKO_SECRET_KEY.to_ne_bytes());
+        self.generate_key_of(label, 32)
+    }
+
+    /// The same with so many bytes.
+    pub(crate) fn generate_key_of(&self, label: &str, length: u64) -> Rv<u64> {
+        let (length, class) = (length.to_ne_bytes(), sys::CKO_SECRET_KEY.to_ne_bytes());
         let values: [(_, &[u8]); 3] =
             [(sys::CKA_CLASS, &class), (sys::CKA_VALUE_LEN, &length), (sys::CKA_LABEL, label.as_bytes())];
         let (mut template, mut key) = (attributes(&values), 0);
