@@ -177,6 +177,7 @@ fn assert_whole(hsm: &Hsm, engine: &Engine, key: &Key, open: u64) {
     let request = || key.sign(Hmac::SHA256, b"after").deadline_in(LONG);
     let all: Vec<_> = (0..REQUESTS_MAX).map(|_| request().submit().unwrap()).collect();
     assert_eq!(request().submit().unwrap_err().error.kind(), ErrorKind::Overloaded);
+    assert!(hsm.sim.wait_hanging((TOKENS * SESSIONS) as u64, LONG), "a session does nothing");
     hsm.sim.release_hangs();
     all.into_iter().for_each(|pending| assert_eq!(pending.wait().unwrap().len(), 32));
     wait_idle(engine);

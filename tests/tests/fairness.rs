@@ -43,6 +43,34 @@ fn of_half_a_thousand_in_flight_on_sixty_four_sessions_none_is_passed_by_many() 
 }
 
 #[test]
+fn an_answer_does_not_wait_for_the_operation_that_the_session_runs_next() {
+    let hsm = Hsm::new(1, "op_us=5000");
+    let engine = hsm.builder().sessions(1).hang_limit(LONG).build().unwrap();
+    let key = engine.key("hmac").unwrap();
+    let request = || key.sign(Hmac::SHA256, b"message").deadline_in(LONG);
+    request().wait().unwrap();
+    hsm.sim.configure("hang=C_Sign:2").unwrap();
+    let mut pending = [(); 2].map(|()| request().submit().unwrap());
+    let woken = AtomicU64::new(0);
+    let answers = pending.iter_mut().map(|pending| async {
+        pending.await.unwrap();
+        woken.fetch_add(1, Ordering::Relaxed);
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| futures::executor::block_on(futures::future::join_all(answers)));
+        assert!(hsm.sim.wait_hanging(1, LONG));
+        // Not when the call has been found to be slow, which takes the watcher 20 to 120 ms.
+        let early = (0..15).any(|_| {
+            std::thread::park_timeout(std::time::Duration::from_millis(1));
+            woken.load(Ordering::Relaxed) == 1
+        });
+        hsm.sim.release_hangs();
+        assert!(early, "the first was answered, and not woken");
+    });
+    assert_eq!(engine.drain(LONG), 0);
+}
+
+#[test]
 fn a_flood_of_high_priority_starves_neither_normal_nor_low() {
     const FLOOD: u64 = 4_000;
     const LONE: usize = 20;

@@ -20,7 +20,10 @@ const OPERATION: Duration = Duration::from_millis(50);
 /// Part of what the tokens can do that all tenants ask for together while each keeps to its share.
 const LOAD: f64 = 0.7;
 const FLOOD: f64 = 10.0;
-const REQUESTS_MAX: usize = 60;
+/// So few in the short form that a flood of seconds fills its part.
+fn requests_max() -> usize {
+    by_form(60, 200)
+}
 
 /// What became of the requests of one tenant.
 #[derive(Debug, Default)]
@@ -98,7 +101,7 @@ fn a_tenant_at_ten_times_its_share_costs_the_others_no_request_and_little_time()
     let (rounds, time) = (by_form(1, 3), by_form(Duration::from_millis(1_800), Duration::from_secs(20)));
     let config = format!("op_us={},cores={SESSIONS}", OPERATION.as_micros());
     let hsm = Hsm::new(TOKENS, &config);
-    let engine = hsm.builder().sessions(SESSIONS).requests_max(REQUESTS_MAX).build().unwrap();
+    let engine = hsm.builder().sessions(SESSIONS).requests_max(requests_max()).build().unwrap();
     let key = engine.key("hmac").unwrap();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();

@@ -467,8 +467,7 @@ impl<T, S: Seat> Dispatch<T, S> {
             let (queue, class) = self.choose(token, now_ns)?;
             let Some(lane) = self.pop_from(|| queue.pop(class)) else { continue };
             let eligible = lane.eligible.load(Ordering::SeqCst) & (1 << token) != 0;
-            let others_wait = queue.has(class);
-            if eligible && !(lane.pays(budget_ns) && others_wait) {
+            if eligible && queue.is_due(&lane, budget_ns) {
                 self.floor_ns.fetch_max(queue.served(class, now_ns), Ordering::Relaxed);
                 return Some((queue, class, lane));
             }

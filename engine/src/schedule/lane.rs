@@ -2,7 +2,7 @@
 
 use crate::schedule::demotion::Demotion;
 use crate::schedule::fairness::Class;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, Queue, fence};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, Queue, fence, plain};
 
 /// A lock-free queue that is either IDLE or QUEUED (in one run queue, or in the hands of one taker).
 ///
@@ -13,8 +13,9 @@ pub(crate) struct Lane<T> {
     /// Given back by a session that could not execute them; served first.
     returned: Queue<T>,
     queued: AtomicBool,
-    /// Session time that the lane has used beyond its turns, in nanoseconds.
-    debt_ns: AtomicU64,
+    /// When its next turn may begin, in the virtual time of the run queue of this mask; see `run_queue`.
+    start_ns: plain::AtomicU64,
+    start_mask: plain::AtomicU64,
     /// The engine's count of requests that died in a lane when this lane was last swept.
     swept_at: AtomicU64,
     pub(crate) demotion: Demotion,
@@ -33,7 +34,8 @@ impl<T> Lane<T> {
             fresh: Queue::new(),
             returned: Queue::new(),
             queued: AtomicBool::new(false),
-            debt_ns: AtomicU64::new(0),
+            start_ns: plain::AtomicU64::new(0),
+            start_mask: plain::AtomicU64::new(0),
             swept_at: AtomicU64::new(0),
             demotion: Demotion::default(),
             class,
@@ -115,20 +117,24 @@ impl<T> Lane<T> {
         !self.is_empty() && !self.queued.swap(true, Ordering::SeqCst)
     }
 
-    /// Adds what a turn cost beyond its budget, so that a lane of long operations waits its share of rounds.
-    pub(super) fn charge(&self, over_ns: u64) {
-        self.debt_ns.fetch_add(over_ns, Ordering::Relaxed);
+    /// When its next turn may begin, in the virtual time of the run queue of this mask, in which it is now.
+    pub(super) fn start_in(&self, mask: u64) -> u64 {
+        // Relaxed, here and below: only the holder of the lane asks, and a charge that is lost costs one turn's fairness.
+        if self.start_mask.swap(mask, Ordering::Relaxed) != mask {
+            // Another queue's time says nothing here.
+            self.start_ns.store(0, Ordering::Relaxed);
+        }
+        self.start_ns.load(Ordering::Relaxed)
     }
 
-    /// Pays one budget of the debt. True if the lane has to let the others go first.
-    pub(super) fn pays(&self, budget_ns: u64) -> bool {
-        let debt = self.debt_ns.load(Ordering::Relaxed);
-        if debt < budget_ns {
-            return false;
-        }
-        // Only the holder of the lane pays; a charge that is lost to this race costs one turn's fairness.
-        self.debt_ns.fetch_sub(budget_ns, Ordering::Relaxed);
-        true
+    /// A turn begins at this virtual time: who was away does not come back with credit.
+    pub(super) fn begins(&self, virtual_ns: u64) {
+        self.start_ns.fetch_max(virtual_ns, Ordering::Relaxed);
+    }
+
+    /// Adds what a turn cost beyond its budget, so that a lane of long operations waits its share of rounds.
+    pub(super) fn charge(&self, over_ns: u64) {
+        self.start_ns.fetch_add(over_ns, Ordering::Relaxed);
     }
 }
 

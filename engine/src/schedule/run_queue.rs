@@ -21,12 +21,18 @@ struct ClassQueue<T> {
     start_ns: AtomicU64,
     /// When it was last served or became ready.
     since_ns: AtomicU64,
+    /// Virtual time of its lanes: it passes by one budget while each of them is looked at once.
+    lanes_ns: plain::AtomicU64,
 }
 
 impl<T> RunQueue<T> {
     pub(super) fn new(mask: u64) -> Self {
-        let class =
-            || ClassQueue { lanes: Queue::new(), start_ns: AtomicU64::new(0), since_ns: AtomicU64::new(0) };
+        let class = || ClassQueue {
+            lanes: Queue::new(),
+            start_ns: AtomicU64::new(0),
+            since_ns: AtomicU64::new(0),
+            lanes_ns: plain::AtomicU64::new(0),
+        };
         let (waited_ns, rushes) = (plain::AtomicU64::new(0), plain::AtomicU64::new(0));
         Self { mask, classes: [class(), class(), class()], waited_ns, rushes }
     }
@@ -53,6 +59,31 @@ impl<T> RunQueue<T> {
         self.classes[class.index()].lanes.pop()
     }
 
+    /// Whether it is the turn of a lane that was popped: its operations may have cost more than its turns, and it then lets
+    /// the others go first.
+    ///
+    /// Time passes for all lanes of a class alike, those without work included, by a budget while each waiting lane is
+    /// looked at once. A lane that waits alone has its turn, and time catches up with it: what it has used while nobody
+    /// wanted it, it owes nobody. So one that has had the sessions to itself for an hour shares them at once with one that
+    /// comes, and one that asks now and then goes before one that always asks.
+    pub(super) fn is_due(&self, lane: &Lane<T>, budget_ns: u64) -> bool {
+        let class = &self.classes[lane.class.index()];
+        let (start_ns, others) = (lane.start_in(self.mask), class.lanes.len() as u64);
+        // Relaxed: racing updates blur a share by a turn, no more.
+        let passed = |ns| class.lanes_ns.fetch_add(ns, Ordering::Relaxed) + ns;
+        let (now_ns, due) = match others {
+            0 => (class.lanes_ns.fetch_max(start_ns, Ordering::Relaxed).max(start_ns), true),
+            others => {
+                let now_ns = passed((budget_ns / (others + 1)).max(1));
+                (now_ns, start_ns < now_ns.saturating_add(budget_ns))
+            }
+        };
+        if due {
+            lane.begins(now_ns);
+        }
+        due
+    }
+
     /// Every lane, for a change of the eligible set.
     pub(super) fn pop_any(&self) -> Option<Arc<Lane<T>>> {
         Class::ALL.into_iter().find_map(|class| self.pop(class))
@@ -60,11 +91,6 @@ impl<T> RunQueue<T> {
 
     pub(super) fn is_empty(&self) -> bool {
         self.classes.iter().all(|class| class.lanes.is_empty())
-    }
-
-    /// Whether lanes wait in a class; a hint.
-    pub(super) fn has(&self, class: Class) -> bool {
-        !self.classes[class.index()].lanes.is_empty()
     }
 
     /// The class as the decider sees it; none if it has no lane.

@@ -177,9 +177,9 @@ impl Watch {
         self.wakers.lock().push(waker, places.take(), now);
     }
 
-    /// Whether wakers have been held long enough, for requests that queued for `wait_ns`.
-    pub(crate) fn wakers_are_due(&self, now: Time, wait_ns: u64) -> bool {
-        self.wakers.lock().are_due(now, wait_ns)
+    /// Whether wakers have been held long enough at the next look, for requests that queued for `wait_ns`.
+    pub(crate) fn wakers_are_due(&self, next_look: Time, wait_ns: u64) -> bool {
+        self.wakers.lock().are_due(next_look, wait_ns)
     }
 
     /// Gives back the places of those who were answered and wakes them; returns how many it woke. `list` is memory

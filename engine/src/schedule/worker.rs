@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use crate::clock::{Time, now};
 use crate::schedule::admission::Places;
@@ -113,7 +114,9 @@ impl Worker<'_> {
             seat = ended.seat;
             self.wait_ns = ended.wait_ns;
             self.core.dispatch.settle(&turn, ended.at.ns_since(start), ended.wait_ns, budget_ns);
-            if seat.watch.wakers_are_due(ended.at, ended.wait_ns) {
+            // The next look comes after another operation at the earliest, which may take long.
+            let next_look = ended.at.after(Duration::from_nanos(self.operation_ns));
+            if seat.watch.wakers_are_due(next_look, ended.wait_ns) {
                 // User code runs in a waker, and never while a session is leased.
                 let watch = Arc::clone(&seat.watch);
                 self.core.dispatch.put_idle(seat);

@@ -101,10 +101,11 @@ pub(crate) fn keyed() -> bool {
 /// Counts the call for the rules and does what they say before it runs.
 pub(crate) fn before(function: Function, token: Option<&str>, names: Option<&Names>) -> Before {
     let mut before = Before::Runs(After::default());
+    let releases = HANGS.releases();
     let fired = [&HANG_RULES, &FAULT_RULES].map(|rules| rules.fires(function, token, names));
     for (what, dice) in fired.into_iter().flatten() {
         match what {
-            What::Hang(limit) => HANGS.hold(limit),
+            What::Hang(limit) => HANGS.hold(releases, limit),
             What::Slow(delay) => sleep(delay.drawn(dice)),
             What::Refuse(code) => before = Before::Refused(code),
             What::SessionLost => before = Before::SessionLost,
@@ -141,7 +142,7 @@ pub(crate) fn with_output<R>(output: Output, run: impl FnOnce() -> R) -> R {
     let result = run();
     // A call that had nothing to write hangs all the same.
     if let Written::AtReturn(limit) = OUTPUT.take().written {
-        HANGS.hold(limit);
+        HANGS.hold(HANGS.releases(), limit);
     }
     result
 }

@@ -37,10 +37,14 @@ impl Hangs {
         !self.changed.wait_while_for(&mut gate, few, limit).timed_out()
     }
 
-    /// Keeps the call here until it is released, or for so long.
-    pub(crate) fn hold(&self, limit: Option<Duration>) {
+    /// How often calls were let go so far: for [`Hangs::hold`], asked before the rules are.
+    pub(crate) fn releases(&self) -> u64 {
+        self.gate.lock().releases
+    }
+
+    /// Keeps the call here until it is released, or for so long. One that was released between its rule and this goes on.
+    pub(crate) fn hold(&self, releases: u64, limit: Option<Duration>) {
         let mut gate = self.gate.lock();
-        let releases = gate.releases;
         gate.hanging += 1;
         self.changed.notify_all();
         let held = |gate: &mut Gate| gate.releases == releases;

@@ -97,3 +97,62 @@ fn what_is_put_back_by_a_turn_has_waited_still() {
     assert!(tiered.take(1).is_some());
     tiered.settle(&second, 300 * MS);
 }
+
+/// One token with a session; its lanes hold operations of 50 budgets each.
+struct Long {
+    dispatch: Dispatch<u32, Noted>,
+    lanes: [Arc<Lane<u32>>; 2],
+    now_ns: u64,
+}
+
+const LONG_NS: u64 = 50 * MS;
+
+impl Long {
+    fn new() -> Self {
+        let lane = || Arc::new(Lane::new(Class::Normal, Arc::new(AtomicU64::new(1))));
+        Self { dispatch: Dispatch::new(&[1]), lanes: [lane(), lane()], now_ns: 1 }
+    }
+
+    fn submit(&self, lane: usize, items: u32) {
+        assert!(self.dispatch.submit(&self.lanes[lane], 0..items).is_none());
+    }
+
+    /// So many turns of one operation; which lanes had them.
+    fn serve(&mut self, turns: usize) -> Vec<usize> {
+        (0..turns).filter_map(|_| self.turn()).collect()
+    }
+
+    fn turn(&mut self) -> Option<usize> {
+        let cost = |_: &Lane<u32>, _: &u32| Cost { ns: LONG_NS, fills: false };
+        let turn = self.dispatch.take(0, self.now_ns, MS, cost, &mut Vec::new())?;
+        self.now_ns += LONG_NS;
+        self.dispatch.settle(&turn, LONG_NS, 0, MS);
+        self.lanes.iter().position(|lane| Arc::ptr_eq(lane, &turn.lane))
+    }
+}
+
+#[test]
+fn a_lane_that_had_the_sessions_to_itself_owes_nothing_to_one_that_comes_later() {
+    let mut long = Long::new();
+    long.submit(0, 1_000);
+    long.serve(900);
+    long.submit(1, 100);
+    let first = long.serve(20).into_iter().filter(|&lane| lane == 0).count();
+    assert!((8..=12).contains(&first), "{first} of 20 turns");
+}
+
+#[test]
+fn a_lane_that_asks_now_and_then_goes_before_one_that_floods() {
+    let mut long = Long::new();
+    long.submit(0, 1_000);
+    for _ in 0..20 {
+        // Two operations of the flood pass in which the other asks for nothing.
+        long.serve(2);
+        long.submit(1, 1);
+        let turns = long.serve(2);
+        assert!(turns.contains(&1), "{turns:?}");
+        while !long.lanes[1].is_empty() {
+            long.turn();
+        }
+    }
+}

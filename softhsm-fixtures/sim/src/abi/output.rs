@@ -47,7 +47,7 @@ pub(super) unsafe fn deliver(
     match written {
         Written::Later(delay) => write_later(aside, Forsaken(out), delay),
         Written::AtReturn(limit) => {
-            HANGS.hold(limit);
+            HANGS.hold(HANGS.releases(), limit);
             // SAFETY: the call has not returned, and what was made fits: `run` was told the length.
             unsafe { raw::copy(&aside, out) };
             // SAFETY: as the caller says.
