@@ -5,6 +5,8 @@
 
 mod kinds;
 mod load;
+#[path = "../support/simulated.rs"]
+mod simulated;
 
 use std::time::Duration;
 

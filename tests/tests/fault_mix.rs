@@ -1,0 +1,154 @@
+//! A mixed load under everything that can go wrong at once (mix F of `p11-sim`): each request is answered once, and what is
+//! handed out is right.
+//!
+//! `HSMUX_FAULTS_OPERATIONS` says how many operations; 12,000 without it. `scripts/soak.sh --faults N` runs it with N.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests fails its test")]
+
+#[path = "support/simulated.rs"]
+mod simulated;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use hmac::{KeyInit, Mac};
+use hsmux::{Engine, ErrorKind, Health, Hmac, Key, VerifyOutputs};
+use hsmux_bench::mixed::{Check, Mixed};
+use hsmux_tests::{Hsm, eventually, wait_idle};
+use p11_sim::material;
+use simulated::{KEYS, LABELS, software};
+
+/// Many, for the shares of the mix are of calls: each token is lost every few hundred requests, and is looked for after
+/// pauses of up to two seconds.
+const TOKENS: usize = 16;
+
+/// Hangs that end by themselves, after the hang limit; and tokens that are away for a while.
+const MIX: &str = "faults=F:40:20";
+const HANG_LIMIT: Duration = Duration::from_millis(20);
+
+/// Only a test that fails takes so long.
+const LIMIT: Duration = Duration::from_secs(3 * 3600);
+
+/// Callers of the mixed load, and further ones that give up requests and are in a hurry.
+const CALLERS: u32 = 32;
+const HASTY: u64 = 4;
+
+fn count() -> u64 {
+    std::env::var("HSMUX_FAULTS_OPERATIONS").map_or(12_000, |text| text.parse().unwrap())
+}
+
+/// What became of the requests of those who give up and are in a hurry.
+#[derive(Debug, Default)]
+struct Hasty {
+    asked: AtomicU64,
+    answered: AtomicU64,
+    failed: AtomicU64,
+    dropped: AtomicU64,
+    wrong: AtomicU64,
+}
+
+/// Makes requests with deadlines between nothing and 30 ms, and drops one of twenty at once, until told to stop. Each has a
+/// text of its own, so that an answer to another one is seen.
+fn hurry(thread: u64, key: &Key, stop: &AtomicBool, hasty: &Hasty) {
+    let software = hmac::Hmac::<sha2::Sha256>::new_from_slice(&material::hmac(0, LABELS.hmac, 0)).unwrap();
+    let add = |count: &AtomicU64| count.fetch_add(1, Ordering::Relaxed);
+    let mut dice = thread;
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let text = [thread.to_be_bytes(), u64::to_be_bytes(number)].concat();
+        let limit = Duration::from_micros((dice >> 33) % 30_000);
+        add(&hasty.asked);
+        let Ok(pending) = key.sign(Hmac::SHA256, text.clone()).deadline_in(limit).submit() else {
+            add(&hasty.failed);
+            continue;
+        };
+        if (dice >> 20).is_multiple_of(20) {
+            drop(pending);
+            add(&hasty.dropped);
+            continue;
+        }
+        match pending.wait() {
+            Ok(mac) => {
+                let right = software.clone().chain_update(&text).verify_slice(mac.as_bytes()).is_ok();
+                add(&hasty.answered);
+                hasty.wrong.fetch_add(u64::from(!right), Ordering::Relaxed);
+            }
+            Err(_) => drop(add(&hasty.failed)),
+        }
+    }
+}
+
+/// Readmits tokens that gave a wrong answer, so that they give more, until told to stop.
+fn readmit(engine: &Engine, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        for token in engine.snapshot().tokens {
+            if token.health == Health::Ejected {
+                engine.readmit_token(&token.label).unwrap();
+            }
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn under_all_faults_at_once_each_request_is_answered_once_and_none_wrongly() {
+    let hsm = Hsm::new(TOKENS, &format!("{KEYS},reuse=sessions;objects"));
+    let builder = hsm.builder().verify_outputs(VerifyOutputs::Always).hang_limit(HANG_LIMIT);
+    let engine = Arc::new(builder.build().unwrap());
+    let (mixed, software) = (Mixed::new(LABELS, CALLERS, Check::Every), Arc::new(software()));
+    // Its keys are opened while nothing fails.
+    let warm = mixed.run_count(200, LIMIT, &engine, &software).unwrap();
+    assert_eq!((warm.total().wrong, warm.total().failed), (0, 0), "{warm}");
+    let key = engine.key(LABELS.hmac).unwrap();
+    hsm.sim.configure(MIX).unwrap();
+    let (stop, hasty) = (AtomicBool::new(false), Hasty::default());
+    let report = std::thread::scope(|scope| {
+        scope.spawn(|| readmit(&engine, &stop));
+        for thread in 0..HASTY {
+            let (key, stop, hasty) = (&key, &stop, &hasty);
+            scope.spawn(move || hurry(thread, key, stop, hasty));
+        }
+        let report = mixed.run_count(count(), LIMIT, &engine, &software).unwrap();
+        stop.store(true, Ordering::Relaxed);
+        report
+    });
+    hsm.sim.configure("faults=,removed=").unwrap();
+    let total = report.total();
+    assert_eq!((total.wrong, total.lost(), report.repeated, report.panicked), (0, 0, 0, 0), "{report}");
+    let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    assert_eq!(of(&hasty.asked), of(&hasty.answered) + of(&hasty.failed) + of(&hasty.dropped), "{hasty:?}");
+    assert_eq!(of(&hasty.wrong), 0, "{hasty:?}");
+    assert!(of(&hasty.answered) > 0 && of(&hasty.dropped) > 0, "{hasty:?}");
+    assert!(total.failed * 20 < total.asked, "others serve what one fails: {report}");
+    let snapshot = engine.snapshot();
+    assert!(snapshot.tokens_lost > 0 && snapshot.hung > 0, "the mix has been met: {snapshot:?}");
+    // Every token serves again, nothing is in flight, and the simulator has seen no rule of the standard broken.
+    wait_idle(&engine);
+    eventually("every token serves", || {
+        let tokens = engine.snapshot().tokens;
+        tokens.iter().filter(|token| token.health == Health::Ejected).for_each(|token| {
+            engine.readmit_token(&token.label).unwrap();
+        });
+        tokens.iter().all(|token| token.health == Health::Serving && token.written_off == 0)
+    });
+    let sim = &hsm.sim;
+    let broken = (sim.concurrent_use(), sim.active_at_init(), sim.finalised_inside());
+    assert_eq!(
+        broken,
+        (0, 0, 0),
+        "two threads in a session, operations active at Init, threads inside C_Finalize"
+    );
+    let lost = snapshot.tokens_lost;
+    assert!(sim.calls_of("C_Login") <= TOKENS as u64 + 2 * lost + snapshot.resets * TOKENS as u64);
+    println!(
+        "{report}; hasty: {hasty:?}; {lost} losses, {} hung, {} resets, {} ejections",
+        snapshot.hung, snapshot.resets, snapshot.tokens_ejected
+    );
+    let kinds = snapshot.tokens.iter().flat_map(|token| &token.operations).flat_map(|of| &of.errors);
+    let internal: u64 = kinds.filter(|(kind, _)| *kind == ErrorKind::Internal).map(|(_, count)| count).sum();
+    println!("{internal} internal errors");
+}
