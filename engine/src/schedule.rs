@@ -6,6 +6,7 @@ pub(crate) mod demotion;
 pub(crate) mod dispatch;
 pub(crate) mod fairness;
 mod idle;
+mod inside;
 pub(crate) mod lane;
 mod run_queue;
 mod tiers;
@@ -52,5 +53,8 @@ pub(crate) mod worker;
 #[cfg(all(test, hsmux_loom))]
 mod loom;
 
-#[cfg(all(test, not(hsmux_loom)))]
+#[cfg(all(test, hsmux_shuttle))]
+mod shuttle;
+
+#[cfg(all(test, not(any(hsmux_loom, hsmux_shuttle))))]
 mod simulation;
