@@ -56,5 +56,6 @@ mod loom;
 #[cfg(all(test, hsmux_shuttle))]
 mod shuttle;
 
-#[cfg(all(test, not(any(hsmux_loom, hsmux_shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(hsmux_loom, hsmux_shuttle)))]
 mod simulation;
