@@ -27,6 +27,9 @@ mod describe;
 mod engine;
 #[cfg(not(hsmux_loom))]
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(not(hsmux_loom))]
 mod key;
 #[cfg(not(hsmux_loom))]
@@ -61,6 +64,13 @@ mod sync;
 mod threads;
 #[cfg(not(hsmux_loom))]
 mod token;
+#[cfg(hsmux_loom)]
+mod token {
+    mod current;
+    mod epoch;
+    #[cfg(test)]
+    mod loom;
+}
 #[cfg(not(hsmux_loom))]
 mod uri;
 

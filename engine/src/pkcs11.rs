@@ -5,6 +5,7 @@
 
 #![expect(unsafe_code, reason = "calls through the module's function list")]
 
+pub(crate) mod attributes;
 mod barrier;
 #[cfg(feature = "baseline")]
 pub(crate) mod baseline;

@@ -6,6 +6,7 @@ pub(crate) mod demotion;
 pub(crate) mod dispatch;
 pub(crate) mod fairness;
 mod idle;
+mod inside;
 pub(crate) mod lane;
 mod run_queue;
 mod tiers;
@@ -62,5 +63,9 @@ pub(crate) mod worker;
 #[cfg(all(test, hsmux_loom))]
 mod loom;
 
-#[cfg(all(test, not(hsmux_loom)))]
+#[cfg(all(test, hsmux_shuttle))]
+mod shuttle;
+
+#[cfg(test)]
+#[cfg(not(any(hsmux_loom, hsmux_shuttle)))]
 mod simulation;

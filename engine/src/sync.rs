@@ -1,7 +1,9 @@
 //! The only importer of atomics, queues, locks and parkers.
 //!
-//! Under `--cfg hsmux_loom` the same names are model types, so that the lane protocol is checked as it is
-//! written. Queues are crossbeam's, locks are parking_lot's and stand on the cold path only.
+//! Queues are crossbeam's, locks are parking_lot's and stand on the cold path only. Under `--cfg hsmux_loom` and
+//! `--cfg hsmux_shuttle` the same names are model types, so that protocols are checked as they are written: by loom in
+//! every order that C11's memory model allows, piece by piece; by shuttle in many orders of whole threads, all of the
+//! schedule together.
 
 pub(crate) use crossbeam::utils::CachePadded;
 
@@ -11,7 +13,7 @@ pub(crate) mod plain {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 }
 
-#[cfg(not(hsmux_loom))]
+#[cfg(not(any(hsmux_loom, hsmux_shuttle)))]
 mod real {
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
@@ -53,10 +55,20 @@ mod real {
     }
 }
 
-#[cfg(hsmux_loom)]
+#[cfg(any(hsmux_loom, hsmux_shuttle))]
 mod model {
+    #[cfg(hsmux_loom)]
+    use loom as tool;
+    #[cfg(hsmux_shuttle)]
+    use shuttle as tool;
+
+    #[cfg(hsmux_loom)]
     pub(crate) use loom::sync::Arc;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+    #[cfg(hsmux_shuttle)]
+    pub(crate) use std::sync::Arc;
+
+    pub(crate) use tool::sync::MutexGuard;
+    pub(crate) use tool::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
     use std::collections::VecDeque;
 
@@ -89,18 +101,31 @@ mod model {
         }
     }
 
-    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(tool::sync::Mutex<T>);
 
     impl<T> Mutex<T> {
+        #[cfg(hsmux_loom)]
         pub(crate) fn new(value: T) -> Self {
-            Self(loom::sync::Mutex::new(value))
+            Self(tool::sync::Mutex::new(value))
         }
 
-        pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+        #[cfg(hsmux_shuttle)]
+        pub(crate) const fn new(value: T) -> Self {
+            Self(tool::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().expect("no model thread panics while it holds a lock")
+        }
+
+        #[cfg(hsmux_shuttle)]
+        pub(crate) fn get_mut(&mut self) -> &mut T {
+            self.0.get_mut().expect("no model thread panics while it holds a lock")
         }
     }
 
+    #[derive(Debug, Default)]
     pub(crate) struct RwLock<T>(Mutex<T>);
 
     impl<T> RwLock<T> {
@@ -108,11 +133,11 @@ mod model {
             Self(Mutex::new(value))
         }
 
-        pub(crate) fn read(&self) -> loom::sync::MutexGuard<'_, T> {
+        pub(crate) fn read(&self) -> MutexGuard<'_, T> {
             self.0.lock()
         }
 
-        pub(crate) fn write(&self) -> loom::sync::MutexGuard<'_, T> {
+        pub(crate) fn write(&self) -> MutexGuard<'_, T> {
             self.0.lock()
         }
     }
@@ -134,7 +159,85 @@ mod model {
     }
 }
 
-#[cfg(hsmux_loom)]
+/// What waits: there is no time in these models, so every wait with a limit may end at any moment.
+#[cfg(hsmux_shuttle)]
+mod waits {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use shuttle::thread::yield_now;
+
+    use super::model::{AtomicBool, MutexGuard, Ordering};
+
+    /// A model of crossbeam's `Parker`.
+    #[derive(Debug)]
+    pub(crate) struct Parker(Unparker);
+
+    #[derive(Clone, Debug)]
+    pub(crate) struct Unparker(Arc<AtomicBool>);
+
+    impl Parker {
+        pub(crate) fn new() -> Self {
+            Self(Unparker(Arc::new(AtomicBool::new(false))))
+        }
+
+        pub(crate) const fn unparker(&self) -> &Unparker {
+            &self.0
+        }
+
+        pub(crate) fn park(&self) {
+            while !self.0.0.swap(false, Ordering::AcqRel) {
+                yield_now();
+            }
+        }
+
+        pub(crate) fn park_timeout(&self, _limit: Duration) {
+            yield_now();
+            self.0.0.store(false, Ordering::Release);
+        }
+
+        /// Whether somebody has unparked it since it parked last.
+        #[cfg(test)]
+        pub(crate) fn was_unparked(&self) -> bool {
+            self.0.0.load(Ordering::Acquire)
+        }
+    }
+
+    impl Unparker {
+        pub(crate) fn unpark(&self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Condvar;
+
+    pub(crate) struct TimedOut(bool);
+
+    impl Condvar {
+        pub(crate) const fn new() -> Self {
+            Self
+        }
+
+        pub(crate) const fn notify_all(&self) {}
+
+        pub(crate) const fn notify_one(&self) {}
+
+        pub(crate) const fn wait_for<T>(&self, _guard: &mut MutexGuard<'_, T>, _limit: Duration) -> TimedOut {
+            TimedOut(true)
+        }
+    }
+
+    impl TimedOut {
+        pub(crate) const fn timed_out(&self) -> bool {
+            self.0
+        }
+    }
+}
+
+#[cfg(any(hsmux_loom, hsmux_shuttle))]
 pub(crate) use model::*;
-#[cfg(not(hsmux_loom))]
+#[cfg(not(any(hsmux_loom, hsmux_shuttle)))]
 pub(crate) use real::*;
+#[cfg(hsmux_shuttle)]
+pub(crate) use waits::*;

@@ -1,6 +1,7 @@
 //! One token: found by label or serial, logged in to once, and the sessions it gives.
 
 pub(crate) mod copies;
+mod current;
 pub(crate) mod epoch;
 pub(crate) mod facts;
 pub(crate) mod gate;

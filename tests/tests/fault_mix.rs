@@ -24,8 +24,8 @@ use simulated::{KEYS, LABELS, software};
 const TOKENS: usize = 16;
 
 /// Hangs that end by themselves, after the hang limit; and tokens that are away for a while.
-const MIX: &str = "faults=F:40:20";
-const HANG_LIMIT: Duration = Duration::from_millis(20);
+const MIX: &str = "faults=F:300:20";
+const HANG_LIMIT: Duration = Duration::from_millis(200);
 
 /// Only a test that fails takes so long.
 const LIMIT: Duration = Duration::from_secs(3 * 3600);

@@ -77,6 +77,10 @@ impl Catalogue {
                 objects.push((object, values));
             }
         }
+        Ok(Self::of(token, epoch, &objects))
+    }
+
+    fn of(token: String, epoch: u64, objects: &[(ObjectHandle, Values)]) -> Self {
         let of_class =
             |class| objects.iter().filter(move |(_, values)| values.number(A::Class) == Some(class));
         let mut keys: HashMap<_, Vec<_>> = HashMap::new();
@@ -90,7 +94,16 @@ impl Catalogue {
             let listed = Listed::of(*object, epoch, values, public.map(|(object, values)| (*object, values)));
             keys.entry(values.get(A::Label).unwrap_or_default().to_vec()).or_default().push(listed);
         }
-        Ok(Self { token, epoch, keys })
+        Self { token, epoch, keys }
+    }
+
+    /// Reads objects of a module that answers so, attribute by attribute.
+    #[cfg(fuzzing)]
+    pub(crate) fn of_answers(objects: &[Vec<crate::pkcs11::attributes::Answer<'_>>]) -> Self {
+        let read = |answers: &Vec<_>| Values(crate::pkcs11::attributes::read_answers(&READ, answers));
+        let objects =
+            objects.iter().map(read).zip(1..).map(|(it, number)| (ObjectHandle::numbered(number), it));
+        Self::of(String::new(), 1, &objects.collect::<Vec<_>>())
     }
 
     /// Every key, with its label.

@@ -75,6 +75,9 @@ pub(super) struct Instance {
     pub(super) kind: ModuleKind,
 }
 
+/// Most slots, and most mechanisms of one: room is made for so many at most, whatever a module says it has.
+const LIST_MAX: usize = 1 << 16;
+
 /// Which instance of which module: its canonical path and its number, 0 for the library itself, from 1 on for private
 /// copies of it. Engines share the copies of a number, as they share the library, so that they do not pile up.
 type InstanceId = (PathBuf, usize);
@@ -241,7 +244,7 @@ impl Library {
         let mut count = 0;
         // SAFETY: a null list asks for the count, which is written to a live local.
         check(Function::GetSlotList, unsafe { function(sys::CK_TRUE, ptr::null_mut(), &raw mut count) })?;
-        let mut slots = vec![0; to_usize(count) + 8];
+        let mut slots = vec![0; to_usize(count).min(LIST_MAX) + 8];
         count = to_ulong(slots.len());
         // SAFETY: `slots` has room for `count` numbers.
         check(Function::GetSlotList, unsafe { function(sys::CK_TRUE, slots.as_mut_ptr(), &raw mut count) })?;
@@ -289,7 +292,8 @@ impl Library {
         let mut count = 0;
         // SAFETY: a null list asks for the count, which is written to a live local.
         check(Function::GetMechanismList, unsafe { function(slot.0, ptr::null_mut(), &raw mut count) })?;
-        let mut mechanisms = vec![0; to_usize(count)];
+        let mut mechanisms = vec![0; to_usize(count).min(LIST_MAX)];
+        count = to_ulong(mechanisms.len());
         // SAFETY: `mechanisms` has room for `count` numbers.
         let code = unsafe { function(slot.0, mechanisms.as_mut_ptr(), &raw mut count) };
         check(Function::GetMechanismList, code)?;

@@ -7,6 +7,7 @@ use crossbeam::utils::CachePadded;
 use cryptoki::object::{Attribute, AttributeType};
 use cryptoki_sys as sys;
 
+use crate::pkcs11::attributes;
 use crate::pkcs11::codes::{Code, Fault};
 use crate::pkcs11::function::{CallCounts, Function};
 use crate::pkcs11::library::{Instance, to_ulong, to_usize};
@@ -178,30 +179,7 @@ impl Session {
         object: ObjectHandle,
         types: &[AttributeType],
     ) -> Result<Vec<Option<Vec<u8>>>, Fault> {
-        let empty =
-            |&attribute: &AttributeType| sys::CK_ATTRIBUTE { type_: attribute.into(), ..Default::default() };
-        let mut template: Vec<_> = types.iter().map(empty).collect();
-        self.read_attributes(object, &mut template)?;
-        let lengths = template.iter().map(|attribute| attribute.ulValueLen);
-        let mut values: Vec<Option<Vec<u8>>> = lengths
-            .map(|len| (len != sys::CK_UNAVAILABLE_INFORMATION).then(|| vec![0; to_usize(len)]))
-            .collect();
-        for (attribute, value) in template.iter_mut().zip(&mut values) {
-            match value {
-                Some(value) => attribute.pValue = value.as_mut_ptr().cast(),
-                None => attribute.ulValueLen = 0,
-            }
-        }
-        self.read_attributes(object, &mut template)?;
-        for (attribute, value) in template.iter().zip(&mut values) {
-            match value {
-                Some(value) if attribute.ulValueLen != sys::CK_UNAVAILABLE_INFORMATION => {
-                    value.truncate(to_usize(attribute.ulValueLen));
-                }
-                _ => *value = None,
-            }
-        }
-        Ok(values)
+        attributes::read(types, |template| self.read_attributes(object, template))
     }
 
     /// Copies an object, with these attributes changed.

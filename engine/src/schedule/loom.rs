@@ -1,4 +1,4 @@
-//! Models of the lane protocol: loom runs every interleaving, with the memory model of C11.
+//! Models of the lane protocol, and of calls that are written off: loom runs every interleaving, with the memory model of C11.
 //!
 //! Run with `RUSTFLAGS="--cfg hsmux_loom" cargo test -p hsmux --release --lib loom`.
 
@@ -6,6 +6,7 @@ use loom::thread;
 
 use crate::schedule::dispatch::{Cost, Dispatch, Seat};
 use crate::schedule::fairness::Class;
+use crate::schedule::inside::Inside;
 use crate::schedule::lane::Lane;
 use crate::sync::{Arc, AtomicU64, Mutex};
 
@@ -217,5 +218,30 @@ fn loom_work_that_comes_as_the_limit_falls_is_served() {
         world.dispatch.release(session);
         watcher.join().expect("watcher");
         assert_eq!(world.settle(), [1]);
+    });
+}
+
+#[test]
+fn loom_a_call_that_returns_as_it_is_written_off_is_given_up_by_one_of_the_two() {
+    model(|| {
+        let inside = Arc::new(Inside::new());
+        let worker = Arc::clone(&inside);
+        // Two calls of one turn.
+        let worker = thread::spawn(move || {
+            worker.enter(100, 0..1);
+            if !worker.leave(100) {
+                return 0;
+            }
+            worker.enter(200, 1..4);
+            if worker.leave(200) { 2 } else { 1 }
+        });
+        let given_up = inside.busy().and_then(|(since_ns, _)| Some((since_ns, inside.write_off(since_ns)?)));
+        // How many calls the worker has come out of as if nothing had been.
+        match (given_up, worker.join().expect("worker")) {
+            (None, calls) => assert_eq!((calls, inside.busy()), (2, None)),
+            (Some((100, requests)), calls) => assert_eq!((requests, calls), (0..1, 0)),
+            (Some((_, requests)), calls) => assert_eq!((requests, calls), (1..4, 1)),
+        }
+        assert_eq!(inside.busy(), None);
     });
 }

@@ -9,11 +9,12 @@ use crate::metrics::recorder::Recorder;
 use crate::schedule::admission::Places;
 use crate::schedule::cost::{CostLine, PLANS};
 use crate::schedule::dispatch;
+use crate::schedule::inside::Inside;
 use crate::schedule::lane::Lane;
 use crate::schedule::meter::Meter;
 use crate::schedule::node::Node;
 use crate::schedule::wake::{Wakers, wake_all};
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, CachePadded, Mutex, Ordering, Parker, Slot, Unparker};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, Parker, Slot, Unparker};
 use crate::token::session::Session;
 
 /// A logged-in session, its recorder, and its fitted costs: moved as one to whoever works with it.
@@ -50,14 +51,14 @@ impl dispatch::Seat for Seat {
 }
 
 /// Where a worker thread receives its session.
-pub(crate) struct Mailbox {
-    slot: Slot<Seat>,
+pub(crate) struct Mailbox<S = Seat> {
+    slot: Slot<S>,
     unparker: Unparker,
     /// The worker is to end: the engine stops, or its session was written off or retired.
     closed: AtomicBool,
 }
 
-impl Mailbox {
+impl<S> Mailbox<S> {
     /// The mailbox and the parker of the thread that reads it.
     pub(crate) fn new() -> (Arc<Self>, Parker) {
         let parker = Parker::new();
@@ -65,14 +66,14 @@ impl Mailbox {
         (Arc::new(Self { slot: Slot::new(), unparker, closed: AtomicBool::new(false) }), parker)
     }
 
-    pub(crate) fn deliver(&self, seat: Box<Seat>) {
+    pub(crate) fn deliver(&self, seat: Box<S>) {
         let before = self.slot.put(seat);
         debug_assert!(before.is_none(), "two sessions for one worker");
         self.unparker.unpark();
     }
 
     /// Waits for the session; `None` when the worker is to end.
-    pub(crate) fn receive(&self, parker: &Parker) -> Option<Box<Seat>> {
+    pub(crate) fn receive(&self, parker: &Parker) -> Option<Box<S>> {
         loop {
             if let Some(seat) = self.slot.take() {
                 return Some(seat);
@@ -94,13 +95,7 @@ impl Mailbox {
 /// What the watcher sees of a seat at work.
 pub(crate) struct Watch {
     pub(crate) place: Place,
-    /// Since when the seat has been inside one call, in nanoseconds; 0 outside. The lowest bit says inline.
-    /// [`WRITTEN_OFF`] once the watcher has given the seat up.
-    busy: CachePadded<AtomicU64>,
-    /// Index of the first of the turn's requests that the worker runs now, and how many they are. Written by the
-    /// worker alone.
-    position: AtomicUsize,
-    running: AtomicUsize,
+    inside: Inside,
     turn: Mutex<Turn>,
     /// Of requests that the worker has answered.
     wakers: Mutex<Wakers>,
@@ -122,9 +117,6 @@ pub(crate) struct Work {
     pub(crate) rest: Vec<Arc<Node>>,
 }
 
-/// No time: it would be 292 years after the start.
-const WRITTEN_OFF: u64 = u64::MAX;
-
 /// A seat found inside a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Busy {
@@ -134,42 +126,33 @@ pub(crate) struct Busy {
 
 impl Watch {
     pub(crate) fn new(place: Place, worker: Arc<Mailbox>) -> Self {
-        let busy = CachePadded::new(AtomicU64::new(0));
         let (turn, wakers) = (Mutex::new(Turn::default()), Mutex::new(Wakers::default()));
-        let (position, running) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { place, busy, position, running, turn, wakers, worker }
+        Self { place, inside: Inside::new(), turn, wakers, worker }
     }
 
-    /// The caller of an inline request enters the module. Relaxed: the watcher only looks.
+    /// The caller of an inline request enters the module.
     pub(crate) fn enter_inline(&self, now: Time) {
-        self.busy.store(Busy { since: now, inline: true }.encode(), Ordering::Relaxed);
+        self.inside.enter_inline(now.as_ns());
     }
 
     /// The caller of an inline request has left the module.
     pub(crate) fn leave_inline(&self) {
-        self.busy.store(0, Ordering::Relaxed);
+        self.inside.leave_inline();
     }
 
     /// The worker enters the module with these requests of its turn.
     pub(crate) fn enter(&self, now: Time, requests: Range<usize>) {
-        self.position.store(requests.start, Ordering::Relaxed);
-        self.running.store(requests.len(), Ordering::Relaxed);
-        // Release: pairs with the exchange in `write_off`, which then reads these two.
-        self.busy.store(Busy { since: now, inline: false }.encode(), Ordering::Release);
+        self.inside.enter(now.as_ns(), requests);
     }
 
     /// The worker's call has returned. False if the watcher has given the seat up meanwhile: then the turn is
     /// the watcher's. One exchange decides between the two.
     pub(crate) fn leave(&self, entered: Time) -> bool {
-        let busy = Busy { since: entered, inline: false }.encode();
-        self.busy.compare_exchange(busy, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.inside.leave(entered.as_ns())
     }
 
     pub(crate) fn busy(&self) -> Option<Busy> {
-        match self.busy.load(Ordering::Relaxed) {
-            0 | WRITTEN_OFF => None,
-            busy => Some(Busy { since: Time::from_ns(busy >> 1), inline: busy & 1 == 1 }),
-        }
+        self.inside.busy().map(|(since_ns, inline)| Busy { since: Time::from_ns(since_ns), inline })
     }
 
     /// Keeps the waker and the place of a request that was answered at `now`.
@@ -224,16 +207,7 @@ impl Watch {
 
     /// Gives the seat up, if it is still inside the call that began at `since`. Returns the turn.
     pub(crate) fn write_off(&self, since: Time) -> Option<Work> {
-        let busy = Busy { since, inline: false }.encode();
-        let won = self.busy.compare_exchange(busy, WRITTEN_OFF, Ordering::AcqRel, Ordering::Acquire);
-        let position = self.position.load(Ordering::Relaxed);
-        won.ok().map(|_| self.break_turn(position..position + self.running.load(Ordering::Relaxed)))
-    }
-}
-
-impl Busy {
-    const fn encode(self) -> u64 {
-        self.since.as_ns() << 1 | self.inline as u64
+        self.inside.write_off(since.as_ns()).map(|requests| self.break_turn(requests))
     }
 }
 

@@ -6,7 +6,8 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::pkcs11::ObjectHandle;
-use crate::sync::{AtomicBool, AtomicU64, CachePadded, Ordering, fence};
+use crate::sync::{AtomicBool, AtomicU64, CachePadded, Ordering};
+use crate::token::current::Current;
 use crate::token::facts::KeyFacts;
 use crate::token::merge::Merge;
 use crate::token::object::SessionObject;
@@ -80,21 +81,12 @@ struct Places {
 /// Where a key lives on one token.
 #[derive(Debug)]
 struct Home {
-    handle: Current,
+    /// Another one when the token comes back.
+    current: Current,
     /// A session object that stands in for it; 0, which is no handle (`CK_INVALID_HANDLE`), for none.
     copy: AtomicU64,
     /// The copy was used since somebody looked.
     copy_used: AtomicBool,
-}
-
-/// A handle that is another one when the token comes back. One thread at a time writes; who reads while it does gets a
-/// handle of no epoch, and tries again as after the loss of a session.
-#[derive(Debug)]
-struct Current {
-    /// Odd while it is written.
-    version: AtomicU64,
-    epoch: AtomicU64,
-    object: AtomicU64,
 }
 
 /// A key's object on one token.
@@ -118,33 +110,6 @@ impl Handle {
     }
 }
 
-impl Current {
-    const fn new(handle: Handle) -> Self {
-        let (epoch, object) = (handle.epoch, handle.object.number());
-        Self { version: AtomicU64::new(0), epoch: AtomicU64::new(epoch), object: AtomicU64::new(object) }
-    }
-
-    #[inline]
-    fn get(&self) -> Handle {
-        // Acquire: pairs with the Release in `set`; the fence keeps the loads before the second look.
-        let version = self.version.load(Ordering::Acquire);
-        let (epoch, object) = (self.epoch.load(Ordering::Relaxed), self.object.load(Ordering::Relaxed));
-        fence(Ordering::Acquire);
-        let whole = version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version;
-        Handle { epoch: if whole { epoch } else { NO_EPOCH }, object: ObjectHandle::numbered(object) }
-    }
-
-    fn set(&self, handle: Handle) {
-        let version = self.version.load(Ordering::Relaxed);
-        self.version.store(version + 1, Ordering::Relaxed);
-        // Release: who sees what follows sees the odd number before it.
-        fence(Ordering::Release);
-        self.epoch.store(handle.epoch, Ordering::Relaxed);
-        self.object.store(handle.object.number(), Ordering::Relaxed);
-        self.version.store(version + 2, Ordering::Release);
-    }
-}
-
 /// Epochs begin at 1.
 const NO_EPOCH: u64 = 0;
 
@@ -159,8 +124,8 @@ impl Handles {
         by_token: impl IntoIterator<Item = Option<Handle>>,
         owned: Option<SessionObject>,
     ) -> Self {
-        let home = |handle| Home {
-            handle: Current::new(handle),
+        let home = |handle: Handle| Home {
+            current: Current::new(handle.epoch, handle.object.number()),
             copy: AtomicU64::new(0),
             copy_used: AtomicBool::new(false),
         };
@@ -194,9 +159,7 @@ impl Handles {
 
     /// The key itself.
     pub(crate) fn on(&self, token: usize) -> Option<Handle> {
-        self.home(token)
-            .map(|home| home.handle.get())
-            .filter(|handle| !handle.is_absent() && !handle.is_torn())
+        self.home(token).map(Home::handle).filter(|handle| !handle.is_absent() && !handle.is_torn())
     }
 
     /// What operations use: the copy, if there is one. Relaxed: a copy is there before its number, and one that has
@@ -204,13 +167,13 @@ impl Handles {
     pub(crate) fn used_on(&self, token: usize) -> Option<Handle> {
         let home = self.home(token)?;
         match home.copy.load(Ordering::Relaxed) {
-            0 => Some(home.handle.get()),
+            0 => Some(home.handle()),
             copy => {
                 // A look first: the line is written once between two looks of who asks.
                 if !home.copy_used.load(Ordering::Relaxed) {
                     home.copy_used.store(true, Ordering::Relaxed);
                 }
-                Some(Handle { object: ObjectHandle::numbered(copy), ..home.handle.get() })
+                Some(Handle { object: ObjectHandle::numbered(copy), ..home.handle() })
             }
         }
     }
@@ -220,7 +183,8 @@ impl Handles {
         if let Some(home) = self.home(token) {
             // First: of the epoch before, and never used with the handle of the new one.
             home.copy.store(0, Ordering::Relaxed);
-            home.handle.set(handle.unwrap_or(Handle::ABSENT));
+            let handle = handle.unwrap_or(Handle::ABSENT);
+            home.current.set(handle.epoch, handle.object.number());
         }
     }
 
@@ -241,5 +205,14 @@ impl Handles {
 
     fn home(&self, token: usize) -> Option<&Home> {
         self.0.by_token.get(token)?.as_ref()
+    }
+}
+
+impl Home {
+    /// Of no epoch while it is written.
+    #[inline]
+    fn handle(&self) -> Handle {
+        let (epoch, object) = self.current.get().unwrap_or((NO_EPOCH, 0));
+        Handle { epoch, object: ObjectHandle::numbered(object) }
     }
 }

@@ -9,13 +9,12 @@ use crate::error::{Error, ErrorKind, Outcome, Retry};
 use crate::schedule::cost::turn_ns;
 use crate::schedule::dispatch::{Cost, Turn};
 use crate::schedule::node::{Begun, Buffers, Node};
-use crate::schedule::seat::{Place, Work};
+use crate::schedule::seat::Work;
 use crate::schedule::simulation::device::Verdict;
 use crate::schedule::simulation::world::{Event, LaneRef, Seat, World};
 use crate::token::session::{Failed, Fate};
 
 pub(super) struct Worker {
-    pub(super) place: Place,
     seat: Option<Box<Seat>>,
     stage: Stage,
     wait_ns: u64,
@@ -55,8 +54,8 @@ pub(super) struct InlineCall {
 const MERGED_MAX: usize = 8;
 
 impl Worker {
-    pub(super) const fn new(place: Place) -> Self {
-        Self { place, seat: None, stage: Stage::Waits, wait_ns: 0 }
+    pub(super) const fn new() -> Self {
+        Self { seat: None, stage: Stage::Waits, wait_ns: 0 }
     }
 
     pub(super) fn receive(&mut self, seat: Box<Seat>) {

@@ -263,7 +263,7 @@ impl World {
             token.watches.len() + token.written_off <= token.places + WRITTEN_OFF_PER_TOKEN,
             "more sessions than places and caps allow"
         );
-        self.workers.push(Worker::new(place));
+        self.workers.push(Worker::new());
         let (epoch, handed) = (Arc::clone(&token.epoch), Arc::clone(&self.handed));
         let costs = CostLine::default();
         self.release(Box::new(Seat { handle, place, epoch, abandoned: false, watch, costs, handed }));
