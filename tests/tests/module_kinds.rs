@@ -1,5 +1,7 @@
 //! Codes that single vendors' modules mean otherwise than the standard.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests fails its test")]
+
 use hsmux::{AesGcm, Error, ErrorKind, ModuleKind, Outcome, Retry};
 use hsmux_tests::{Hsm, LONG, eventually};
 

@@ -58,10 +58,11 @@ pub(crate) enum Follows {
     Out,
 }
 
-/// Whether a failure speaks against the token. A loss of the token or the login speaks for itself.
+/// Whether a failure speaks against the token. A loss of the token or the login speaks for itself, and so does a wrong
+/// answer.
 pub(crate) const fn speaks_against(failed: &Failed) -> bool {
     match failed.error.kind() {
-        ErrorKind::Device | ErrorKind::Module => !matches!(failed.fate, Fate::TokenDown(_)),
+        ErrorKind::Device | ErrorKind::Module => !matches!(failed.fate, Fate::TokenDown(_) | Fate::Eject),
         ErrorKind::SessionLost => matches!(failed.fate, Fate::Abandon),
         _ => false,
     }
