@@ -1,7 +1,5 @@
 //! Tokens that are there and fail what they are asked: when they are taken out of service, and how they come back.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests fails its test")]
-
 use hsmux::{AesGcm, Engine, Error, ErrorKind, Health, Hmac, Key, Outcome};
 use hsmux_tests::{Hsm, LONG, eventually};
 
