@@ -8,12 +8,13 @@
 #[path = "support/simulated.rs"]
 mod simulated;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use hmac::{KeyInit, Mac};
-use hsmux::{Engine, ErrorKind, Health, Hmac, Key, VerifyOutputs};
+use hsmux::{Engine, Health, Hmac, Key, VerifyOutputs};
 use hsmux_bench::mixed::{Check, Mixed};
 use hsmux_tests::{Hsm, eventually, wait_idle};
 use p11_sim::material;
@@ -144,11 +145,14 @@ fn under_all_faults_at_once_each_request_is_answered_once_and_none_wrongly() {
     );
     let lost = snapshot.tokens_lost;
     assert!(sim.calls_of("C_Login") <= TOKENS as u64 + 2 * lost + snapshot.resets * TOKENS as u64);
+    let mut failed = BTreeMap::new();
+    for (kind, count) in snapshot.tokens.iter().flat_map(|token| &token.operations).flat_map(|of| &of.errors)
+    {
+        *failed.entry(kind.name()).or_insert(0) += count;
+    }
+    let (hung, resets, ejected) = (snapshot.hung, snapshot.resets, snapshot.tokens_ejected);
+    println!("{report}\nwho give up and are in a hurry: {hasty:?}");
     println!(
-        "{report}; hasty: {hasty:?}; {lost} losses, {} hung, {} resets, {} ejections",
-        snapshot.hung, snapshot.resets, snapshot.tokens_ejected
+        "attempts that failed: {failed:?}; {lost} losses, {hung} hung, {resets} resets, {ejected} ejections"
     );
-    let kinds = snapshot.tokens.iter().flat_map(|token| &token.operations).flat_map(|of| &of.errors);
-    let internal: u64 = kinds.filter(|(kind, _)| *kind == ErrorKind::Internal).map(|(_, count)| count).sum();
-    println!("{internal} internal errors");
 }

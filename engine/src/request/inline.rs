@@ -104,9 +104,8 @@ impl<O: Operation> Request<'_, O> {
                 let Failed { error, fate } = failed;
                 self.count_failure(&seat, error.kind(), fate);
                 // A token that is taken out gets nothing more to do by a retry.
-                let again = error.retry() != Retry::Now
-                    || fate == Fate::Eject
-                    || core.tokens[token].budget.take(&error);
+                let again =
+                    error.retry() != Retry::Now || fate == Fate::Eject || core.tokens[token].retries(&error);
                 let error = if again { error } else { error.for_good() };
                 match fate {
                     Fate::Keep => core.release(seat),

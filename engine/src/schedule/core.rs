@@ -511,6 +511,11 @@ impl TokenSeats {
         self.meters.iter().map(|meter| meter.add_to(&mut totals)).sum()
     }
 
+    /// Whether a call that failed so may be made once more, which is counted.
+    pub(crate) fn retries(&self, error: &Error) -> bool {
+        self.budget.take(error, self.served())
+    }
+
     /// The watches of all seats, as they are now.
     pub(super) fn all_watches(&self) -> Vec<Arc<Watch>> {
         self.watches.lock().clone()

@@ -238,8 +238,7 @@ impl Worker<'_> {
         let mut again = Vec::new();
         let repeats = failures.iter().any(|(node, _)| node.may_repeat(error));
         // A token that is taken out gets nothing more to do by a retry.
-        let repeats =
-            repeats && (*fate == Fate::Eject || self.core.tokens[self.place.token].budget.take(error));
+        let repeats = repeats && (*fate == Fate::Eject || self.core.tokens[self.place.token].retries(error));
         for (node, buffers) in failures {
             // Of those that were put together each runs by itself now, and has its own error if it has one.
             if node.requests == 1 || *fate != Fate::Keep {

@@ -56,7 +56,7 @@ pub(crate) fn run(core: &Arc<Core>, parker: &Parker) {
         hang_ns: vec![ns(HANG_FLOOR); core.tokens.len()],
         core,
         kept_house: None,
-        renewed: (now(), vec![0; core.tokens.len()]),
+        renewed: now(),
         control_ns: None,
         rescue: Rescue::new(core),
     };
@@ -81,8 +81,8 @@ struct Watcher<'a> {
     /// By token.
     hang_ns: Vec<u64>,
     kept_house: Option<Time>,
-    /// When the budgets of retries were renewed, and what each token had served by then.
-    renewed: (Time, Vec<u64>),
+    /// When the budgets of retries were renewed.
+    renewed: Time,
     /// After how long the controllers want to look again.
     control_ns: Option<u64>,
     rescue: Rescue,
@@ -111,15 +111,13 @@ impl Watcher<'_> {
     }
 
     fn renew_budgets(&mut self, now: Time) {
-        let (last, served) = &mut self.renewed;
-        if now.ns_since(*last) < ns(BUDGET_PERIOD) {
+        if now.ns_since(self.renewed) < ns(BUDGET_PERIOD) {
             return;
         }
-        *last = now;
-        for (seats, before) in self.core.tokens.iter().zip(served) {
-            let total = seats.served();
+        self.renewed = now;
+        for seats in &self.core.tokens {
             let sessions = seats.watches.lock().len() as u64;
-            seats.budget.renew(total - std::mem::replace(before, total), sessions);
+            seats.budget.renew(seats.served(), sessions);
         }
     }
 

@@ -269,8 +269,9 @@ impl World {
         }
         self.renewed = self.now;
         for token in &mut self.tokens {
-            let (calls, sessions) = (std::mem::take(&mut token.calls), token.watches.len() as u64);
-            token.budget.renew(calls, sessions);
+            let sessions = token.watches.len() as u64;
+            token.budget.renew(token.calls, sessions);
+            let calls = token.calls - std::mem::replace(&mut token.calls_before, token.calls);
             (token.retries, token.retries_max) = (0, sessions.max(calls / 10));
         }
     }

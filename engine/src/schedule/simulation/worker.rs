@@ -292,10 +292,11 @@ impl World {
     /// Takes a retry from the budget, and keeps an account of its own.
     fn take_retry(&mut self, token: usize, error: &Error) -> bool {
         let token = &mut self.tokens[token];
-        let taken = token.budget.take(error);
+        let taken = token.budget.take(error, token.calls);
         if taken && !matches!(error.kind(), ErrorKind::SessionLost | ErrorKind::TokenLost) {
             token.retries += 1;
-            assert!(token.retries <= token.retries_max, "more retries than the budget allows");
+            let allowed = token.retries_max.max((token.calls - token.calls_before) / 10);
+            assert!(token.retries <= allowed, "more retries than the budget allows");
         }
         taken
     }

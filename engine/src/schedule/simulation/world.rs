@@ -70,6 +70,8 @@ pub(super) struct Token {
     pub(super) retries_max: u64,
     pub(super) retries: u64,
     pub(super) calls: u64,
+    /// Calls before the period.
+    pub(super) calls_before: u64,
     pub(super) places: usize,
     pub(super) watches: Vec<Arc<Watch>>,
     pub(super) vacant: Vec<usize>,
@@ -375,6 +377,7 @@ impl Token {
             retries_max: places as u64,
             retries: 0,
             calls: 0,
+            calls_before: 0,
             places,
             watches: Vec::new(),
             vacant: Vec::new(),
