@@ -203,7 +203,9 @@ impl World {
         if let Some(deadline) = deadline {
             request.registration = Some(self.deadlines.register(deadline, &node).0);
             self.by_time.insert((deadline, id));
-            self.look_at(deadline.as_ns().max(self.now.as_ns()));
+            // The watcher is late, too, so that sessions meet requests whose time is up.
+            let late_ns = self.dice.between(0, 50_000);
+            self.look_at(deadline.as_ns().max(self.now.as_ns()) + late_ns);
         }
         if lane.is_mostly_dead(self.withdrawn) {
             self.fail_orphan(self.dispatch.sweep(&lane, |node| node.is_dead()));

@@ -84,7 +84,7 @@ impl Device {
         if !self.present {
             return Err(answer(Function::OpenSession, TOKEN_NOT_PRESENT));
         }
-        if self.removals != self.removals_then {
+        if self.has_forgotten() {
             return Err(answer(Function::GenerateRandom, SESSION_HANDLE_INVALID));
         }
         let number = self.next;
@@ -161,6 +161,11 @@ impl Device {
 
     pub(super) fn log_out(&mut self) {
         self.logged_in = false;
+    }
+
+    /// Whether it was away since the last login: an engine that made no call meanwhile does not know yet.
+    pub(super) const fn has_forgotten(&self) -> bool {
+        self.removals != self.removals_then
     }
 
     pub(super) fn open_sessions(&self) -> usize {

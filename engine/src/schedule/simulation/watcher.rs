@@ -42,7 +42,8 @@ impl World {
         let next = self.by_time.range((self.now.after(Duration::from_nanos(1)), 0)..).next();
         let next = next.map_or(Time::from_ns(u64::MAX), |(deadline, _)| *deadline);
         assert!(self.deadlines.earliest() <= next, "the watcher would look too late");
-        self.look_at(next.as_ns().min(self.now.as_ns() + LOOK_NS));
+        let late_ns = self.dice.between(0, 50_000);
+        self.look_at(next.as_ns().min(self.now.as_ns() + LOOK_NS).saturating_add(late_ns));
     }
 
     /// Whether the watcher may end: nobody comes any more, nobody waits, and every session is where it belongs.
