@@ -59,10 +59,12 @@ pub(crate) enum Follows {
 }
 
 /// Whether a failure speaks against the token. A loss of the token or the login speaks for itself, and so does a wrong
-/// answer.
+/// answer. One that leaves the session as it was is about the key, or what was asked of it.
 pub(crate) const fn speaks_against(failed: &Failed) -> bool {
     match failed.error.kind() {
-        ErrorKind::Device | ErrorKind::Module => !matches!(failed.fate, Fate::TokenDown(_) | Fate::Eject),
+        ErrorKind::Device | ErrorKind::Module => {
+            !matches!(failed.fate, Fate::Keep | Fate::TokenDown(_) | Fate::Eject)
+        }
         ErrorKind::SessionLost => matches!(failed.fate, Fate::Abandon),
         _ => false,
     }

@@ -379,6 +379,7 @@ fn a_public_half_that_is_another_keys_takes_no_token_out() {
     let token = softhsm.unique_token();
     token.import_custom("right", &pair(3));
     token.import_custom("wrong", &pair(5));
+    token.import_custom("wrong-2", &pair(7));
     let builder = || Engine::builder().module(softhsm.module()).tokens([token.label()]).pin(PIN);
     let engine = builder().verify_outputs(VerifyOutputs::Always).build().unwrap();
     let (right, wrong) = (engine.key("right").unwrap(), engine.key("wrong").unwrap());
@@ -388,8 +389,14 @@ fn a_public_half_that_is_another_keys_takes_no_token_out() {
         assert!(error.to_string().contains("public half"), "{error}");
         right.sign(Ecdsa::P256_SHA256, b"x").wait().unwrap();
     }
+    // Also where nothing but such keys is used.
+    let other = engine.key("wrong-2").unwrap();
+    for key in [&wrong, &other].into_iter().cycle().take(40) {
+        key.sign(Ecdsa::P256_SHA256, b"x").wait().unwrap_err();
+    }
     assert_eq!((health(&engine, 0), checks(&engine).1), (Health::Serving, 0));
-    drop((right, wrong));
+    assert_eq!(engine.snapshot().tokens_lost, 0);
+    drop((right, wrong, other));
     assert_eq!(engine.drain(LONG), 0);
     let unchecked = builder().build().unwrap();
     unchecked.key("wrong").unwrap().sign(Ecdsa::P256_SHA256, b"x").wait().unwrap();

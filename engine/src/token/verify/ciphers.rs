@@ -119,10 +119,10 @@ impl Session {
         if !may_use_ecb {
             return self.find_again(made);
         }
-        let mut shift = [0; AES_BLOCK_LEN];
+        let mut shift = Zeroizing::new([0; AES_BLOCK_LEN]);
         let mut out = Zeroizing::new(vec![0; made.from.len()]);
         let mut messages = [
-            Message { iv: made.iv, input: &[0; AES_BLOCK_LEN], output: &mut shift },
+            Message { iv: made.iv, input: &[0; AES_BLOCK_LEN], output: &mut *shift },
             Message { iv: made.iv, input: made.from, output: &mut out },
         ];
         let mut blocks = std::mem::take(&mut self.blocks);
