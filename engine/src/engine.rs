@@ -156,17 +156,23 @@ impl Engine {
         if let Some(uri) = name.known_uri() {
             check_module(&shared.libraries[0], uri)?;
         }
-        let objects = shared.objects(&name)?;
-        let version = match shared.keys.get(&objects) {
-            Some(version) => version,
-            None => {
-                let found = Found::find(&name, &shared.tokens, &shared.catalogues)?;
-                shared
-                    .keys
-                    .remember(found.objects(), KeyVersion::load(&found, &shared.tokens, shared.copies)?)
-            }
-        };
-        Ok(Key { shared: Arc::clone(shared), version })
+        loop {
+            let objects = shared.objects(&name)?;
+            let version = match shared.keys.get(&objects) {
+                Some(version) => version,
+                None => {
+                    let found = Found::find(&name, &shared.tokens, &shared.catalogues)?;
+                    let version = KeyVersion::load(&found, &shared.tokens, shared.copies)?;
+                    let version = shared.keys.remember(found.objects(), version);
+                    // A token may have come back while it was loaded, and has other objects then: it is loaded anew.
+                    if shared.objects(&name)? != found.objects() {
+                        continue;
+                    }
+                    version
+                }
+            };
+            return Ok(Key { shared: Arc::clone(shared), version });
+        }
     }
 
     /// Generates a key under a new name, on the first token only: a private, sensitive token key that cannot be

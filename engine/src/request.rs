@@ -316,7 +316,10 @@ impl<'a, O: Operation> Request<'a, O> {
     #[cold]
     fn tries_again(&mut self, error: &Error, mask: &mut u64) -> bool {
         self.tried = Some(error.outcome());
-        *mask = self.shared.core.without(*mask, inline::last_token());
+        // A session that was dead says nothing of its token.
+        if error.kind() != ErrorKind::SessionLost {
+            *mask = self.shared.core.without(*mask, inline::last_token());
+        }
         may_repeat(error, self.repeats())
     }
 

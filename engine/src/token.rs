@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use cryptoki_sys as sys;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::pin::Pin;
 use crate::pkcs11::{self, CallCounts, Direction, Library, MechanismInfo, ObjectHandle, Slot, TokenInfo};
 use crate::sync::{Arc, CachePadded, Mutex};
@@ -32,7 +32,8 @@ use crate::token::copies::Copies;
 use crate::token::epoch::{CurrentEpoch, Epoch, Loss};
 use crate::token::gate::{Gate, Pass};
 use crate::token::hold::Holds;
-use crate::token::login::{Answer, Login, Missed, check_lock_out, id, log_in, stale, warns};
+pub(crate) use crate::token::login::Untried;
+use crate::token::login::{Answer, Login, Missed, check_lock_out, id, is_loss, log_in, stale, warns};
 use crate::token::mechanism::{Mechanism, Usage};
 use crate::token::proofs::Proofs;
 use crate::token::service::{Held, Service};
@@ -126,8 +127,8 @@ impl Token {
         check_lock_out(&info, terms.consent)?;
         let mechanisms = library.mechanisms(slot)?;
         let mut anchor = library.open(slot)?;
-        log_in(library, slot, &info, attempt, &mut anchor).map_err(|missed| missed.error)?;
         let session = library.open(slot)?;
+        log_in(library, slot, &info, attempt, &mut anchor).map_err(|missed| missed.error)?;
         let epoch = Arc::new(Epoch::new(1));
         let current = CurrentEpoch::new(&epoch);
         let live = vec![Arc::clone(anchor.counts()), Arc::clone(session.counts())];
@@ -197,7 +198,7 @@ impl Token {
         done: impl FnOnce(Option<Result<Session>>) + Send + 'static,
     ) {
         self.service.post(|login| {
-            if !is_wanted() {
+            if !is_wanted() || login.epoch.is_over() {
                 return done(None);
             }
             done(Some(login.check_session().and_then(|()| login.open())));
@@ -254,13 +255,10 @@ impl Token {
 
     /// Has the service thread try the token; `done` is called there. An error says whether it is lost. One that is lost
     /// already is not tried.
-    pub(crate) fn try_out(
-        self: &Arc<Self>,
-        done: impl FnOnce(Result<(), (Error, Option<Loss>)>) + Send + 'static,
-    ) {
-        let token = Arc::clone(self);
+    pub(crate) fn try_out(self: &Arc<Self>, done: impl FnOnce(Result<(), Untried>) + Send + 'static) {
+        let (token, done) = (Arc::clone(self), Answer::new(done));
         self.service.post(move |login| {
-            done(if login.epoch.is_over() { Ok(()) } else { login.try_out(token.on_trial.get()) });
+            done.give(if login.epoch.is_over() { Ok(()) } else { login.try_out(token.on_trial.get()) });
         });
     }
 
@@ -285,14 +283,11 @@ impl Token {
     /// Has the service thread look for the token and, if it is there, log in, once, and make ready what there is to be
     /// made ready; then `done` is called there. While the epoch goes on it is tried.
     pub(crate) fn recover(self: &Arc<Self>, done: impl FnOnce(Result<(), Missed>) + Send + 'static) {
-        let (token, done) = (Arc::clone(self), Answer(Some(done)));
+        let (token, done) = (Arc::clone(self), Answer::new(done));
         self.service.post(move |login| {
             if !login.epoch.is_over() {
                 let tried = login.try_out(token.on_trial.get());
-                return done.give(tried.map_err(|(error, loss)| {
-                    loss.into_iter().for_each(|loss| login.epoch.end(loss));
-                    Missed::from(error)
-                }));
+                return done.give(tried.map_err(|untried| Missed::from(untried.error)));
             }
             let ready = login.begin_epoch().and_then(|()| {
                 token.copies.forget();
@@ -300,7 +295,10 @@ impl Token {
                 let number = login.epoch.number;
                 Ok(token.on_return.get().map_or(Ok(()), |job| job(&mut login.session, number))?)
             });
-            done.give(ready.inspect_err(|_| login.epoch.end(Loss::Login)));
+            done.give(ready.inspect_err(|missed| {
+                // What is gone is not closed: its numbers may be those of the sessions that come after.
+                login.epoch.end(if is_loss(&missed.error) { Loss::Token } else { Loss::Login });
+            }));
         });
     }
 

@@ -9,6 +9,7 @@ use crate::keys::canary::Canary;
 use crate::keys::catalogue::{Catalogue, Listed};
 use crate::keys::copies;
 use crate::pkcs11::Session;
+use crate::token::Token;
 
 /// Has each token tell this engine when it has come back.
 pub(super) fn listen(shared: &Arc<Shared>) {
@@ -25,6 +26,9 @@ pub(super) fn listen(shared: &Arc<Shared>) {
 pub(super) fn watch_over(shared: &Shared, key: &Arc<KeyVersion>) -> Result<()> {
     let canary = Arc::new(Canary::new(Arc::clone(key), &shared.tokens)?);
     for token in &shared.tokens {
+        // What it yields is known before anything is suspected.
+        let (asked, of) = (Arc::clone(&canary), Arc::clone(token));
+        token.with_service(move |session, epoch| asked.ask(session, &of, epoch))?;
         let (canary, of) = (Arc::clone(&canary), Arc::downgrade(token));
         token.set_on_trial(move |session, epoch| {
             of.upgrade().map_or(Ok(()), |token| canary.ask(session, &token, epoch))
@@ -50,21 +54,63 @@ fn came_back(shared: &Weak<Shared>, index: usize, session: &mut Session, epoch: 
     };
     let mut proven = Vec::new();
     for (listed, version) in found {
-        let is_same = match &listed {
-            Some(listed) => version.is(session, token, listed)?,
-            None => false,
-        };
-        proven.push((version, listed.filter(|_| is_same)));
+        proven.push((prove(session, token, &version, listed)?, version));
     }
-    *shared.catalogues[index].write() = listing;
-    for (version, listed) in proven {
-        if listed.is_none() {
-            tracing::error!(token = index, "a token has come back without a key that was used there");
-        }
-        shared.keys.came_back(index, &version, listed.as_ref().map(Listed::handle));
-        if let Some(listed) = &listed {
-            copies::make_again(shared.copies, session, token, listed, &version.handles)?;
-        }
+    let before = std::mem::replace(&mut *shared.catalogues[index].write(), listing);
+    for (listed, version) in proven {
+        use_again(&shared, index, session, &version, listed.as_ref())?;
+    }
+    // Keys that were opened meanwhile, by the listing of before; who opens one later sees that the listing has changed.
+    for (was, version) in shared.keys.used_on(index).into_iter().filter(|(was, _)| was.epoch == before.epoch)
+    {
+        let listed = shared.catalogues[index].read().find_again(&before, was).cloned();
+        let listed = prove(session, token, &version, listed)?;
+        use_again(&shared, index, session, &version, listed.as_ref())?;
     }
     Ok(())
+}
+
+/// What was listed, if it is the key of a version. A key of which the token says nothing useful is not there.
+///
+/// # Errors
+/// If the token is lost meanwhile, or its module fails.
+fn prove(
+    session: &mut Session,
+    token: &Token,
+    version: &KeyVersion,
+    listed: Option<Listed>,
+) -> Result<Option<Listed>> {
+    let Some(listed) = listed else { return Ok(None) };
+    match version.is(session, token, &listed) {
+        Ok(is_same) => Ok(is_same.then_some(listed)),
+        Err(error) => of_the_key(error).map(|()| None),
+    }
+}
+
+/// A key is used again where it was found, or not any more where it was not.
+fn use_again(
+    shared: &Shared,
+    index: usize,
+    session: &mut Session,
+    version: &Arc<KeyVersion>,
+    listed: Option<&Listed>,
+) -> Result<()> {
+    if listed.is_none() {
+        tracing::error!(token = index, "a token has come back without a key that was used there");
+    }
+    shared.keys.came_back(index, version, listed.map(Listed::handle));
+    let Some(listed) = listed else { return Ok(()) };
+    let token = &shared.tokens[index];
+    copies::make_again(shared.copies, session, token, listed, &version.handles).or_else(of_the_key)
+}
+
+/// One key that fails keeps no token out; a token that is lost again is.
+fn of_the_key(error: Error) -> Result<()> {
+    match error.kind() {
+        ErrorKind::TokenLost | ErrorKind::SessionLost | ErrorKind::Module => Err(error),
+        _ => {
+            tracing::warn!(%error, "a key of a token that has come back cannot be used there");
+            Ok(())
+        }
+    }
 }

@@ -26,8 +26,8 @@ const SIGNATURE_MAX: usize = 2_048;
 /// A key that its operator lets the engine use to see whether a token works.
 pub(crate) struct Canary {
     version: Arc<KeyVersion>,
-    /// What it made of the probe when it was asked first, by token.
-    known: Mutex<Vec<Option<Proof>>>,
+    /// What it made of the probe when it was asked first: the same on all tokens, for it was proven to be the same key.
+    known: Mutex<Option<Proof>>,
 }
 
 impl Canary {
@@ -38,7 +38,7 @@ impl Canary {
             identity::probe(token, &version.facts).is_some() || signing(token, &version).is_some()
         });
         match usable {
-            true => Ok(Self { version, known: Mutex::new(tokens.iter().map(|_| None).collect()) }),
+            true => Ok(Self { version, known: Mutex::new(None) }),
             false => Err(Error::operator(
                 ErrorKind::KeyMismatch,
                 "a canary key makes MACs or signatures, or enciphers single blocks",
@@ -58,12 +58,11 @@ impl Canary {
         }
         let answer = identity::answer(session, token, &self.version.facts, handle.object)?;
         let mut known = self.known.lock();
-        let Some(known) = known.get_mut(token.index) else { return Ok(()) };
         if known.is_some() && *known != answer {
             let wrong = Error::new(ErrorKind::Device, Retry::Operator, Outcome::Done);
             return Err(wrong.because("the canary key yields something else than before"));
         }
-        *known = answer;
+        known.clone_from(&answer);
         Ok(())
     }
 }

@@ -53,26 +53,24 @@ impl Barrier {
         }
     }
 
-    /// Lets nobody in any more and waits until all have left, at most for `limit`. With an error, how many have not,
-    /// it is open again; and so it is if somebody else has closed it.
+    /// Waits until all have left, at most for `limit`, and lets nobody in from then on. Others come and go meanwhile: those of
+    /// another engine must not stand before a door that may never be closed. An error says how many are inside.
     pub(super) fn close(&self, limit: Duration) -> Result<(), usize> {
         let until = now().after(limit);
         let mut state = self.state.lock();
-        if state.closed {
-            return Err(state.inside);
-        }
-        state.closed = true;
-        while state.inside > 0 {
-            if self.left.wait_for(&mut state, now().until(until)).timed_out() && state.inside > 0 {
-                state.closed = false;
+        while state.inside > 0 || state.closed {
+            let timed_out = self.left.wait_for(&mut state, now().until(until)).timed_out();
+            if timed_out && (state.inside > 0 || state.closed) {
                 return Err(state.inside);
             }
         }
+        state.closed = true;
         Ok(())
     }
 
     pub(super) fn open(&self) {
         self.state.lock().closed = false;
+        self.left.notify_all();
     }
 }
 

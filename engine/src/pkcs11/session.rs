@@ -10,7 +10,7 @@ use cryptoki_sys as sys;
 use crate::pkcs11::attributes;
 use crate::pkcs11::codes::{Code, Fault};
 use crate::pkcs11::function::{CallCounts, Function};
-use crate::pkcs11::library::{Instance, to_ulong, to_usize};
+use crate::pkcs11::library::{Instance, forked, to_ulong, to_usize};
 use crate::pkcs11::mechanism::{IvReplaced, Mechanism};
 use crate::pkcs11::message::Parameter;
 
@@ -405,11 +405,13 @@ impl Drop for Session {
             return;
         }
         // In a forked child there is nothing to close: the session is the parent's, and so may be the barrier's lock.
-        let Ok(close) = self.find_function(Function::CloseSession, |list| list.C_CloseSession) else {
+        if forked() {
             return;
-        };
-        // SAFETY: the handle is this session's own and is not used again.
-        unsafe { close(self.handle) };
+        }
+        if let Ok(close) = self.find_function(Function::CloseSession, |list| list.C_CloseSession) {
+            // SAFETY: the handle is this session's own and is not used again.
+            unsafe { close(self.handle) };
+        }
         self.instance.barrier.leave();
     }
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::queue::plan;
 use super::{Ran, Request};
 use crate::clock::now;
-use crate::error::{Error, ErrorKind, Result, Retry};
+use crate::error::{Error, ErrorKind, Result};
 use crate::operation::{Operation, Scratch};
 use crate::payload::Payload;
 use crate::schedule::core::LaneRef;
 use crate::schedule::cost::merged;
+use crate::schedule::node::may_repeat;
 use crate::schedule::seat::{Seat, Work};
 use crate::sync::Ordering;
 use crate::sync::plain::AtomicUsize;
@@ -104,9 +105,10 @@ impl<O: Operation> Request<'_, O> {
                 let Failed { error, fate } = failed;
                 self.count_failure(&seat, error.kind(), fate);
                 // A token that is taken out gets nothing more to do by a retry.
-                let again =
-                    error.retry() != Retry::Now || fate == Fate::Eject || core.tokens[token].retries(&error);
-                let error = if again { error } else { error.for_good() };
+                let may_try = fate == Fate::Eject
+                    || !may_repeat(&error, self.repeats())
+                    || core.tokens[token].retries(&error);
+                let error = if may_try { error } else { error.for_good() };
                 match fate {
                     Fate::Keep => core.release(seat),
                     fate => core.retire(seat, fate, Work::default()),

@@ -22,6 +22,9 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// A trial is made at most so often.
 const TRIAL_PAUSE: Duration = Duration::from_secs(1);
 
+/// A trial that takes so long has failed: the calls that it makes take milliseconds where a token does well.
+const TRIAL_MAX: Duration = Duration::from_secs(5);
+
 /// A token that came back is taken out again at its first fault, unless something has succeeded; for so long.
 const PROBATION: Duration = Duration::from_secs(5);
 
@@ -32,7 +35,8 @@ pub(crate) struct Breaker(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     window: Option<Window>,
-    trial_under_way: bool,
+    /// Since when.
+    trial_under_way: Option<Time>,
     last_trial: Option<Time>,
     /// Since when, and how many operations had succeeded by then.
     probation: Option<(Time, u64)>,
@@ -82,6 +86,10 @@ impl Breaker {
             state.window = None;
             return Follows::Out;
         }
+        if state.trial_under_way.is_some_and(|since| now.ns_since(since) > ns(TRIAL_MAX)) {
+            (state.window, state.trial_under_way) = (None, None);
+            return Follows::Out;
+        }
         let window = state.window.take().filter(|window| now.ns_since(window.since) < ns(WINDOW));
         let window = state.window.insert(window.unwrap_or_else(|| Window::new(served, now)));
         window.faults += 1;
@@ -90,17 +98,17 @@ impl Breaker {
         }
         let suspect = window.faults >= FAULTS && served - window.served < window.faults;
         let pauses = state.last_trial.is_some_and(|last| now.ns_since(last) < ns(TRIAL_PAUSE));
-        if !suspect || pauses || state.trial_under_way {
+        if !suspect || pauses || state.trial_under_way.is_some() {
             return Follows::Nothing;
         }
-        (state.trial_under_way, state.last_trial) = (true, Some(now));
+        (state.trial_under_way, state.last_trial) = (Some(now), Some(now));
         Follows::Trial
     }
 
     /// The token was tried. True if it goes out of service.
     pub(crate) fn tried(&self, well: bool, served: u64) -> bool {
         let state = &mut *self.0.lock();
-        state.trial_under_way = false;
+        state.trial_under_way = None;
         let window = state.window.take();
         // Two lanes, for one may be that of a key which is broken by itself.
         !well || window.is_some_and(|window| window.served == served && window.lanes.len() > 1)
@@ -149,6 +157,14 @@ mod tests {
         let breaker = Breaker::default();
         faults(&breaker, 5, 1, 100, at(0));
         assert!(breaker.tried(false, 100));
+    }
+
+    #[test]
+    fn a_trial_that_does_not_end_has_failed() {
+        let breaker = Breaker::default();
+        faults(&breaker, 5, 1, 100, at(0));
+        assert_eq!(breaker.fault(0, 100, at(5_000)), Follows::Nothing);
+        assert_eq!(breaker.fault(0, 100, at(5_001)), Follows::Out);
     }
 
     #[test]

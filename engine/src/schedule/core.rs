@@ -260,7 +260,10 @@ impl Core {
         }
         if let Some(lane) = left.lane {
             self.give_back(&lane, left.rest);
-            if !left.current.is_empty() {
+            if fate == Fate::Abandon {
+                // A session that was dead says nothing of its token.
+                self.give_back(&lane, left.current);
+            } else if !left.current.is_empty() {
                 self.give_back(&self.elsewhere(&lane, place.token), left.current);
             }
         }
@@ -509,6 +512,24 @@ impl TokenSeats {
     pub(super) fn served(&self) -> u64 {
         let mut totals = Totals::default();
         self.meters.iter().map(|meter| meter.add_to(&mut totals)).sum()
+    }
+
+    /// Whether so many calls hang that nothing can be made of bringing it back: its own cap, or that of the process while it
+    /// has no session and is to get none.
+    pub(super) fn is_at_cap(&self, of_token: usize) -> bool {
+        let written_off = self.written_off.load(Ordering::Relaxed);
+        let none_comes = self.opening.load(Ordering::SeqCst) == 0 && self.vacant.lock().is_empty();
+        let is_empty = none_comes && self.watches.lock().is_empty();
+        written_off > of_token || is_empty && watcher::is_process_at_cap()
+    }
+
+    /// Has the places filled that the cap of the process has left empty, when it leaves them so no more. Not while it is at a
+    /// cap itself.
+    pub(super) fn refill(&self) {
+        if !watcher::is_process_at_cap() {
+            let unfilled = std::mem::take(&mut *self.unfilled.lock());
+            self.vacant.lock().extend(unfilled);
+        }
     }
 
     /// Whether a call that failed so may be made once more, which is counted.

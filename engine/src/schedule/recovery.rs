@@ -28,6 +28,8 @@ struct State {
     stuck: bool,
     /// What it was asked has failed, although it is there.
     failing: bool,
+    /// Attempts that have failed since it went out.
+    vain: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +62,7 @@ pub(crate) enum Ended {
 impl Default for State {
     fn default() -> Self {
         let phase = Phase::Serves { since: Time::from_ns(0), tries: 0 };
-        Self { phase, stuck: false, failing: false }
+        Self { phase, stuck: false, failing: false, vain: 0 }
     }
 }
 
@@ -74,7 +76,7 @@ impl Recovery {
         let state = &mut *self.0.lock();
         state.failing &= failing;
         let Phase::Serves { since, tries } = state.phase else { return false };
-        state.failing = failing;
+        (state.failing, state.vain) = (failing, 0);
         let settled = tries == 0 || now.ns_since(since) >= ns(SETTLED);
         let (tries, next) = match settled {
             // One that fails is there: it gets time to do better.
@@ -103,6 +105,7 @@ impl Recovery {
         let state = &mut *self.0.lock();
         state.stuck = ended == Ended::Stuck;
         let Phase::Tried { tries, .. } = state.phase else { return };
+        state.vain = state.vain.saturating_add(1);
         let next = if ended == Ended::Reset { now } else { now.after(pause(tries, dice)) };
         state.phase = match ended {
             Ended::Refused => Phase::Given,
@@ -130,15 +133,16 @@ impl Recovery {
     /// Whether it has failed so often, while it was there, that it is taken for lost.
     pub(crate) fn is_to_be_lost(&self) -> bool {
         let state = *self.0.lock();
-        matches!(state.phase, Phase::Out { tries, .. } if state.failing && tries >= FAILING_TRIES)
+        matches!(state.phase, Phase::Out { .. }) && state.failing && state.vain >= FAILING_TRIES
     }
 
     /// Whether initialising its module anew may help: it is out of service, and attempts have failed. That of a token
     /// that is given up helps nobody, and hinders nobody.
     pub(crate) fn wants_reset(&self) -> Wants {
-        match self.0.lock().phase {
+        let state = *self.0.lock();
+        match state.phase {
             Phase::Out { module_dead: true, .. } => Wants::Now,
-            Phase::Out { tries, .. } if tries >= RESET_TRIES => Wants::Too,
+            Phase::Out { .. } if state.vain >= RESET_TRIES => Wants::Too,
             Phase::Given => Wants::Nothing,
             Phase::Serves { .. } | Phase::Out { .. } | Phase::Tried { .. } => Wants::No,
         }
@@ -151,6 +155,11 @@ impl Recovery {
         if let Phase::Out { tries, .. } = state.phase {
             state.phase = Phase::Tried { tries, since: now };
         }
+    }
+
+    /// Whether it serves, and has for a while.
+    pub(crate) fn has_settled(&self, now: Time) -> bool {
+        matches!(self.0.lock().phase, Phase::Serves { since, .. } if now.ns_since(since) >= ns(SETTLED))
     }
 
     /// How it stands.

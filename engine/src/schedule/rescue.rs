@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::clock::{Time, now};
-use crate::error::{Error, ErrorKind, Result, Retry};
+use crate::error::{ErrorKind, Result, Retry};
 use crate::metrics::Health;
 use crate::schedule::core::Core;
 use crate::schedule::loss::Out;
@@ -12,7 +12,11 @@ use crate::schedule::recovery::Ended;
 use crate::schedule::reset::Resets;
 use crate::sync::{AtomicUsize, Ordering};
 use crate::token::epoch::Loss;
-use crate::token::login::Missed;
+use crate::token::login::{Missed, Untried};
+
+/// How long a reset waits until all sessions of the module are closed: a call each. Where somebody else has some it is in
+/// vain, and tried again later.
+const RESET_LIMIT: Duration = Duration::from_secs(1);
 
 /// What the watcher keeps for it.
 pub(super) struct Rescue {
@@ -30,10 +34,13 @@ impl Rescue {
     pub(super) fn look(&mut self, core: &Arc<Core>, hang_ns: &[u64], now: Time) {
         for (token, seats) in core.tokens.iter().enumerate() {
             let recovery = &seats.recovery;
-            let at_cap = seats.written_off.load(Ordering::Relaxed) > core.limits.written_off_per_token;
+            let at_cap = seats.is_at_cap(core.limits.written_off_per_token);
             recovery.look(hang_ns[token], now);
             if recovery.is_to_be_lost() {
                 core.lose(token, Out::Lost(Loss::Login, None), "it fails whatever it is asked");
+            }
+            if !at_cap {
+                seats.refill();
             }
             if at_cap || core.is_stopped() || !recovery.begins(now) {
                 continue;
@@ -41,24 +48,22 @@ impl Rescue {
             let core = Arc::downgrade(core);
             seats.token.recover(move |result| recovered(&core, token, result));
         }
-        self.reset(core, hang_ns, now);
+        self.reset(core, now);
     }
 
     /// Has instances initialised anew whose tokens want it.
-    fn reset(&mut self, core: &Arc<Core>, hang_ns: &[u64], now: Time) {
+    fn reset(&mut self, core: &Arc<Core>, now: Time) {
         for (instance, resets) in self.resets.iter_mut().enumerate() {
             let of = core.tokens.iter().enumerate().filter(|(_, seats)| seats.token.instance == instance);
-            if of.clone().any(|(_, seats)| seats.recovery.health() == Health::Serving) {
+            if of.clone().any(|(_, seats)| seats.recovery.has_settled(now)) {
                 resets.forget();
-                continue;
             }
             let wants = of.clone().map(|(_, seats)| seats.recovery.wants_reset());
             if !core.limits.module_reset || core.is_stopped() || !resets.is_due(wants, now) {
                 continue;
             }
             let tokens: Vec<_> = of.map(|(token, _)| token).collect();
-            let limit = tokens.iter().map(|&token| hang_ns[token]).max().unwrap_or(0);
-            core.reset(tokens, Duration::from_nanos(limit), now);
+            core.reset(tokens, now);
         }
     }
 }
@@ -74,27 +79,22 @@ impl Core {
         });
     }
 
-    fn tried(&self, token: usize, result: Result<(), (Error, Option<Loss>)>) {
+    fn tried(&self, token: usize, result: Result<(), Untried>) {
         let seats = &self.tokens[token];
-        // One that is busy is not broken, and neither is one whose canary key was destroyed.
-        let harmless = |error: &Error| matches!(error.kind(), ErrorKind::Busy | ErrorKind::KeyNotFound);
-        let well = match &result {
-            Ok(()) => true,
-            Err((error, loss)) => loss.is_none() && harmless(error),
-        };
-        let out = seats.breaker.tried(well, seats.served());
+        let out = seats.breaker.tried(result.is_ok(), seats.served());
         match result {
-            Err((error, Some(loss))) => self.lose(token, Out::Lost(loss, None), &error.to_string()),
-            Err((error, None)) if out => self.lose(token, Out::Failing, &error.to_string()),
+            Err(Untried { error, loss: Some(loss) }) => {
+                self.lose(token, Out::Lost(loss, None), &error.to_string());
+            }
+            Err(Untried { error, loss: None }) => self.lose(token, Out::Failing, &error.to_string()),
             Ok(()) if out => self.lose(token, Out::Failing, "nothing that it is asked succeeds"),
-            Err((error, None)) => tracing::warn!(token, %error, "a token could not be tried"),
             Ok(()) => tracing::warn!(token, "requests fail on a token that does well when it is tried"),
         }
     }
 
     /// Has a module initialised anew whose tokens are these: nothing of theirs is used any more, and when each service
     /// thread has let go of its own sessions, the last one does it.
-    fn reset(self: &Arc<Self>, tokens: Vec<usize>, limit: Duration, now: Time) {
+    fn reset(self: &Arc<Self>, tokens: Vec<usize>, now: Time) {
         tracing::warn!(?tokens, "none of a module's tokens serves: it is to be initialised anew");
         for &token in &tokens {
             self.tokens[token].recovery.begins_reset(now);
@@ -107,7 +107,7 @@ impl Core {
             self.tokens[token].token.stand_down(move |library| {
                 // AcqRel: the last one comes after all that the others have let go of.
                 if left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                    let result = library.reset(limit);
+                    let result = library.reset(RESET_LIMIT);
                     core.upgrade().into_iter().for_each(|core| core.was_reset(&tokens, &result));
                 }
             });
@@ -147,7 +147,7 @@ fn recovered(core: &Weak<Core>, token: usize, result: Result<(), Missed>) {
             let dead = error.kind() == ErrorKind::Module;
             recovery.failed(if dead { Ended::ModuleDead } else { Ended::NotYet }, now, now.as_ns());
             if dead {
-                core.lose_instance(token, &error);
+                core.try_siblings(token);
             }
             tracing::debug!(token, %error, "a token is not back yet");
             core.watcher.unpark();
@@ -156,13 +156,13 @@ fn recovered(core: &Weak<Core>, token: usize, result: Result<(), Missed>) {
 }
 
 impl Core {
-    /// The module of a token is dead: so are all tokens that it shows.
-    fn lose_instance(&self, token: usize, error: &Error) {
+    /// The module of a token seems dead: so are all tokens that it shows, then. Those that serve are tried, for one that does
+    /// well shows that it is not.
+    fn try_siblings(self: &Arc<Self>, token: usize) {
         let instance = self.tokens[token].token.instance;
         for (other, seats) in self.tokens.iter().enumerate() {
-            let serves = seats.recovery.health() == Health::Serving;
-            if seats.token.instance == instance && serves {
-                self.lose(other, Out::Lost(Loss::Token, None), &error.to_string());
+            if seats.token.instance == instance && seats.recovery.health() == Health::Serving {
+                self.try_out(other);
             }
         }
     }

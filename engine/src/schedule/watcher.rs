@@ -34,6 +34,11 @@ pub(super) fn one_came_back() {
     WRITTEN_OFF.fetch_sub(1, Ordering::Relaxed);
 }
 
+/// Whether no thread that is given up now is replaced.
+pub(super) fn is_process_at_cap() -> bool {
+    WRITTEN_OFF.load(Ordering::Relaxed) > WRITTEN_OFF_PER_PROCESS
+}
+
 /// Twenty turns. A worker that is in one call for so long holds the wakers of the answers before it.
 const SLOW_NS: u64 = 20_000_000;
 
@@ -265,7 +270,10 @@ fn fill(core: &Weak<Core>, place: Place, session: Option<Result<Session>>) {
 fn not_filled(core: &Core, place: Place, error: &Error) {
     // The service thread's own session is dead, and with it whatever the token knew of this process.
     if matches!(error.kind(), ErrorKind::TokenLost | ErrorKind::Module | ErrorKind::SessionLost) {
-        core.lose(place.token, Out::Lost(Loss::Token, None), "no session can be opened");
+        // How it was lost may be known already: then this changes nothing of it.
+        let known = core.tokens[place.token].token.is_lost();
+        let loss = if known { Loss::Login } else { Loss::Token };
+        core.lose(place.token, Out::Lost(loss, None), "no session can be opened");
     }
     let seats = &core.tokens[place.token];
     if is_broken(error.kind()) && seats.watches.lock().is_empty() {

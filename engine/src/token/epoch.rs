@@ -51,6 +51,11 @@ impl Epoch {
         self.state.load(Ordering::Relaxed) != GOES_ON
     }
 
+    /// How it ended.
+    pub(crate) fn loss(&self) -> Loss {
+        if self.is_gone() { Loss::Token } else { Loss::Login }
+    }
+
     /// Whether its sessions are not there any more.
     pub(crate) fn is_gone(&self) -> bool {
         self.state.load(Ordering::Relaxed) == GONE

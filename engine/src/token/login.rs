@@ -1,5 +1,6 @@
 //! A login to a token: what its service thread owns, and how it begins anew when the token has come back.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use cryptoki_sys as sys;
@@ -69,8 +70,17 @@ impl Login {
         check_lock_out(&info, self.consent)?;
         let slot = info.slot;
         let mut anchor = self.library.open(slot)?;
-        log_in(&self.library, slot, &info, attempt, &mut anchor)?;
+        // Before the login, for a token without room for it would be logged in to again and again.
         let session = self.library.open(slot)?;
+        if let Err(missed) = log_in(&self.library, slot, &info, attempt, &mut anchor) {
+            if is_loss(&missed.error) {
+                // Gone again: their numbers may be others' when they are dropped.
+                let mut session = session;
+                session.abandon();
+                anchor.abandon();
+            }
+            return Err(missed);
+        }
         let mut counts = self.counts.lock();
         counts.add(Arc::clone(anchor.counts()));
         counts.add(Arc::clone(session.counts()));
@@ -89,20 +99,28 @@ impl Login {
     }
 
     /// Asks the token for random bytes, and for what its engine has set. An error says whether it is lost.
-    pub(super) fn try_out(&mut self, duty: Option<&Duty>) -> Result<(), (Error, Option<Loss>)> {
-        let is_loss = |error: &Error| matches!(error.kind(), ErrorKind::TokenLost | ErrorKind::SessionLost);
-        self.check_session().map_err(|error| {
-            let loss = is_loss(&error).then_some(Loss::Token);
-            (error, loss)
-        })?;
-        duty.map_or(Ok(()), |duty| duty(&mut self.session, self.epoch.number)).map_err(|error| {
-            // The session is there: it has answered just now.
-            let loss = is_loss(&error).then_some(Loss::Login);
-            (error, loss)
-        })
+    pub(super) fn try_out(&mut self, duty: Option<&Duty>) -> Result<(), Untried> {
+        let tried = self.check_session().and_then(|()| {
+            duty.map_or(Ok(()), |duty| duty(&mut self.session, self.epoch.number)).inspect_err(|error| {
+                if is_loss(error) {
+                    // The session is there: it has answered just now.
+                    self.epoch.end(Loss::Login);
+                }
+            })
+        });
+        match tried {
+            Err(error) if is_loss(&error) => Err(Untried { error, loss: Some(self.epoch.loss()) }),
+            // One that is busy is not broken, and neither is one whose canary key was destroyed.
+            Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::KeyNotFound) => {
+                tracing::warn!(token = self.index, %error, "a token could not be tried");
+                Ok(())
+            }
+            tried => tried.map_err(Untried::from),
+        }
     }
 
-    /// Tries the session of the service thread. Where it alone is dead, the token is not lost: another takes its place.
+    /// Tries the session of the service thread. Where it alone is dead, the token is not lost: another takes its place. Where
+    /// none can, the epoch is over, for nothing is done without it.
     pub(super) fn check_session(&mut self) -> Result<()> {
         if self.epoch.is_over() {
             return Err(stale());
@@ -110,14 +128,23 @@ impl Login {
         match self.session.random(&mut [0; 8]) {
             Err(fault) if Fate::from(fault) == Fate::Abandon => {
                 self.session.abandon();
-                self.anchor.random(&mut [0; 8])?;
-                let session = self.library.open(self.slot)?;
+                if let Err(fault) = self.anchor.random(&mut [0; 8]) {
+                    self.epoch.end(Loss::Token);
+                    return Err(fault.into());
+                }
+                let session = self.library.open(self.slot).inspect_err(|_| self.epoch.end(Loss::Login))?;
                 self.counts.lock().add(Arc::clone(session.counts()));
                 self.session = session;
                 self.holds.key_changes();
                 Ok(())
             }
-            tried => Ok(tried?),
+            Err(fault) => {
+                if let Fate::TokenDown(loss) = fault.into() {
+                    self.epoch.end(loss);
+                }
+                Err(fault.into())
+            }
+            Ok(()) => Ok(()),
         }
     }
 
@@ -143,6 +170,11 @@ impl Login {
             Error::new(ErrorKind::TokenLost, Retry::Later, Outcome::NotDone).because(text)
         })
     }
+}
+
+/// Whether the token, its sessions or the login are not there any more.
+pub(super) fn is_loss(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::TokenLost | ErrorKind::SessionLost)
 }
 
 /// Which slots there are is asked of the module and of no token: one that cannot say it has lost its state, or what is
@@ -172,22 +204,39 @@ impl<E: Into<Error>> From<E> for Missed {
     }
 }
 
-/// Whom to tell the end of an attempt: also if the thread that makes it ends before.
-pub(super) struct Answer<F: FnOnce(Result<(), Missed>)>(pub(super) Option<F>);
+/// Whom to tell the end of an attempt: also if the thread that makes it does not come to it.
+pub(super) struct Answer<E: From<Error>, F: FnOnce(Result<(), E>)>(Option<F>, PhantomData<fn(E)>);
 
-impl<F: FnOnce(Result<(), Missed>)> Answer<F> {
-    pub(super) fn give(mut self, result: Result<(), Missed>) {
+impl<E: From<Error>, F: FnOnce(Result<(), E>)> Answer<E, F> {
+    pub(super) const fn new(done: F) -> Self {
+        Self(Some(done), PhantomData)
+    }
+
+    pub(super) fn give(mut self, result: Result<(), E>) {
         if let Some(done) = self.0.take() {
             done(result);
         }
     }
 }
 
-impl<F: FnOnce(Result<(), Missed>)> Drop for Answer<F> {
+impl<E: From<Error>, F: FnOnce(Result<(), E>)> Drop for Answer<E, F> {
     fn drop(&mut self) {
         if let Some(done) = self.0.take() {
-            done(Err(Missed::from(Error::internal("the token's service thread has ended"))));
+            done(Err(Error::internal("the token's service thread did not come to it").into()));
         }
+    }
+}
+
+/// Why a token failed when it was tried, and whether it is lost.
+#[derive(Debug)]
+pub(crate) struct Untried {
+    pub(crate) error: Error,
+    pub(crate) loss: Option<Loss>,
+}
+
+impl From<Error> for Untried {
+    fn from(error: Error) -> Self {
+        Self { error, loss: None }
     }
 }
 

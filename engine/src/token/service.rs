@@ -1,5 +1,6 @@
 //! The service thread of a token: whatever is not a request runs there, so that no caller waits for it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ impl<S: Send + 'static> Service<S> {
         let mut state = Some(state);
         let run = move || {
             for job in inbox {
-                job(&mut state);
+                // A panic in a job (log subscribers are user code) is that job's alone: who waits for it is told when it is dropped.
+                let _done = catch_unwind(AssertUnwindSafe(|| job(&mut state)));
                 if state.is_none() {
                     return;
                 }
