@@ -14,6 +14,7 @@ pub struct CustomKey {
     material: Material,
     uses: Vec<KeyUse>,
     extractable: bool,
+    always_authenticate: bool,
     allowed: Vec<u64>,
 }
 
@@ -131,6 +132,13 @@ impl CustomKey {
         self
     }
 
+    /// Has the key want a login for every use. Of a pair the private half does.
+    #[must_use]
+    pub fn always_authenticate(mut self) -> Self {
+        self.always_authenticate = true;
+        self
+    }
+
     /// Lets the key be used with these mechanisms only, by their `CKM_` numbers.
     #[must_use]
     pub fn allow(mut self, mechanisms: &[u64]) -> Self {
@@ -170,6 +178,7 @@ impl CustomKey {
             }
         };
         secret.push(Attribute::Class(ObjectClass::PRIVATE_KEY));
+        secret.push(Attribute::AlwaysAuthenticate(self.always_authenticate));
         let (public_uses, private_uses): (Vec<_>, Vec<_>) =
             KeyUse::ALL.into_iter().partition(|used| used.is_public());
         secret.extend(private_uses.into_iter().map(|used| self.flag(used)));
@@ -186,7 +195,13 @@ impl CustomKey {
     }
 
     const fn of(material: Material) -> Self {
-        Self { material, uses: Vec::new(), extractable: false, allowed: Vec::new() }
+        Self {
+            material,
+            uses: Vec::new(),
+            extractable: false,
+            always_authenticate: false,
+            allowed: Vec::new(),
+        }
     }
 }
 
