@@ -94,8 +94,9 @@ enum Line<'a> {
 }
 
 /// Every field but `pin`, and tables of the same name.
-const FIELDS: [&str; 27] = [
+const FIELDS: [&str; 35] = [
     "module",
+    "state_dir",
     "init_args",
     "pin_keep",
     "pin_despite_warning",
@@ -112,6 +113,13 @@ const FIELDS: [&str; 27] = [
     "module_kind",
     "module_reset",
     "inline",
+    "verify_outputs",
+    "coalescing",
+    "holding",
+    "copies",
+    "host_modes",
+    "validated_only",
+    "scope",
     "token",
     "name",
     "tier",

@@ -94,13 +94,15 @@ impl RemoteModule {
     /// Kills the server and what serves its connections, as nothing can prevent it.
     ///
     /// # Errors
-    /// `Other` if there is none.
+    /// `Other` if there is none, or what serves its connections cannot be signalled: the server itself has ended all the same.
     pub fn kill(&mut self) -> Result<(), Error> {
-        self.signal(Signal::KILL)?;
+        let signalled = self.signal(Signal::KILL);
         if let Some(mut server) = self.server.take() {
+            // Whatever became of the signal to all, this one ends and is waited for: no zombie stays.
+            server.kill()?;
             server.wait()?;
         }
-        Ok(())
+        signalled
     }
 
     /// Has the server stand still, with everything that serves its connections.

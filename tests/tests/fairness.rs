@@ -1,10 +1,12 @@
 //! Many lanes on few sessions: nothing starves, nothing is passed by many, and no call is made that need not be.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Wake};
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use hsmux::{AesEcb, AesGcm, Ecdsa, Hmac, Priority};
-use hsmux_tests::{Hsm, LONG};
+use hsmux_tests::{Hsm, LONG, eventually};
 
 /// Every call that a token has had since the engine and its keys were there.
 fn assert_two_calls_each(hsm: &Hsm, before: (u64, u64)) {
@@ -42,31 +44,44 @@ fn of_half_a_thousand_in_flight_on_sixty_four_sessions_none_is_passed_by_many() 
     assert_eq!(engine.drain(LONG), 0);
 }
 
+/// A waker that writes down how many operations the token had been asked for when it was called.
+struct Woken {
+    hsm: Arc<Hsm>,
+    operations: AtomicU64,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.operations.store(self.hsm.operations(), Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn an_answer_does_not_wait_for_the_operation_that_the_session_runs_next() {
-    let hsm = Hsm::new(1, "op_us=5000");
+    const REQUESTS: u64 = 4;
+    let hsm = Arc::new(Hsm::new(1, "op_us=5000"));
     let engine = hsm.builder().sessions(1).hang_limit(LONG).build().unwrap();
     let key = engine.key("hmac").unwrap();
     let request = || key.sign(Hmac::SHA256, b"message").deadline_in(LONG);
     request().wait().unwrap();
-    hsm.sim.configure("hang=C_Sign:2").unwrap();
-    let mut pending = [(); 2].map(|()| request().submit().unwrap());
-    let woken = AtomicU64::new(0);
-    let answers = pending.iter_mut().map(|pending| async {
-        pending.await.unwrap();
-        woken.fetch_add(1, Ordering::Relaxed);
-    });
-    std::thread::scope(|scope| {
-        scope.spawn(|| futures::executor::block_on(futures::future::join_all(answers)));
+    let before = hsm.operations();
+    // The first stays in the token until the others queue, so that those after the second have waited for an operation.
+    hsm.sim.configure("hang=C_Sign:1").unwrap();
+    let mut flying = Vec::new();
+    for _ in 0..REQUESTS {
+        let woken = Arc::new(Woken { hsm: Arc::clone(&hsm), operations: AtomicU64::new(0) });
+        let mut pending = request().submit().unwrap();
+        assert!(pending.poll_unpin(&mut Context::from_waker(&Arc::clone(&woken).into())).is_pending());
         assert!(hsm.sim.wait_hanging(1, LONG));
-        // Not when the call has been found to be slow, which takes the watcher 20 to 120 ms.
-        let early = (0..15).any(|_| {
-            std::thread::park_timeout(std::time::Duration::from_millis(1));
-            woken.load(Ordering::Relaxed) == 1
-        });
-        hsm.sim.release_hangs();
-        assert!(early, "the first was answered, and not woken");
-    });
+        flying.push((pending, woken));
+    }
+    hsm.sim.release_hangs();
+    let operations = |woken: &Woken| woken.operations.load(Ordering::Relaxed);
+    eventually("all are woken", || flying.iter().all(|(_, woken)| operations(woken) != 0));
+    // Each by the session's own thread, before it asked for the next one.
+    let woken: Vec<_> = flying.iter().map(|(_, woken)| operations(woken) - before).collect();
+    assert_eq!(woken, (1..=REQUESTS).collect::<Vec<_>>());
+    flying.into_iter().for_each(|(pending, _)| drop(pending.wait().unwrap()));
     assert_eq!(engine.drain(LONG), 0);
 }
 
