@@ -175,8 +175,8 @@ impl<M, T, P> Builder<M, T, P> {
     /// The directory is made if it is not there. It must belong to this user and be writable by nobody else, as must all
     /// that are above it, which may be root's, too, or sticky as `/tmp` is; a group counts as somebody else. It must
     /// outlive a restart, and be on a file system of this host, with locks, on which directories can be synchronised:
-    /// systemd's `StateDirectory=` is. Files in it are not to be
-    /// removed by hand, which would take the lock away from who has it.
+    /// systemd's `StateDirectory=` is. Files in it are not to be removed by hand, which would take the lock away from who
+    /// has it.
     ///
     /// Without one, only this engine knows of a refusal: a supervisor that starts a process with a wrong PIN again and
     /// again locks every token that does not warn of it by its flags, or only before the last try. Processes with another

@@ -132,6 +132,10 @@ mod tests {
         let place = resolve(&path).unwrap();
         assert_eq!(place, path.canonicalize().unwrap());
         settle(&place).unwrap();
+        // Above is what this user cannot open (unless it is root), and cannot have made.
+        set_mode(&top.path().join("a"), 0o311);
+        settle(&place).unwrap();
+        set_mode(&top.path().join("a"), 0o700);
         assert!(settle(&place.join("d")).is_err());
     }
 
