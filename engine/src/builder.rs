@@ -151,29 +151,35 @@ impl<M, T, P> Builder<M, T, P> {
     ///
     /// With it a wrong PIN is sent to a token once, whatever becomes of the processes that use the same directory. Before
     /// each login, at the start and when a lost token returns, a small file says that it is being tried, for good before
-    /// the PIN is sent. A login that succeeds removes it, and so does an answer of which it is certain that the token
-    /// counts no wrong try (it was busy, or gone before the call). After any other, a refusal and one of unknown outcome,
-    /// the file says so and no process with this directory sends a PIN to the token any more (`PinRefused`,
-    /// [`Retry::Operator`](crate::Retry::Operator)), before an operator has cleared it: `hsmux pin clear --state-dir DIR
-    /// TOKEN`, or [`PinRecord::clear`](crate::PinRecord::clear). Neither a changed PIN clears it (systemd makes the files of
-    /// credentials anew at each restart, so that a newer file says nothing) nor [`Builder::pin_despite_warning`]. Engines
-    /// that have given up the token by then are to be built anew.
+    /// the PIN is sent. A login that succeeds removes it. An answer of which it is certain that the token counts no wrong
+    /// try (it was busy, or gone before the call) leaves things as they were before. After any other, a refusal and one of
+    /// unknown outcome, the file says so and no process with this directory sends a PIN to the token any more
+    /// (`PinRefused`, [`Retry::Operator`](crate::Retry::Operator)), before an operator has cleared it: `hsmux pin clear
+    /// --state-dir DIR TOKEN`, or [`PinRecord::clear`](crate::PinRecord::clear). Neither a changed PIN clears it (systemd
+    /// makes the files of credentials anew at each restart, so that a newer file says nothing) nor
+    /// [`Builder::pin_despite_warning`]. Engines that have given up the token by then are to be built anew.
     ///
     /// If the process was killed while it logged in, the next one tries again only if the token's flags do not say that
-    /// wrong PINs were tried. Some tokens never say that: of these attempts there are two in a row at most. A file that
-    /// cannot be read counts as a refusal. One process logs in to a token at a time; the others wait, at most a minute.
+    /// wrong PINs were tried. Some tokens never say that: of these attempts there are two in a row at most. The price: two
+    /// logins in a row that are cut off keep a right PIN from being sent, too, until an operator clears it. So it happens
+    /// where the HSM cannot be reached, the module waits for it inside `C_Login`, and a supervisor kills the process before
+    /// the module gives up: give the service a start timeout (systemd's `TimeoutStartSec=`) above the module's own. A file
+    /// that cannot be read counts as a refusal. One process logs in to a token at a time; the others wait, at most a
+    /// minute.
     ///
-    /// Nothing that the PIN tells is written: serial number and label of the token, what was tried and when, the form of the
-    /// PIN's source and when that file was changed. It costs a few synchronised writes for each login. A PIN that a
-    /// person types at the token ([`PinSource::ProtectedAuthenticationPath`]) is not remembered, for no restart repeats
-    /// it; one process at a time asks for it all the same.
+    /// Nothing that the PIN tells is written: serial number and label of the token, what was tried and when, the form of
+    /// the PIN's source and when that file was changed. It costs a few synchronised writes for each login. A PIN that a
+    /// person types at the token ([`PinSource::ProtectedAuthenticationPath`]) is not remembered, for no restart repeats it;
+    /// one process at a time asks for it all the same.
     ///
-    /// The directory is made if it is not there. It must belong to this user and be writable by nobody else, outlive a
-    /// restart, and be on a file system of this host, with locks: systemd's `StateDirectory=` is. Files in it are not to be
-    /// removed by hand, which would take the lock away from who has it.
+    /// The directory is made if it is not there. It must belong to this user and be writable by nobody else, as must all
+    /// that are above it, which may be root's, too, or sticky as `/tmp` is; a group counts as somebody else. It must
+    /// outlive a restart, and be on a file system of this host, with locks, on which directories can be synchronised:
+    /// systemd's `StateDirectory=` is. Files in it are not to be removed by hand, which would take the lock away from who
+    /// has it.
     ///
-    /// Without one, only this engine knows of a refusal: a supervisor that starts a process with a wrong PIN again and again
-    /// locks every token that does not warn of it by its flags, or only before the last try. Processes with another
+    /// Without one, only this engine knows of a refusal: a supervisor that starts a process with a wrong PIN again and
+    /// again locks every token that does not warn of it by its flags, or only before the last try. Processes with another
     /// directory, or on another host, are not held back by this one.
     #[must_use]
     pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {

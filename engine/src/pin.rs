@@ -3,6 +3,7 @@
 mod attempt;
 mod directory;
 mod keep;
+mod place;
 mod read;
 mod record;
 mod records;
@@ -59,6 +60,9 @@ pub enum PinSource {
     /// where the group's permissions do.
     Credential(String),
     /// A person at the terminal, asked once without an echo. An error if this process has no terminal.
+    ///
+    /// They are asked before it is known which tokens there are: where a [`Builder::state_dir`](crate::Builder::state_dir)
+    /// says that a token refused its PIN, they hear of it after they have typed. Nothing is sent then.
     Prompt,
     /// The token's own way of asking (`CKF_PROTECTED_AUTHENTICATION_PATH`), such as a keypad. An error if the token
     /// has none.

@@ -117,6 +117,45 @@ fn a_token_that_never_warns_gets_a_wrong_pin_twice_at_most() {
 }
 
 #[test]
+fn an_answer_that_did_not_count_settles_no_login_that_was_cut_off_before() {
+    let (site, mut sent) = (Site::new(), 0);
+    for _ in 0..4 {
+        site.run_until(WRONG, Ending::Inside);
+        sent += site.logins().len();
+        // The token forgets it.
+        let _gone = std::fs::remove_file(site.log());
+        // CKR_TOKEN_NOT_PRESENT.
+        let end = site.start(WRONG, "fault=C_Login:1=0xe0").wait();
+        assert_ne!(end, End::Served);
+        let _gone = std::fs::remove_file(site.log());
+    }
+    assert_eq!((sent, site.record()), (2, Some(PinState::Refused)));
+}
+
+#[test]
+fn nobody_is_kept_from_clearing_the_record_of_a_lost_token_while_it_is_away() {
+    let site = Site::new();
+    let hsm = Hsm::new(1, "");
+    let engine = hsm.builder().state_dir(site.state()).build().unwrap();
+    let key = engine.key("hmac").unwrap();
+    // Whoever takes the lock makes its file.
+    let locks = || {
+        let paths = site.state().read_dir().unwrap().map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|end| end == "lock")).collect::<Vec<_>>()
+    };
+    assert_eq!(locks().len(), 1);
+    std::fs::remove_file(&locks()[0]).unwrap();
+    hsm.sim.configure("removed=sim-0").unwrap();
+    key.sign(Hmac::SHA256, b"x").wait().unwrap_err();
+    let before = hsm.sim.calls_of("C_GetSlotList");
+    eventually("it was looked for", || hsm.sim.calls_of("C_GetSlotList") >= before + 3);
+    assert!(locks().is_empty());
+    hsm.sim.configure("removed=").unwrap();
+    eventually("it is back", || key.sign(Hmac::SHA256, b"x").wait().is_ok());
+    assert_eq!((locks().len(), site.record()), (1, None));
+}
+
+#[test]
 fn one_process_logs_in_while_the_others_wait() {
     let site = Site::new();
     let first = site.start(RIGHT, "hang=C_Login:1");

@@ -19,8 +19,16 @@ pub(crate) struct Claim<'a> {
 /// A login that may be tried.
 pub(crate) struct Attempt<'a> {
     pin: &'a Pin,
-    /// None where nothing is remembered; none for the record where a person types the PIN.
-    held: Option<(Files<'a>, Option<u32>)>,
+    /// None where nothing is remembered; no step where a person types the PIN.
+    held: Option<(Files<'a>, Option<Step>)>,
+}
+
+/// What an attempt makes of the record.
+struct Step {
+    /// The number of this one among those in a row of which nobody knows how they ended.
+    attempts: u32,
+    /// Those before it.
+    before: Found,
 }
 
 /// The files of a token, as who has its lock sees them.
@@ -60,7 +68,9 @@ impl<'a> Claim<'a> {
             return Ok(Attempt { pin, held: Some((files, None)) });
         }
         match judge(&found, warns) {
-            Verdict::Try { attempts } => Ok(Attempt { pin, held: Some((files, Some(attempts))) }),
+            Verdict::Try { attempts } => {
+                Ok(Attempt { pin, held: Some((files, Some(Step { attempts, before: found }))) })
+            }
             Verdict::Refused(why) => Err(files.refusal(why, found)),
         }
     }
@@ -76,7 +86,9 @@ impl Attempt<'_> {
     }
 
     /// Lends the PIN for a login, once, as [`Pin::show`] does. `did_not_count` says of which errors it is certain that the
-    /// token counts no wrong try; after any other the record says that the PIN was refused.
+    /// token counts no wrong try; after any other the record says that the PIN was refused. Only a login that succeeds
+    /// settles attempts before it: what did not count says nothing of them. Nor does `CKR_USER_ALREADY_LOGGED_IN`: the PIN
+    /// of that login may have been another, and none was looked at here.
     ///
     /// # Errors
     /// `PinUnavailable`; `Configuration`, if the record cannot be written: then the PIN was not lent.
@@ -86,15 +98,20 @@ impl Attempt<'_> {
         login: impl FnOnce(Option<&[u8]>) -> Result<(), E>,
         did_not_count: impl FnOnce(&E) -> bool,
     ) -> Result<Result<(), E>> {
-        let Some((files, Some(attempts))) = &self.held else { return self.pin.show(has_own_way, login) };
+        let Some((files, Some(step))) = &self.held else { return self.pin.show(has_own_way, login) };
         let generation = self.pin.generation();
         // Once there is a PIN: a source that gives none leaves no trace.
         self.pin.show(has_own_way, |pin| {
-            files.write(PinState::Trying, *attempts, generation.clone())?;
+            if let Err(error) = files.write(PinState::Trying, step.attempts, generation.clone()) {
+                // It may be there all the same, and would count as an attempt although nothing is sent.
+                let _best_effort = files.put_back(&step.before);
+                return Err(error);
+            }
             let answer = login(pin);
             let settled = match &answer {
-                Err(error) if !did_not_count(error) => files.write(PinState::Refused, *attempts, generation),
-                _ => files.directory.remove(&files.id),
+                Ok(()) => files.directory.remove(&files.id),
+                Err(error) if did_not_count(error) => files.put_back(&step.before),
+                Err(_) => files.write(PinState::Refused, step.attempts, generation),
             };
             // It says `trying` then, which is settled by the token's flags when it is read.
             if let Err(error) = settled {
@@ -109,6 +126,15 @@ impl Files<'_> {
     fn write(&self, state: PinState, attempts: u32, source: Generation) -> Result<()> {
         let record = Record::new(self.token, state, attempts, source, time_of_day());
         self.directory.write(&self.id, &record.to_text()?)
+    }
+
+    /// Has the record say what was found before an attempt that does not count.
+    fn put_back(&self, before: &Found) -> Result<()> {
+        match before {
+            Found::Record(record) => self.directory.write(&self.id, &record.to_text()?),
+            // After a damaged one there is no attempt.
+            Found::Nothing | Found::Damaged => self.directory.remove(&self.id),
+        }
     }
 
     /// Keeps a login from being tried; from now on until a person has looked at it.
@@ -133,7 +159,9 @@ impl Files<'_> {
     }
 
     fn remedy(&self) -> String {
-        let directory = self.directory.path().display();
+        let directory = self.directory.path().to_string_lossy();
+        // No path has a NUL in it, the only thing that a shell has no quotes for.
+        let directory = shlex::try_quote(&directory).unwrap_or_default();
         format!("it is not sent again before `hsmux pin clear --state-dir {directory} {}`", self.id)
     }
 }
@@ -168,7 +196,7 @@ mod tests {
     fn refused(state: &Path, warns: bool) -> String {
         let error = log_in(state, warns, Ok(())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PinRefused);
-        assert!(error.to_string().contains("hsmux pin clear --state-dir /"), "{error}");
+        assert!(error.to_string().contains("`hsmux pin clear --state-dir "), "{error}");
         error.to_string()
     }
 
@@ -198,8 +226,11 @@ mod tests {
             assert_eq!(state(place.path()), Some(PinState::Trying));
             let error = log_in(place.path(), false, Ok(())).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Busy);
+            let began = crate::clock::now();
             let error = PinRecord::list(place.path()).unwrap()[0].clear().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Busy);
+            // Not at once: most who have it have it for a moment.
+            assert!(crate::clock::now() >= began.after(super::super::records::CLEAR_LIMIT));
             Ok::<_, bool>(())
         };
         attempt.send(false, during, |_| true).unwrap().unwrap();
@@ -227,6 +258,36 @@ mod tests {
         assert_eq!(state(place.path()), Some(PinState::Refused));
         // For good: also when the flags are clear again.
         refused(place.path(), false);
+    }
+
+    #[test]
+    fn what_did_not_count_settles_no_attempt_that_was_cut_off_before() {
+        let place = tempfile::tempdir().unwrap();
+        let record = || std::fs::read(place.path().join(format!("pin-{}.toml", TOKEN.hash()))).unwrap();
+        die_within(place.path());
+        let first = record();
+        for _ in 0..3 {
+            log_in(place.path(), false, Err(true)).unwrap().unwrap_err();
+            assert_eq!(record(), first);
+        }
+        die_within(place.path());
+        assert!(refused(place.path(), false).contains("again and again"));
+    }
+
+    #[test]
+    fn the_remedy_is_a_command_that_a_shell_reads_as_it_is_meant() {
+        for name in ["plain", "two words", "it's $HOME; `true`"] {
+            let place = tempfile::tempdir().unwrap();
+            let state = place.path().join(name);
+            log_in(&state, false, Err(false)).unwrap().unwrap_err();
+            let said = refused(&state, false);
+            let (_, command) = said.split_once("`hsmux ").unwrap();
+            let script = format!("printf '%s|' {}", command.strip_suffix('`').unwrap());
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            let state = state.canonicalize().unwrap();
+            let words = format!("pin|clear|--state-dir|{}|{}|", state.display(), TOKEN.hash());
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), words);
+        }
     }
 
     #[test]

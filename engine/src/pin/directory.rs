@@ -1,16 +1,20 @@
 //! The state directory: small files that are there after a crash as they were written, or as they were before.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind as IoKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::place::{self, sync};
 use crate::clock::now;
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::sync::Parker;
 
-/// A directory of this user's in which nobody else writes.
+/// A directory of this user's in which nobody else writes, nor can they put another in its place.
+///
+/// By its path and not by a descriptor: should this user move it and make another there, all engines go on with one and the
+/// same.
 #[derive(Clone)]
 pub(super) struct Directory(PathBuf);
 
@@ -24,46 +28,30 @@ pub(super) const RECORD_LEN_MAX: usize = 4096;
 /// How long is waited between two looks at a lock that another process has: the system has no wait for it with a bound.
 const LOCK_STEP: Duration = Duration::from_millis(5);
 
-/// Bits of a mode by which others could put files in.
-const OTHERS_WRITE: u32 = 0o022;
-
 /// How the files of records are called: what names the token stands between.
 const PREFIX: &str = "pin-";
 const SUFFIX: &str = ".toml";
 
 impl Directory {
     /// The directory at this path, which is made if it is not there, for this user alone.
+    ///
+    /// # Errors
+    /// As of [`Directory::open`], and where it cannot be synchronised: no record would be sure to outlive a loss of power.
     pub(super) fn open_or_make(path: &Path) -> Result<Self> {
-        let cannot = |error| unusable(path, &error);
-        if !path.exists() {
-            DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(cannot)?;
-            if let Some(parent) = path.canonicalize().map_err(cannot)?.parent() {
-                sync_directory(parent).map_err(cannot)?;
-            }
-        }
-        Self::open(path)
+        let opened =
+            place::make(path).map_err(|error| unusable(path, &error)).and_then(|()| Self::open(path))?;
+        place::settle(opened.path()).map_err(|error| unusable(path, &error))?;
+        Ok(opened)
     }
 
     /// The directory at this path.
     ///
     /// # Errors
-    /// `Configuration`, unless it belongs to this user and nobody else may write there: who could would decide whether a
-    /// PIN is sent.
+    /// `Configuration`, unless it belongs to this user and nobody else may write there or put another in its place: who
+    /// could would decide whether a PIN is sent.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let cannot = |error| unusable(path, &error);
         // So that it stays the same wherever the process goes.
-        let path = path.canonicalize().map_err(cannot)?;
-        let facts = path.metadata().map_err(cannot)?;
-        let why = if !facts.is_dir() {
-            "not a directory"
-        } else if facts.uid() != rustix::process::geteuid().as_raw() {
-            "belongs to another user than this process's"
-        } else if facts.mode() & OTHERS_WRITE != 0 {
-            "others may write there: take that away (chmod go-w)"
-        } else {
-            return Ok(Self(path));
-        };
-        Err(unusable(&path, &why))
+        place::resolve(path).map(Self).map_err(|error| unusable(path, &error))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -88,7 +76,8 @@ impl Directory {
         let path = self.record(id);
         let mut bytes = Vec::new();
         // Without waiting, should it be a pipe.
-        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let opened = OpenOptions::new().read(true).custom_flags(flags).open(&path);
         let read = opened.and_then(|file| file.take(RECORD_LEN_MAX as u64 + 1).read_to_end(&mut bytes));
         match read {
             Ok(_) => Ok(Some(bytes)),
@@ -104,12 +93,11 @@ impl Directory {
     pub(super) fn write(&self, id: &str, text: &str) -> Result<()> {
         let (new, path) = (self.file(id, ".new"), self.record(id));
         let write = || {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            let mut file = to_write().truncate(true).open(&new)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             std::fs::rename(&new, &path)?;
-            sync_directory(&self.0)
+            sync(&self.0)
         };
         write().map_err(|error: std::io::Error| unusable(&path, &error))
     }
@@ -119,7 +107,7 @@ impl Directory {
         let path = self.record(id);
         let removed = match std::fs::remove_file(&path) {
             Err(error) if error.kind() != IoKind::NotFound => Err(error),
-            _ => sync_directory(&self.0),
+            _ => sync(&self.0),
         };
         removed.map_err(|error| unusable(&path, &error))
     }
@@ -130,8 +118,7 @@ impl Directory {
     /// `Busy`; `Configuration` if the system has no locks there.
     pub(super) fn lock(&self, id: &str, limit: Duration) -> Result<Lock> {
         let path = self.file(id, ".lock");
-        let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = opened.map_err(|error| unusable(&path, &error))?;
+        let file = to_write().open(&path).map_err(|error| unusable(&path, &error))?;
         let (until, parker) = (now().after(limit), Parker::new());
         loop {
             match file.try_lock() {
@@ -163,9 +150,11 @@ impl Drop for Lock {
     }
 }
 
-/// A file is there under its name after a crash only if its directory was synchronised.
-fn sync_directory(path: &Path) -> std::io::Result<()> {
-    File::open(path)?.sync_all()
+/// A file of a record, which is made if it is not there. Where a link leads to is not this directory.
+fn to_write() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options
 }
 
 fn unusable(path: &Path, why: &dyn std::fmt::Display) -> Error {
@@ -175,7 +164,7 @@ fn unusable(path: &Path, why: &dyn std::fmt::Display) -> Error {
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
 
@@ -226,6 +215,21 @@ mod tests {
         directory.remove("a").unwrap();
         directory.remove("a").unwrap();
         assert!(directory.read("a").unwrap().is_none() && directory.ids().unwrap().is_empty());
+    }
+
+    #[test]
+    fn no_link_is_followed_from_a_file_of_a_record() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = Directory::open(place.path()).unwrap();
+        let elsewhere = place.path().join("elsewhere");
+        std::fs::write(&elsewhere, "kept").unwrap();
+        for suffix in ["toml", "new", "lock"] {
+            std::os::unix::fs::symlink(&elsewhere, place.path().join(format!("pin-a.{suffix}"))).unwrap();
+        }
+        assert!(directory.read("a").is_err());
+        assert!(directory.write("a", "other").is_err());
+        assert!(directory.lock("a", Duration::ZERO).is_err());
+        assert_eq!(std::fs::read_to_string(elsewhere).unwrap(), "kept");
     }
 
     #[test]

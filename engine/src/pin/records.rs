@@ -30,11 +30,16 @@ pub struct PinRecord {
     found: Found,
 }
 
+/// How long an operator waits for a login that is under way: longer than most take, and than an engine needs to see that a
+/// record keeps it from trying.
+pub(super) const CLEAR_LIMIT: Duration = Duration::from_secs(1);
+
 impl PinRecord {
     /// The records of a state directory, damaged ones too.
     ///
     /// # Errors
-    /// `Configuration`, if there is no such directory, if it does not belong to this user, or if others may write there.
+    /// `Configuration`, if there is no such directory, if it does not belong to this user, or if others may write there or
+    /// put another in its place.
     ///
     /// # Blocking
     /// As long as a few small files take to be read.
@@ -100,12 +105,13 @@ impl PinRecord {
     /// up the token does not; it may have an old PIN in memory.
     ///
     /// # Errors
-    /// `Busy` while a process is logging in to the token; `Configuration`, if the record cannot be removed.
+    /// `Busy`, if a process is logging in to the token and does not end in a second; `Configuration`, if the record cannot
+    /// be removed.
     ///
     /// # Blocking
-    /// As long as the disk takes.
+    /// That second at most, and as long as the disk takes.
     pub fn clear(&self) -> Result<()> {
-        let _lock = self.directory.lock(&self.id, Duration::ZERO)?;
+        let _lock = self.directory.lock(&self.id, CLEAR_LIMIT)?;
         self.directory.remove(&self.id)
     }
 }

@@ -3,7 +3,9 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::ExposeSecret;
 
 use super::read::PIN_LEN_MAX;
@@ -240,6 +242,41 @@ fn nobody_is_asked_where_there_is_no_terminal() {
 fn a_token_that_asks_by_itself_gives_its_pin_to_nobody() {
     let error = PinSource::ProtectedAuthenticationPath.read().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
+}
+
+#[test]
+fn a_record_of_which_it_is_not_sure_that_it_lasts_is_no_attempt() {
+    if std::env::var_os(AGAIN).is_none() {
+        assert!(again("a_record_of_which_it_is_not_sure_that_it_lasts_is_no_attempt", &[], &[]));
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let token = TokenId { serial: "0042", label: "pay-1", model: "m", manufacturer: "hsmux" };
+    let pin = Pin::new(PinSource::from("918273"), PinKeep::Memory, Some(place.path())).unwrap();
+    let attempt = || pin.claim(token, Duration::ZERO).unwrap().allow(false).unwrap();
+    let never = |_: Option<&[u8]>| -> Result<(), bool> { panic!("the PIN was lent") };
+    let record = || std::fs::read_to_string(place.path().join(format!("pin-{}.toml", token.hash()))).ok();
+    let fails_three_times = || {
+        for _ in 0..3 {
+            let (attempt, before) = (attempt(), record());
+            // One descriptor for the record, and none to synchronise its directory.
+            let limits = getrlimit(Resource::Nofile);
+            let next = std::fs::File::open("/dev/null").unwrap().as_raw_fd();
+            let current = Some(u64::try_from(next).unwrap() + 1);
+            setrlimit(Resource::Nofile, Rlimit { current, ..limits }).unwrap();
+            let sent = attempt.send(false, never, |_| false);
+            setrlimit(Resource::Nofile, limits).unwrap();
+            assert_eq!(sent.unwrap_err().kind(), ErrorKind::Configuration);
+            assert_eq!(record(), before);
+        }
+    };
+    fails_three_times();
+    assert_eq!(record(), None);
+    let killed = || attempt().send(false, never, |_| false).unwrap();
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(killed)).unwrap_err();
+    assert!(record().unwrap().contains("attempts = 1"));
+    fails_three_times();
+    attempt().send(false, |_| Ok::<_, bool>(()), |_| false).unwrap().unwrap();
 }
 
 #[test]

@@ -62,13 +62,18 @@ impl Login {
     pub(super) fn begin_epoch(&mut self) -> Result<(), Missed> {
         // Without a wait: who has it may wait for this thread.
         let _pass = self.gate.pass(Duration::ZERO)?;
+        // First of all, for as long as it is away nobody is kept from clearing its record.
+        let slot = self.find_again()?;
         // Another process that logs in is not waited for either: the next attempt is soon.
         let claim = self.pin.claim(id(&self.info), Duration::ZERO)?;
-        let info = self.find_again()?;
+        // Only now: who was here before may have tried a wrong PIN.
+        let info = self.library.token_info(slot)?;
+        if !self.is_known(&info) {
+            return Err(self.not_there().into());
+        }
         // The operator who clears it may have changed the PIN, of which this engine may keep the old one.
         let attempt = claim.allow(warns(&info)).map_err(|error| Missed { error, refused: true })?;
         check_lock_out(&info, self.consent)?;
-        let slot = info.slot;
         let mut anchor = self.library.open(slot)?;
         // Before the login, for a token without room for it would be logged in to again and again.
         let session = self.library.open(slot)?;
@@ -148,27 +153,28 @@ impl Login {
         }
     }
 
-    fn find_again(&self) -> Result<TokenInfo> {
-        let known = |info: &TokenInfo| {
-            let same = |of: fn(&TokenInfo) -> &String| of(info) == of(&self.info);
-            same(|info| &info.serial) && same(|info| &info.label) && same(|info| &info.model)
-        };
+    /// The slot that the token is in now.
+    fn find_again(&self) -> Result<Slot> {
         // Where it was, first: a slot that hangs holds up only who asks it.
         if let Ok(info) = self.library.token_info(self.slot)
-            && known(&info)
+            && self.is_known(&info)
         {
-            return Ok(info);
+            return Ok(self.slot);
         }
-        let mut present = self
-            .library
-            .slots()
-            .map_err(module_is_dead)?
-            .into_iter()
-            .filter_map(|slot| self.library.token_info(slot).ok());
-        present.find(known).ok_or_else(|| {
-            let text = format!("token {} is not there", self.info.label);
-            Error::new(ErrorKind::TokenLost, Retry::Later, Outcome::NotDone).because(text)
-        })
+        let present = self.library.slots().map_err(module_is_dead)?;
+        let is_it = |slot: &Slot| self.library.token_info(*slot).is_ok_and(|info| self.is_known(&info));
+        present.into_iter().find(is_it).ok_or_else(|| self.not_there())
+    }
+
+    /// Whether a token is this one.
+    fn is_known(&self, info: &TokenInfo) -> bool {
+        let same = |of: fn(&TokenInfo) -> &String| of(info) == of(&self.info);
+        same(|info| &info.serial) && same(|info| &info.label) && same(|info| &info.model)
+    }
+
+    fn not_there(&self) -> Error {
+        let text = format!("token {} is not there", self.info.label);
+        Error::new(ErrorKind::TokenLost, Retry::Later, Outcome::NotDone).because(text)
     }
 }
 

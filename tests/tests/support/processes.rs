@@ -159,7 +159,7 @@ impl Site {
 }
 
 impl Process {
-    fn wait(mut self) -> End {
+    pub(crate) fn wait(mut self) -> End {
         End::of(self.0.wait().unwrap())
     }
 
