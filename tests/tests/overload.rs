@@ -10,13 +10,13 @@
 )]
 
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use hsmux::{Engine, Error, ErrorKind, Hmac, Key, Outcome, Pending, Sign};
 use hsmux_tests::figures::by_form;
 use hsmux_tests::{Hsm, LONG, wait_idle};
+use parking_lot::{Mutex, MutexGuard};
 use quanta::Instant;
 
 const TOKENS: usize = 2;
@@ -157,7 +157,7 @@ fn resident() -> usize {
 /// One test at a time: what another one takes is not to be counted here. One that failed leaves nothing to protect.
 fn alone() -> MutexGuard<'static, ()> {
     static MEASURES: Mutex<()> = Mutex::new(());
-    MEASURES.lock().unwrap_or_else(PoisonError::into_inner)
+    MEASURES.lock()
 }
 
 /// The most resident memory, and the most bytes that the engine says are in flight, while something goes on.
