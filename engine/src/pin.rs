@@ -22,10 +22,10 @@ pub use crate::pin::keep::PinKeep;
 pub use crate::pin::record::PinState;
 pub use crate::pin::records::PinRecord;
 
-pub(crate) use crate::pin::attempt::Attempt;
+pub(crate) use crate::pin::attempt::{Attempt, Counted};
 pub(crate) use crate::pin::keep::Pin;
 use crate::pin::record::Generation;
-pub(crate) use crate::pin::record::TokenId;
+pub(crate) use crate::pin::record::{TokenId, UNSETTLED_MAX};
 
 /// A source of a PIN.
 ///

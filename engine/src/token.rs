@@ -128,7 +128,7 @@ impl Token {
         let mechanisms = library.mechanisms(slot)?;
         let mut anchor = library.open(slot)?;
         let session = library.open(slot)?;
-        log_in(library, slot, &info, attempt, &mut anchor).map_err(|missed| missed.error)?;
+        log_in(library, slot, &info, attempt, &mut anchor, false).map_err(|missed| missed.error)?;
         let epoch = Arc::new(Epoch::new(1));
         let current = CurrentEpoch::new(&epoch);
         let live = vec![Arc::clone(anchor.counts()), Arc::clone(session.counts())];
@@ -152,6 +152,7 @@ impl Token {
             current: current.clone(),
             pin: Arc::clone(pin),
             consent: terms.consent,
+            unsettled: 0,
             gate: Arc::clone(&gate),
             session,
             counts: Arc::clone(&counts),

@@ -28,6 +28,21 @@ fn a_token_that_goes_again_while_its_keys_are_listed_comes_back_and_closes_no_ot
 }
 
 #[test]
+fn a_login_of_which_nobody_knows_how_it_ended_is_followed_by_one_more_and_no_further() {
+    for (logins, health_then) in [(1, Health::Serving), (2, Health::GivenUp)] {
+        let hsm = Hsm::new(1, "");
+        let engine = hsm.builder().build().unwrap();
+        let key = engine.key("hmac").unwrap();
+        hsm.sim.configure("removed=sim-0").unwrap();
+        eventually("it is lost", || sign(&key, b"x").is_err() && health(&engine, 0) == Health::Lost);
+        let faults: Vec<_> = (1..=logins).map(|login| format!("C_Login:{login}=0x30")).collect();
+        hsm.sim.configure(&format!("removed=,fault={}", faults.join(";"))).unwrap();
+        eventually("its health is settled", || health(&engine, 0) == health_then);
+        assert_eq!(hsm.sim.calls_of("C_Login"), 3, "with the first, {logins} of unknown outcome");
+    }
+}
+
+#[test]
 fn a_key_that_cannot_show_that_it_is_the_same_keeps_no_token_out() {
     let hsm = Hsm::new(2, "");
     let engine = hsm.builder().build().unwrap();

@@ -129,8 +129,8 @@ pub enum Health {
     /// It is lost, and a call that hangs keeps it so: an attempt to bring it back, or one that keeps its module from being
     /// initialised anew. It comes back if that call returns, and else with a new process.
     Stuck,
-    /// It is lost, and a login to it was refused, or failed so that nobody knows whether it counted as a wrong try: the PIN
-    /// is not sent again. A new engine is needed.
+    /// It is lost, and a login to it was refused, or two in a row ended so that nobody knows whether they counted as wrong
+    /// tries: the PIN is not sent again. A new engine is needed.
     GivenUp,
     /// It has given a wrong answer ([`Builder::verify_outputs`](crate::Builder::verify_outputs)) and serves nothing until
     /// [`Engine::readmit_token`](crate::Engine::readmit_token). That it may be lost besides is said once it is readmitted.

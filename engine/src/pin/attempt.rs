@@ -23,6 +23,16 @@ pub(crate) struct Attempt<'a> {
     held: Option<(Files<'a>, Option<Step>)>,
 }
 
+/// Whether a login that has failed counts as a wrong try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// Certainly not.
+    No,
+    /// Nobody knows: it is as one that was cut off.
+    Perhaps,
+    Yes,
+}
+
 /// What an attempt makes of the record.
 struct Step {
     /// The number of this one among those in a row of which nobody knows how they ended.
@@ -85,8 +95,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// Lends the PIN for a login, once, as [`Pin::show`] does. `did_not_count` says of which errors it is certain that the
-    /// token counts no wrong try; after any other the record says that the PIN was refused. Only a login that succeeds
+    /// Lends the PIN for a login, once, as [`Pin::show`] does. `counted` says of an error whether the token counts a wrong
+    /// try. If so the record says that the PIN was refused, and if nobody knows, that it is being tried. Only a login that succeeds
     /// settles attempts before it: what did not count says nothing of them. Nor does `CKR_USER_ALREADY_LOGGED_IN`: the PIN
     /// of that login may have been another, and none was looked at here.
     ///
@@ -96,7 +106,7 @@ impl Attempt<'_> {
         self,
         has_own_way: bool,
         login: impl FnOnce(Option<&[u8]>) -> Result<(), E>,
-        did_not_count: impl FnOnce(&E) -> bool,
+        counted: impl FnOnce(&E) -> Counted,
     ) -> Result<Result<(), E>> {
         let Some((files, Some(step))) = &self.held else { return self.pin.show(has_own_way, login) };
         let generation = self.pin.generation();
@@ -110,8 +120,11 @@ impl Attempt<'_> {
             let answer = login(pin);
             let settled = match &answer {
                 Ok(()) => files.directory.remove(&files.id),
-                Err(error) if did_not_count(error) => files.put_back(&step.before),
-                Err(_) => files.write(PinState::Refused, step.attempts, generation),
+                Err(error) => match counted(error) {
+                    Counted::No => files.put_back(&step.before),
+                    Counted::Perhaps => Ok(()),
+                    Counted::Yes => files.write(PinState::Refused, step.attempts, generation),
+                },
             };
             // It says `trying` then, which is settled by the token's flags when it is read.
             if let Err(error) = settled {
@@ -183,7 +196,8 @@ mod tests {
     fn log_in(state: &Path, warns: bool, answer: Result<(), bool>) -> Result<Result<(), bool>> {
         let pin = kept(state);
         let attempt = pin.claim(TOKEN, Duration::ZERO)?.allow(warns)?;
-        attempt.send(false, |_| answer, |did_not_count| *did_not_count)
+        let counted = |did_not_count: &bool| if *did_not_count { Counted::No } else { Counted::Yes };
+        attempt.send(false, |_| answer, counted)
     }
 
     /// What the only record says.
@@ -233,7 +247,7 @@ mod tests {
             assert!(crate::clock::now() >= began.after(super::super::records::CLEAR_LIMIT));
             Ok::<_, bool>(())
         };
-        attempt.send(false, during, |_| true).unwrap().unwrap();
+        attempt.send(false, during, |_| Counted::No).unwrap().unwrap();
         log_in(place.path(), false, Ok(())).unwrap().unwrap();
     }
 
@@ -242,7 +256,10 @@ mod tests {
         let died = std::panic::catch_unwind(|| {
             let pin = kept(place);
             let attempt = pin.claim(TOKEN, Duration::ZERO).unwrap().allow(false).unwrap();
-            attempt.send(false, |_| -> Result<(), bool> { panic!("killed") }, |_| true).unwrap().unwrap();
+            attempt
+                .send(false, |_| -> Result<(), bool> { panic!("killed") }, |_| Counted::No)
+                .unwrap()
+                .unwrap();
         });
         assert!(died.is_err() && state(place) == Some(PinState::Trying));
     }
@@ -317,13 +334,13 @@ mod tests {
         let pin = Pin::new(source, PinKeep::Reread, Some(place.path())).unwrap();
         let attempt = pin.claim(TOKEN, Duration::ZERO).unwrap().allow(false).unwrap();
         let never = |_: Option<&[u8]>| -> Result<(), bool> { panic!("a PIN was lent") };
-        let error = attempt.send(false, never, |_| false).unwrap_err();
+        let error = attempt.send(false, never, |_| Counted::Yes).unwrap_err();
         assert_eq!((error.kind(), state(place.path())), (ErrorKind::PinUnavailable, None));
         // Where the file belongs that becomes the record, something else is in the way.
         std::fs::create_dir(place.path().join(format!("pin-{}.new", TOKEN.hash()))).unwrap();
         let pin = kept(place.path());
         let attempt = pin.claim(TOKEN, Duration::ZERO).unwrap().allow(false).unwrap();
-        let error = attempt.send(false, never, |_| false).unwrap_err();
+        let error = attempt.send(false, never, |_| Counted::Yes).unwrap_err();
         assert_eq!((error.kind(), state(place.path())), (ErrorKind::Configuration, None));
     }
 
@@ -339,7 +356,7 @@ mod tests {
                 assert!(pin.is_none() && typed.claim(TOKEN, Duration::ZERO).is_err());
                 answer
             };
-            assert_eq!(attempt.send(true, during, |_| false).unwrap(), answer);
+            assert_eq!(attempt.send(true, during, |_| Counted::Yes).unwrap(), answer);
         }
         assert_eq!(state(place.path()), Some(PinState::Refused), "of the PIN that was sent");
     }
@@ -356,7 +373,7 @@ mod tests {
         };
         let pin = kept(place.path());
         let attempt = pin.claim(TOKEN, Duration::ZERO).unwrap().allow(false).unwrap();
-        attempt.send(false, watched, |_| false).unwrap().unwrap_err();
+        attempt.send(false, watched, |_| Counted::Yes).unwrap().unwrap_err();
         let pin = Pin::new(PinSource::from("11111111111"), PinKeep::Memory, Some(place.path())).unwrap();
         // The same record whatever the PIN is.
         let record = |place: &Path| {
@@ -366,7 +383,7 @@ mod tests {
         let first = record(place.path());
         PinRecord::list(place.path()).unwrap()[0].clear().unwrap();
         let attempt = pin.claim(TOKEN, Duration::ZERO).unwrap().allow(false).unwrap();
-        attempt.send(false, |_| Err(false), |_| false).unwrap().unwrap_err();
+        attempt.send(false, |_| Err(false), |_| Counted::Yes).unwrap().unwrap_err();
         assert_eq!(record(place.path()), first);
     }
 }

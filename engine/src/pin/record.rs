@@ -91,7 +91,7 @@ pub(super) enum Why {
 /// (PKCS#11 2.40, `CK_TOKEN_INFO`), or may be read before the token has judged what a process sent that is gone: then as
 /// many wrong tries are made at most. Three lock the strictest tokens that are known of (opencryptoki; a Luna's security
 /// officer).
-pub(super) const UNSETTLED_MAX: u32 = 2;
+pub(crate) const UNSETTLED_MAX: u32 = 2;
 
 /// The format that is written; any other counts as damaged.
 const VERSION: u32 = 1;

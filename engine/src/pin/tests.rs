@@ -264,7 +264,7 @@ fn a_record_of_which_it_is_not_sure_that_it_lasts_is_no_attempt() {
             let next = std::fs::File::open("/dev/null").unwrap().as_raw_fd();
             let current = Some(u64::try_from(next).unwrap() + 1);
             setrlimit(Resource::Nofile, Rlimit { current, ..limits }).unwrap();
-            let sent = attempt.send(false, never, |_| false);
+            let sent = attempt.send(false, never, |_| Counted::Yes);
             setrlimit(Resource::Nofile, limits).unwrap();
             assert_eq!(sent.unwrap_err().kind(), ErrorKind::Configuration);
             assert_eq!(record(), before);
@@ -272,11 +272,11 @@ fn a_record_of_which_it_is_not_sure_that_it_lasts_is_no_attempt() {
     };
     fails_three_times();
     assert_eq!(record(), None);
-    let killed = || attempt().send(false, never, |_| false).unwrap();
+    let killed = || attempt().send(false, never, |_| Counted::Yes).unwrap();
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(killed)).unwrap_err();
     assert!(record().unwrap().contains("attempts = 1"));
     fails_three_times();
-    attempt().send(false, |_| Ok::<_, bool>(()), |_| false).unwrap().unwrap();
+    attempt().send(false, |_| Ok::<_, bool>(()), |_| Counted::Yes).unwrap().unwrap();
 }
 
 #[test]

@@ -139,11 +139,11 @@ fn recovered(core: &Weak<Core>, token: usize, result: Result<(), Missed>) {
     let (recovery, now) = (&core.tokens[token].recovery, now());
     match result {
         Ok(()) => core.find_again(token),
-        Err(Missed { error, refused: true }) => {
+        Err(Missed { error, refused: true, .. }) => {
             recovery.failed(Ended::Refused, now, now.as_ns());
             tracing::error!(token, %error, "a lost token is given up: its PIN is not sent again");
         }
-        Err(Missed { error, refused: false }) => {
+        Err(Missed { error, refused: false, .. }) => {
             let dead = error.kind() == ErrorKind::Module;
             recovery.failed(if dead { Ended::ModuleDead } else { Ended::NotYet }, now, now.as_ns());
             if dead {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cryptoki_sys as sys;
 
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
-use crate::pin::{Attempt, Pin, TokenId};
+use crate::pin::{Attempt, Counted, Pin, TokenId, UNSETTLED_MAX};
 use crate::pkcs11::{self, Fault, Library, Slot, TokenInfo, refused_copy};
 use crate::sync::{Arc, Mutex};
 use crate::token::epoch::{CurrentEpoch, Epoch, Loss};
@@ -28,6 +28,8 @@ pub(super) struct Login {
     pub(super) current: CurrentEpoch,
     pub(super) pin: Arc<Pin>,
     pub(super) consent: bool,
+    /// Logins in a row of which nobody knows how they ended.
+    pub(super) unsettled: u32,
     pub(super) gate: Arc<Gate>,
     /// For finding keys and writing objects.
     pub(super) session: pkcs11::Session,
@@ -72,20 +74,22 @@ impl Login {
             return Err(self.not_there().into());
         }
         // The operator who clears it may have changed the PIN, of which this engine may keep the old one.
-        let attempt = claim.allow(warns(&info)).map_err(|error| Missed { error, refused: true })?;
+        let attempt =
+            claim.allow(warns(&info)).map_err(|error| Missed { error, refused: true, perhaps: false })?;
         check_lock_out(&info, self.consent)?;
         let mut anchor = self.library.open(slot)?;
         // Before the login, for a token without room for it would be logged in to again and again.
         let session = self.library.open(slot)?;
-        if let Err(missed) = log_in(&self.library, slot, &info, attempt, &mut anchor) {
+        if let Err(missed) = log_in(&self.library, slot, &info, attempt, &mut anchor, true) {
             if is_loss(&missed.error) {
                 // Gone again: their numbers may be others' when they are dropped.
                 let mut session = session;
                 session.abandon();
                 anchor.abandon();
             }
-            return Err(missed);
+            return Err(self.unsettled(missed));
         }
+        self.unsettled = 0;
         let mut counts = self.counts.lock();
         counts.add(Arc::clone(anchor.counts()));
         counts.add(Arc::clone(session.counts()));
@@ -101,6 +105,14 @@ impl Login {
         self.epoch = Arc::new(Epoch::new(self.epoch.number + 1));
         self.current.begin(&self.epoch);
         Ok(())
+    }
+
+    /// A login of this engine with this PIN went well before. One of which nobody knows how it ended may be followed by another,
+    /// if the token's flags warn of nothing by then: as one that was cut off may, and no more often in a row.
+    fn unsettled(&mut self, missed: Missed) -> Missed {
+        self.unsettled += u32::from(missed.perhaps);
+        let refused = missed.refused && !(missed.perhaps && self.unsettled < UNSETTLED_MAX);
+        Missed { refused, ..missed }
     }
 
     /// Asks the token for random bytes, and for what its engine has set. An error says whether it is lost.
@@ -202,11 +214,13 @@ pub(crate) struct Missed {
     pub(crate) error: Error,
     /// A login has failed, and is not tried again.
     pub(crate) refused: bool,
+    /// Nobody knows whether that login counts as a wrong try.
+    pub(super) perhaps: bool,
 }
 
 impl<E: Into<Error>> From<E> for Missed {
     fn from(error: E) -> Self {
-        Self { error: error.into(), refused: false }
+        Self { error: error.into(), refused: false, perhaps: false }
     }
 }
 
@@ -261,14 +275,21 @@ pub(super) fn log_in(
     info: &TokenInfo,
     attempt: Attempt<'_>,
     session: &mut pkcs11::Session,
+    was_right: bool,
 ) -> Result<(), Missed> {
     let keypad = info.flags & sys::CKF_PROTECTED_AUTHENTICATION_PATH != 0;
     let remedy = attempt.remedy();
-    match attempt.send(keypad, |pin| session.login(pin), |fault| did_not_count(*fault))? {
+    // A PIN that nobody has logged in with yet is taken for wrong where it may be.
+    let counts = |fault: &Fault| match counted(*fault) {
+        Counted::Perhaps if !was_right => Counted::Yes,
+        counted => counted,
+    };
+    match attempt.send(keypad, |pin| session.login(pin), counts)? {
         Ok(()) => library.note_login(slot),
         Err(fault) if fault.is(sys::CKR_USER_ALREADY_LOGGED_IN) && library.may_be_logged_in(slot) => {}
         Err(fault) if fault.is(sys::CKR_USER_ALREADY_LOGGED_IN) => {
-            return Err(Missed { error: refused_copy("a login to one holds for the other"), refused: true });
+            let error = refused_copy("a login to one holds for the other");
+            return Err(Missed { error, refused: true, perhaps: false });
         }
         Err(fault) => return Err(missed(fault, remedy)),
     }
@@ -280,29 +301,33 @@ pub(super) fn log_in(
 fn missed(fault: Fault, remedy: Option<String>) -> Missed {
     use ErrorKind::{Busy, SessionLost, TokenLost};
     let error = Error::from(fault);
-    if did_not_count(fault) {
-        return Missed { refused: !matches!(error.kind(), Busy | SessionLost | TokenLost), error };
+    let counted = counted(fault);
+    if counted == Counted::No {
+        let refused = !matches!(error.kind(), Busy | SessionLost | TokenLost);
+        return Missed { error, refused, perhaps: false };
     }
     let said = match remedy {
         Some(remedy) => format!("{}; {remedy}", error.why()),
         None => error.why().to_owned(),
     };
     let error = Error::new(error.kind(), Retry::Operator, error.outcome()).because(said);
-    Missed { error, refused: true }
+    Missed { error, refused: true, perhaps: counted == Counted::Perhaps }
 }
 
-/// Whether it is certain that a login that was answered so counts as no wrong try: the token or the session was gone
-/// before the call, the token had no room, or the module was not there. Any other, and one of which nobody knows, is
-/// treated as a wrong try.
-fn did_not_count(fault: Fault) -> bool {
-    use ErrorKind::{Busy, Forked, Module, SessionLost, TokenLost};
+/// Whether a login that was answered so counts as a wrong try. Certainly not, if the token or the session was gone before
+/// the call, the token had no room, or the module was not there.
+fn counted(fault: Fault) -> Counted {
+    use ErrorKind::{Busy, Forked, Module, PinLocked, PinRefused, SessionLost, TokenLost};
     // Somebody at the token has broken it off, and would be asked again and again.
     if fault.is(sys::CKR_FUNCTION_CANCELED) {
-        return false;
+        return Counted::Yes;
     }
     let class = fault.class();
     let harmless = matches!(class.kind, Busy | Forked | Module | SessionLost | TokenLost);
-    (harmless && class.outcome == Outcome::NotDone) || fault.is(sys::CKR_USER_ALREADY_LOGGED_IN)
+    if (harmless && class.outcome == Outcome::NotDone) || fault.is(sys::CKR_USER_ALREADY_LOGGED_IN) {
+        return Counted::No;
+    }
+    if matches!(class.kind, PinRefused | PinLocked) { Counted::Yes } else { Counted::Perhaps }
 }
 
 /// What records of logins know a token by.
@@ -366,7 +391,7 @@ mod tests {
 
     #[test]
     fn only_a_login_that_certainly_did_not_count_leaves_the_next_one_free() {
-        let counted = |code| !did_not_count(Fault::new(Function::Login, code));
+        let counted = |code| counted(Fault::new(Function::Login, code)) != Counted::No;
         let gone_before = [sys::CKR_SESSION_HANDLE_INVALID, sys::CKR_TOKEN_NOT_PRESENT];
         let no_room = [sys::CKR_SESSION_COUNT, sys::CKR_HOST_MEMORY, sys::CKR_DEVICE_MEMORY];
         let others = [sys::CKR_USER_ALREADY_LOGGED_IN, sys::CKR_CRYPTOKI_NOT_INITIALIZED];
