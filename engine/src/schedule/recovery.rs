@@ -157,9 +157,9 @@ impl Recovery {
         }
     }
 
-    /// Whether it serves, and has for a while.
-    pub(crate) fn has_settled(&self, now: Time) -> bool {
-        matches!(self.0.lock().phase, Phase::Serves { since, .. } if now.ns_since(since) >= ns(SETTLED))
+    /// Whether it serves, and has for so long.
+    pub(crate) fn has_served_for(&self, time: Duration, now: Time) -> bool {
+        matches!(self.0.lock().phase, Phase::Serves { since, .. } if now.ns_since(since) >= ns(time))
     }
 
     /// How it stands.

@@ -18,6 +18,9 @@ use crate::token::login::{Missed, Untried};
 /// vain, and tried again later.
 const RESET_LIMIT: Duration = Duration::from_secs(1);
 
+/// A reset after which a token serves for so long has helped.
+const RESET_HELPED: Duration = Duration::from_secs(1);
+
 /// What the watcher keeps for it.
 pub(super) struct Rescue {
     /// By instance of the module.
@@ -55,7 +58,7 @@ impl Rescue {
     fn reset(&mut self, core: &Arc<Core>, now: Time) {
         for (instance, resets) in self.resets.iter_mut().enumerate() {
             let of = core.tokens.iter().enumerate().filter(|(_, seats)| seats.token.instance == instance);
-            if of.clone().any(|(_, seats)| seats.recovery.has_settled(now)) {
+            if of.clone().any(|(_, seats)| seats.recovery.has_served_for(RESET_HELPED, now)) {
                 resets.forget();
             }
             let wants = of.clone().map(|(_, seats)| seats.recovery.wants_reset());
