@@ -3,27 +3,29 @@
 # RSA and ECDSA mixed, of many lengths and several keys; then every operation from 64 callers for as long. Then 10 000
 # keys come and go in one of two instances of the module while both work. Every output is checked by other software.
 # Ends with a verdict.
-#   scripts/soak.sh [SECONDS] [--operations N] [--faults N] [--failures]
+#   scripts/soak.sh [SECONDS] [--operations N] [--faults N] [--steady SECONDS] [--failures]
 # With --operations the mixed load makes N requests, however long they take, and nothing follows.
 # With --faults it makes N requests of a simulated device under everything that can go wrong at once, every output checked.
+# With --steady a load at half speed runs under the same faults for so long (7200 is two hours), and what the process holds is
+# watched: how fast its memory grows, with a confidence interval, its descriptors and threads.
 # With --failures whole failures follow each other instead, in their long forms and with the bounds that
 # engine/RELIABILITY.md names, each with the figures that it measured: about an hour. They are of a simulated device, so the
 # test profile does; but nothing else may run on the machine, or what is late is not the engine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
-seconds=60 operations= faults= failures=
+seconds=60 operations= faults= steady= failures=
 while [ $# -gt 0 ]; do
     case $1 in
-        --operations | --faults)
+        --operations | --faults | --steady)
             case ${2:-} in
                 '' | *[!0-9]*) stop "$1 takes a number" ;;
             esac
-            [ "$1" = --operations ] && operations=$2 || faults=$2
+            declare "${1#--}=$2"
             shift
             ;;
         --failures) failures=1 ;;
-        '' | *[!0-9]*) stop "usage: scripts/soak.sh [SECONDS] [--operations N] [--faults N] [--failures]" ;;
+        '' | *[!0-9]*) stop "usage: scripts/soak.sh [SECONDS] [--operations N] [--faults N] [--steady SECONDS] [--failures]" ;;
         *) seconds=$1 ;;
     esac
     shift
@@ -51,6 +53,11 @@ if [ -n "$failures" ]; then
     fi
     [ -z "$failed" ] || stop "soak FAILED:$failed"
     echo "soak passed: whole failures"
+    exit
+fi
+if [ -n "$steady" ]; then
+    HSMUX_STEADY_SECONDS=$steady cargo test --release -p hsmux-tests --test steady -- --nocapture || stop "soak FAILED"
+    echo "soak passed: $steady s"
     exit
 fi
 if [ -n "$faults" ]; then

@@ -114,6 +114,24 @@ pub fn median_interval(mut values: Vec<i64>) -> (i64, [i64; 2]) {
     (values[middle], [values[middle - spread], values[middle + spread]])
 }
 
+/// How fast something grows, by least squares over points of time and value, and by how much that may be wrong with 95 %
+/// confidence where what is measured errs independently. Memory does not quite: what a thread frees it keeps for a while.
+///
+/// # Panics
+/// If there are fewer than three points, or all are of one time.
+#[must_use]
+pub fn slope(points: &[(f64, f64)]) -> (f64, f64) {
+    let count = points.len() as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
+    let (time, value) = (mean(|point| point.0), mean(|point| point.1));
+    let spread: f64 = points.iter().map(|point| (point.0 - time).powi(2)).sum();
+    assert!(points.len() > 2 && spread > 0.0, "too few points for a line");
+    let slope = points.iter().map(|point| (point.0 - time) * (point.1 - value)).sum::<f64>() / spread;
+    let rest: f64 = points.iter().map(|point| (point.1 - value - slope * (point.0 - time)).powi(2)).sum();
+    // The normal approximation: for many points.
+    (slope, 1.96 * (rest / (count - 2.0) / spread).sqrt())
+}
+
 fn quantile(sorted: &[Duration], part: f64) -> Duration {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank below their number")]
     let rank = (sorted.len() as f64 * part).ceil() as usize;
@@ -130,6 +148,21 @@ mod tests {
         let at = |part| times.quantile(part).as_millis();
         assert_eq!([at(0.0), at(0.5), at(0.99), at(0.999), at(1.0)], [1, 500, 990, 999, 1_000]);
         assert_eq!((times.max().as_millis(), Times::default().quantile(0.5)), (1_000, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_slope_is_that_of_the_line_and_errs_by_what_the_points_do() {
+        let line: Vec<_> = (0..100).map(|n| (f64::from(n), 7.0 + 0.5 * f64::from(n))).collect();
+        let (exact, none) = slope(&line);
+        assert!((exact - 0.5).abs() < 1e-9 && none < 1e-6, "{exact} {none}");
+        // Off by one, to both sides in turn: the standard error is that of 100 errors of 1 over times of this spread.
+        let rough: Vec<_> =
+            line.iter().zip([1.0, -1.0].into_iter().cycle()).map(|(p, e)| (p.0, p.1 + e)).collect();
+        let (near, half_width) = slope(&rough);
+        assert!(
+            (near - 0.5).abs() < half_width && (0.006..0.008).contains(&half_width),
+            "{near} {half_width}"
+        );
     }
 
     #[test]
