@@ -122,6 +122,8 @@ pub(crate) struct TokenSeats {
     pub(crate) recovery: Recovery,
     pub(crate) budget: Budget,
     pub(super) breaker: Breaker,
+    /// Held while the token goes out of service or comes back, so that recovery and dispatch say the same of it.
+    pub(super) standing: Mutex<()>,
 }
 
 /// Events that belong to no session.
@@ -561,6 +563,7 @@ impl TokenSeats {
             recovery: Recovery::default(),
             budget: Budget::new(places_max as u64),
             breaker: Breaker::default(),
+            standing: Mutex::new(()),
         }
     }
 }

@@ -33,8 +33,10 @@ impl Core {
         {
             return;
         }
-        let newly = seats.recovery.lost(failing, now());
-        let orphans = self.dispatch.set_healthy(token, false);
+        let (newly, orphans) = {
+            let _standing = seats.standing.lock();
+            (seats.recovery.lost(failing, now()), self.dispatch.set_healthy(token, false))
+        };
         orphans.into_iter().for_each(|orphan| self.fail_orphan(Some(orphan)));
         self.close_ended(token);
         if newly {
@@ -47,6 +49,8 @@ impl Core {
     /// A token has come back: in a new epoch, or it does again what it is asked.
     pub(super) fn find_again(&self, token: usize) {
         let (seats, now) = (&self.tokens[token], now());
+        self.close_ended(token);
+        let standing = seats.standing.lock();
         let failed = seats.recovery.back(now);
         if seats.token.is_lost() {
             // Again, before it served.
@@ -54,10 +58,10 @@ impl Core {
             return self.watcher.unpark();
         }
         seats.breaker.back(failed.then(|| seats.served()), now);
-        self.close_ended(token);
         // What could not be opened while it was lost says nothing of now: without sessions it is not back.
         seats.fill_after_ns.store(0, Ordering::Relaxed);
         let orphans = self.dispatch.set_healthy(token, true);
+        drop(standing);
         orphans.into_iter().for_each(|orphan| self.fail_orphan(Some(orphan)));
         tracing::info!(token, "token is back");
         self.watcher.unpark();
