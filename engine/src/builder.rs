@@ -298,8 +298,9 @@ impl<M, T, P> Builder<M, T, P> {
     /// Default: none.
     ///
     /// After five calls that a token failed by itself, and fewer that went well, it is tried: it is asked for a few random
-    /// bytes and, with a canary key, for a MAC or a signature of a fixed text, or for one enciphered block, at most once a
-    /// second; a secret key must yield the same as the first time. A token that fails the trial takes no requests until it does well again
+    /// bytes and, with a canary key, for a MAC or a signature of a fixed text, or for one enciphered block: at most once a
+    /// second while it serves, and after ever longer pauses, from 50 ms to two seconds, while it is out; once when the engine
+    /// is built; a secret key must yield the same as the first time. A token that fails the trial takes no requests until it does well again
     /// ([`Health::Failing`](crate::Health::Failing)). Without a canary key a token whose random bytes are fine is taken
     /// out only when nothing that it is asked for succeeds, with two keys at least. The key is used for nothing else by
     /// this; take one of the kind that matters most, made for it: its uses are not those of a caller.

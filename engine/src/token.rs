@@ -137,12 +137,9 @@ impl Token {
         let may_hold = !checks.are_of_all();
         let holds = Holds::new(terms.holding && may_hold);
         let counts = Arc::new(Mutex::new(Counts { live, past: CallCounts::new() }));
-        let takes = |direction: Direction| {
-            let mut listed = mechanisms.iter().filter(|info| info.mechanism == sys::CKM_AES_GCM);
-            listed.any(|info| info.flags & direction.message_flag() != 0)
-        };
+        let may_message = terms.messages && may_hold && library.has_interface_3();
         let messages = [Direction::Encrypt, Direction::Decrypt]
-            .map(|direction| terms.messages && may_hold && library.has_interface_3() && takes(direction));
+            .map(|direction| may_message && takes_messages(&mechanisms, direction));
         let login = Login {
             library: library.clone(),
             slot,
@@ -387,6 +384,12 @@ impl Token {
             }
         });
     }
+}
+
+/// Whether a token lists AES-GCM for the functions for messages.
+fn takes_messages(mechanisms: &[MechanismInfo], direction: Direction) -> bool {
+    let mut listed = mechanisms.iter().filter(|info| info.mechanism == sys::CKM_AES_GCM);
+    listed.any(|info| info.flags & direction.message_flag() != 0)
 }
 
 /// Each token once, as the first instance of the module has it, in the order in which they were named.

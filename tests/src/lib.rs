@@ -6,7 +6,7 @@ pub mod figures;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hsmux::{Builder, Cipher, Ciphertext, Copies, Engine, Error, PinSource};
+use hsmux::{Builder, Cipher, Ciphertext, Copies, Engine, Error, Health, Hmac, Key, PinSource};
 use p11_sim::Loaded;
 
 /// A bound on what should take a moment: only a test that fails waits for it.
@@ -149,6 +149,28 @@ pub fn wait_idle(engine: &Engine) {
         (snapshot.in_flight, snapshot.bytes_in_flight)
     };
     eventually("nothing is in flight", || in_flight() == (0, 0));
+}
+
+/// Makes the MAC of a text, within [`LONG`].
+///
+/// # Errors
+/// What the engine answers.
+pub fn sign(key: &Key, message: &[u8]) -> Result<Vec<u8>, Error> {
+    key.sign(Hmac::SHA256, message).deadline_in(LONG).wait().map(Into::into)
+}
+
+/// How a token stands, by its number.
+#[must_use]
+pub fn health(engine: &Engine, token: usize) -> Health {
+    engine.snapshot().tokens[token].health
+}
+
+/// Waits until a token stands so.
+///
+/// # Panics
+/// If that does not come about.
+pub fn wait_for(engine: &Engine, token: usize, wanted: Health) {
+    eventually("the token's health is as it should be", || health(engine, token) == wanted);
 }
 
 /// Waits for something that no event tells of.

@@ -1,20 +1,8 @@
 //! Tokens that are there and fail what they are asked: when they are taken out of service, and how they come back.
 
-use hsmux::{AesGcm, Engine, Error, ErrorKind, Health, Hmac, Key, Outcome};
-use hsmux_tests::{Hsm, LONG, eventually};
+use hsmux::{AesGcm, Engine, ErrorKind, Health, Key, Outcome};
+use hsmux_tests::{Hsm, LONG, eventually, health, sign, wait_for};
 use quanta::Instant;
-
-fn sign(key: &Key, message: &[u8]) -> Result<Vec<u8>, Error> {
-    key.sign(Hmac::SHA256, message).deadline_in(LONG).wait().map(Into::into)
-}
-
-fn health(engine: &Engine, token: usize) -> Health {
-    engine.snapshot().tokens[token].health
-}
-
-fn wait_for(engine: &Engine, token: usize, wanted: Health) {
-    eventually("the token's health is as it should be", || health(engine, token) == wanted);
-}
 
 /// Signs until the token's health is another, whatever that yields.
 fn sign_until(engine: &Engine, key: &Key, token: usize, wanted: Health) {

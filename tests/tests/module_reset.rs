@@ -2,16 +2,8 @@
 
 use std::time::Duration;
 
-use hsmux::{Engine, Error, ErrorKind, Health, Hmac, Key, Outcome};
-use hsmux_tests::{Hsm, LONG, eventually};
-
-fn sign(key: &Key, message: &[u8]) -> Result<Vec<u8>, Error> {
-    key.sign(Hmac::SHA256, message).deadline_in(LONG).wait().map(Into::into)
-}
-
-fn health(engine: &Engine, token: usize) -> Health {
-    engine.snapshot().tokens[token].health
-}
+use hsmux::{ErrorKind, Health, Outcome};
+use hsmux_tests::{Hsm, LONG, eventually, health, sign};
 
 #[test]
 fn a_module_that_says_it_is_not_initialised_is_initialised_anew_and_every_token_serves() {

@@ -6,22 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use hsmux::{AgreementKdf, Copies, Engine, Error, ErrorKind, Health, Hmac, Key, KeySpec, Outcome};
-use hsmux_tests::{Hsm, LONG, eventually, wait_idle};
+use hsmux_tests::{Hsm, LONG, eventually, health, sign, wait_for, wait_idle};
 
 /// `CKR_DEVICE_ERROR`: the device may have carried out what it was asked, or not.
 const DEVICE_ERROR: &str = "0x30";
-
-fn sign(key: &Key, message: &[u8]) -> Result<Vec<u8>, Error> {
-    key.sign(Hmac::SHA256, message).deadline_in(LONG).wait().map(Into::into)
-}
-
-fn health(engine: &Engine, token: usize) -> Health {
-    engine.snapshot().tokens[token].health
-}
-
-fn wait_for(engine: &Engine, token: usize, wanted: Health) {
-    eventually("the token's health is as it should be", || health(engine, token) == wanted);
-}
 
 /// Removes a token and has requests under a key that others hold too notice it.
 fn remove_one(hsm: &Hsm, engine: &Engine, key: &Key, token: usize) {

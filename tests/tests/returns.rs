@@ -1,15 +1,7 @@
 //! Tokens that come back while something else goes wrong.
 
-use hsmux::{AesEcb, Engine, Error, Health, Hmac, Key};
-use hsmux_tests::{Hsm, LONG, eventually};
-
-fn sign(key: &Key, message: &[u8]) -> Result<Vec<u8>, Error> {
-    key.sign(Hmac::SHA256, message).deadline_in(LONG).wait().map(Into::into)
-}
-
-fn health(engine: &Engine, token: usize) -> Health {
-    engine.snapshot().tokens[token].health
-}
+use hsmux::{AesEcb, Health};
+use hsmux_tests::{Hsm, LONG, eventually, health, sign};
 
 #[test]
 fn a_token_that_goes_again_while_its_keys_are_listed_comes_back_and_closes_no_others_sessions() {

@@ -62,6 +62,7 @@ async fn tenant(key: &Key, number: usize, rate: f64, time: Duration) -> Tenant {
     let due = |count: u32| begin + Duration::from_secs_f64((f64::from(count) + phase) / rate);
     let mut asked = Vec::new();
     for due in (0..).map(due).take_while(|&due| due < begin + time) {
+        // The load is by the clock: nothing is waited for here but the moment of the next request.
         tokio::time::sleep_until(due).await;
         asked.push(tokio::spawn(ask(key.clone(), number)));
     }
