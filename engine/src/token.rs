@@ -131,15 +131,13 @@ impl Token {
         log_in(library, slot, &info, attempt, &mut anchor, false).map_err(|missed| missed.error)?;
         let epoch = Arc::new(Epoch::new(1));
         let current = CurrentEpoch::new(&epoch);
-        let live = vec![Arc::clone(anchor.counts()), Arc::clone(session.counts())];
         let checks = Checks::new(terms.verify);
         // Nothing stays open across a check.
         let may_hold = !checks.are_of_all();
         let holds = Holds::new(terms.holding && may_hold);
-        let counts = Arc::new(Mutex::new(Counts { live, past: CallCounts::new() }));
-        let may_message = terms.messages && may_hold && library.has_interface_3();
-        let messages = [Direction::Encrypt, Direction::Decrypt]
-            .map(|direction| may_message && takes_messages(&mechanisms, direction));
+        let counts = Arc::new(Mutex::new(Counts::of([&anchor, &session])));
+        let may = terms.messages && may_hold && library.has_interface_3();
+        let messages = takes_messages(&mechanisms).map(|takes| takes && may);
         let login = Login {
             library: library.clone(),
             slot,
@@ -159,8 +157,7 @@ impl Token {
             anchor,
         };
         let service = Service::start(format!("hsmux-{index}-service"), login)?;
-        let info = first.map_or(info, |first| first.info.clone());
-        let first = first.map_or(index, |first| first.index);
+        let (first, info) = first.map_or((index, info), |first| (first.index, first.info.clone()));
         Ok((
             Self {
                 index,
@@ -386,10 +383,12 @@ impl Token {
     }
 }
 
-/// Whether a token lists AES-GCM for the functions for messages.
-fn takes_messages(mechanisms: &[MechanismInfo], direction: Direction) -> bool {
-    let mut listed = mechanisms.iter().filter(|info| info.mechanism == sys::CKM_AES_GCM);
-    listed.any(|info| info.flags & direction.message_flag() != 0)
+/// Whether a token lists AES-GCM for the functions for messages, by direction.
+fn takes_messages(mechanisms: &[MechanismInfo]) -> [bool; 2] {
+    [Direction::Encrypt, Direction::Decrypt].map(|direction| {
+        let mut listed = mechanisms.iter().filter(|info| info.mechanism == sys::CKM_AES_GCM);
+        listed.any(|info| info.flags & direction.message_flag() != 0)
+    })
 }
 
 /// Each token once, as the first instance of the module has it, in the order in which they were named.
@@ -403,6 +402,11 @@ pub(crate) fn instances_of(tokens: &[Arc<Token>], first: usize) -> u64 {
 }
 
 impl Counts {
+    fn of(sessions: [&pkcs11::Session; 2]) -> Self {
+        let live = sessions.map(|session| Arc::clone(session.counts())).into();
+        Self { live, past: CallCounts::new() }
+    }
+
     /// Counts a new session from now on. Those that are closed are summed up, so that sessions may come and go.
     fn add(&mut self, new: Arc<CachePadded<CallCounts>>) {
         let past = &self.past;
