@@ -60,6 +60,7 @@ pub(crate) struct Settings {
     pub(crate) tiers: Vec<(String, Tier)>,
     pub(crate) drained: Vec<String>,
     pub(crate) canary_key: Option<String>,
+    pub(crate) key_group: String,
     pub(crate) module_kind: ModuleKind,
     pub(crate) module_reset: bool,
     pub(crate) inline: bool,
@@ -93,6 +94,7 @@ impl Engine {
             tiers: Vec::new(),
             drained: Vec::new(),
             canary_key: None,
+            key_group: "default".to_owned(),
             module_kind: ModuleKind::Standard,
             module_reset: true,
             inline: true,
@@ -307,6 +309,16 @@ impl<M, T, P> Builder<M, T, P> {
     #[must_use]
     pub fn canary_key(mut self, name: impl Into<String>) -> Self {
         self.settings.canary_key = Some(name.into());
+        self
+    }
+
+    /// The name of the group that the engine's tokens are, as it stands in the catalogue and the ids of the keys that are made here.
+    /// Default: `default`.
+    ///
+    /// For those who keep several groups of tokens apart: a key id of one group is none of another's.
+    #[must_use]
+    pub fn key_group(mut self, name: impl Into<String>) -> Self {
+        self.settings.key_group = name.into();
         self
     }
 

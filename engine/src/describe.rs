@@ -7,7 +7,7 @@ use cryptoki::mechanism::MechanismType;
 
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::keys::catalogue::Listed;
+use crate::keys::listing::Listed;
 use crate::pkcs11::{Library, MechanismInfo, TokenInfo};
 use crate::request::check_not_forked;
 use crate::token::facts::{KeyFlags, KeyKind};
@@ -163,9 +163,9 @@ impl Engine {
         if check_not_forked().is_err() {
             return keys;
         }
-        for (token, catalogue) in named(&self.shared.tokens).zip(&self.shared.catalogues) {
-            let catalogue = catalogue.read();
-            keys.extend(catalogue.keys().map(|(label, key)| key_description(token, label, key)));
+        for (token, listing) in named(&self.shared.tokens).zip(&self.shared.listings) {
+            let listing = listing.read();
+            keys.extend(listing.keys().map(|(label, key)| key_description(token, label, key)));
         }
         keys.sort_by(|one, other| {
             let of_tokens = (&one.token, &one.token_serial).cmp(&(&other.token, &other.token_serial));

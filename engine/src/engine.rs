@@ -1,6 +1,9 @@
 //! The engine, as callers hold it: how it starts, and how it stops.
 
 mod instances;
+mod keeper;
+pub(crate) mod keys;
+pub(crate) mod ledger;
 mod listing;
 mod recovery;
 
@@ -11,12 +14,13 @@ use std::time::Duration;
 use crate::builder::Settings;
 use crate::clock::now;
 use crate::engine::instances::Started;
+use crate::engine::ledger::Ledger;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
-use crate::keys::catalogue::Catalogue;
 use crate::keys::copies::Copies;
 use crate::keys::generate::{KeySpec, generate};
 use crate::keys::known::Known;
+use crate::keys::listing::Listing;
 use crate::keys::name::KeyName;
 use crate::keys::{Found, KeyVersion};
 use crate::metrics::Snapshot;
@@ -34,9 +38,9 @@ use crate::schedule::waiters::Wants;
 use crate::schedule::watcher;
 use crate::sessions::Bounds;
 use crate::sync::{AtomicU64, Ordering, Parker, RwLock};
-use crate::token::Token;
 use crate::token::name::{check_module, find_tokens};
 use crate::token::session::Session;
+use crate::token::{SERVICE_LIMIT, Token};
 use listing::Pace;
 
 /// Many callers on few sessions: made by [`Engine::builder`], shared by reference or in an `Arc`.
@@ -60,7 +64,8 @@ pub(crate) struct Shared {
     pub(crate) validated_only: bool,
     copies: Copies,
     pub(crate) random_pool: Option<Arc<RandomPool>>,
-    pub(crate) catalogues: Vec<RwLock<Catalogue>>,
+    pub(crate) listings: Vec<RwLock<Listing>>,
+    pub(crate) ledger: Ledger,
     /// By token: when its keys may be listed again.
     paces: Vec<Pace>,
     keys: Known,
@@ -85,7 +90,7 @@ impl Engine {
         let pin = Arc::new(Pin::new(pin, settings.pin_keep, settings.state_dir.as_deref())?);
         let Started { libraries, tokens, sessions, bounds } =
             instances::start(library, &slots, &pin, &settings)?;
-        let catalogues =
+        let listings =
             tokens.iter().map(|token| Ok(RwLock::new(list(token)?))).collect::<Result<Vec<_>>>()?;
         let scopes = scopes(&tokens, &bounds, &settings.scopes)?;
         let limits = Limits {
@@ -108,6 +113,7 @@ impl Engine {
         start_watcher(&core, parker)?;
         seat_all(&core, sessions).inspect_err(|_| core.stop())?;
         let random_pool = settings.random_pool.then(|| Arc::new(random_pool(&core, tokens.len())));
+        let ledger = Ledger::new(&tokens, writer(&tokens[0])?, settings.key_group.clone());
         let shared = Shared {
             number: next_number(),
             core,
@@ -118,14 +124,16 @@ impl Engine {
             validated_only: settings.validated_only,
             copies: settings.copies,
             random_pool,
-            catalogues,
+            listings,
+            ledger,
             keys: Known::default(),
             libraries,
         };
         let engine = Self { shared: Arc::new(shared) };
         recovery::listen(&engine.shared);
+        keeper::open(&engine.shared)?;
         if let Some(name) = &settings.canary_key {
-            recovery::watch_over(&engine.shared, &engine.key(name.as_str())?.version)?;
+            recovery::watch_over(&engine.shared, engine.key(name.as_str())?.version())?;
         }
         for name in &settings.host_modes {
             engine.key(name.as_str())?.with_host_modes()?;
@@ -156,12 +164,23 @@ impl Engine {
         if let Some(uri) = name.known_uri() {
             check_module(&shared.libraries[0], uri)?;
         }
+        if let Some(managed) = shared.managed_or_read(&name)? {
+            return Ok(Key::new(shared, shared.primary_of(&managed)?));
+        }
         loop {
-            let objects = shared.objects(&name)?;
+            let objects = match shared.objects(&name) {
+                Err(error) if error.kind() == ErrorKind::KeyNotFound => {
+                    // The first one of its catalogue may have been made since.
+                    let Some(managed) = shared.managed_after_listing(&name)? else { return Err(error) };
+                    return Ok(Key::new(shared, shared.primary_of(&managed)?));
+                }
+                objects => objects?,
+            };
             let version = match shared.keys.get(&objects) {
                 Some(version) => version,
                 None => {
-                    let found = Found::find(&name, &shared.tokens, &shared.catalogues)?;
+                    let found = Found::find(&name, &shared.tokens, &shared.listings)?;
+                    shared.check_not_managed(&found)?;
                     let version = KeyVersion::load(&found, &shared.tokens, shared.copies)?;
                     let version = shared.keys.remember(found.objects(), version);
                     // A token may have come back while it was loaded, and has other objects then: it is loaded anew.
@@ -171,7 +190,10 @@ impl Engine {
                     version
                 }
             };
-            return Ok(Key { shared: Arc::clone(shared), version });
+            if version.tie.is_some() {
+                return Err(keys::asked_otherwise());
+            }
+            return Ok(Key::new(shared, version));
         }
     }
 
@@ -189,10 +211,10 @@ impl Engine {
     /// length until a self-test is over ([`Builder::coalescing`](crate::Builder::coalescing)).
     pub fn generate_key(&self, name: &str, spec: KeySpec) -> Result<Key> {
         check_not_forked()?;
-        let (shared, catalogue) = (&self.shared, &self.shared.catalogues[0]);
+        let (shared, listing) = (&self.shared, &self.shared.listings[0]);
         // Until it is known to be the only one of its name.
         let pass = Arc::new(shared.tokens[0].pass_gate()?);
-        let holds = || catalogue.read().find(&name.into()).map(|found| found.is_some());
+        let holds = || listing.read().find(&name.into()).map(|found| found.is_some());
         let is_taken = || !matches!(holds(), Ok(false));
         if is_taken() {
             // As far as is known here: it may have been destroyed elsewhere.
@@ -214,10 +236,10 @@ impl Engine {
             found?;
             return Err(Error::internal("a generated key cannot be found"));
         }
-        let found = Found::find_on(&name.into(), 0, &shared.tokens, &shared.catalogues)?;
+        let found = Found::find_on(&name.into(), 0, &shared.tokens, &shared.listings)?;
         let version = KeyVersion::load(&found, &shared.tokens, shared.copies)?;
         let version = shared.keys.replace(found.objects(), version);
-        Ok(Key { shared: Arc::clone(shared), version })
+        Ok(Key::new(shared, version))
     }
 
     /// Destroys the key of this name on every token that holds it, for ever. Requests in flight on it fail. The keys
@@ -233,12 +255,12 @@ impl Engine {
     pub fn destroy_key(&self, name: &str) -> Result<()> {
         check_not_forked()?;
         let shared = &self.shared;
-        let holds = |index: usize| !matches!(shared.catalogues[index].read().find(&name.into()), Ok(None));
+        let holds = |index: usize| !matches!(shared.listings[index].read().find(&name.into()), Ok(None));
         for index in 0..shared.tokens.len() {
             // So that nothing is destroyed by a handle that has become another key's.
             shared.list_now(index).or_else(|error| if holds(index) { Err(error) } else { Ok(()) })?;
         }
-        let found = Found::find(&name.into(), &shared.tokens, &shared.catalogues)?;
+        let found = Found::find(&name.into(), &shared.tokens, &shared.listings)?;
         if found.objects().is_empty() {
             return Err(Error::operator(ErrorKind::KeyNotFound, "nothing was destroyed"));
         }
@@ -254,7 +276,7 @@ impl Engine {
         for (index, listed) in found.held() {
             let pass = Arc::new(shared.tokens[index].pass_gate()?);
             // One instance destroys a token's key for all of them: those that had it listed do so no more.
-            if !shared.catalogues[index].read().lists(listed.handle()) {
+            if !shared.listings[index].read().lists(listed.handle()) {
                 continue;
             }
             let (object, public) = (listed.object, listed.public);
@@ -301,6 +323,7 @@ impl Engine {
         let core = &self.shared.core;
         let until = now().after(limit);
         core.begin_drain();
+        self.shared.ledger.wake();
         loop {
             let mut heard = core.admission.listen(Wants::Anything, 0);
             let left = now().until(until);
@@ -326,6 +349,7 @@ impl Drop for Engine {
     fn drop(&mut self) {
         if check_not_forked().is_ok() {
             self.shared.core.stop();
+            self.shared.ledger.wake();
             self.shared.core.threads.leave();
             self.shared.tokens.iter().for_each(|token| token.close());
         } else {
@@ -341,9 +365,9 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-fn list(token: &Token) -> Result<Catalogue> {
+fn list(token: &Token) -> Result<Listing> {
     let label = token.info.label.clone();
-    token.with_service(move |session, epoch| Catalogue::list(label, session, epoch))
+    token.with_service(move |session, epoch| Listing::list(label, session, epoch))
 }
 
 fn destroy(
@@ -353,6 +377,15 @@ fn destroy(
 ) -> std::result::Result<(), Fault> {
     session.destroy(key)?;
     public.map_or(Ok(()), |public| session.destroy(public))
+}
+
+/// What an engine calls itself in the catalogue.
+fn writer(token: &Token) -> Result<[u8; 8]> {
+    token.consult(SERVICE_LIMIT, |session, _| {
+        let mut writer = [0; 8];
+        session.random(&mut writer)?;
+        Ok(writer)
+    })
 }
 
 fn next_number() -> u64 {

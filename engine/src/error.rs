@@ -41,6 +41,10 @@ pub enum ErrorKind {
     KeyMismatch,
     /// The key exists, but its attributes forbid this use.
     NotPermitted,
+    /// The state of the key's life forbids this use or this change ([`KeyState`](crate::KeyState)).
+    KeyState,
+    /// Another writer has changed the same key at the same time, or is about to: this change has not been made.
+    Conflict,
     /// No token that holds the key offers the mechanism.
     MechanismUnavailable,
     /// The input or a parameter has a length or form that the algorithm does not allow.
@@ -181,7 +185,7 @@ impl Outcome {
 
 impl ErrorKind {
     /// Every kind, in the order of their declaration.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::Configuration,
         Self::Module,
         Self::TokenNotFound,
@@ -192,6 +196,8 @@ impl ErrorKind {
         Self::KeyAmbiguous,
         Self::KeyMismatch,
         Self::NotPermitted,
+        Self::KeyState,
+        Self::Conflict,
         Self::MechanismUnavailable,
         Self::InvalidInput,
         Self::TooLarge,
@@ -222,6 +228,8 @@ impl ErrorKind {
             Self::KeyAmbiguous => "key-ambiguous",
             Self::KeyMismatch => "key-mismatch",
             Self::NotPermitted => "not-permitted",
+            Self::KeyState => "key-state",
+            Self::Conflict => "conflict",
             Self::MechanismUnavailable => "mechanism-unavailable",
             Self::InvalidInput => "invalid-input",
             Self::TooLarge => "too-large",
@@ -253,6 +261,8 @@ impl ErrorKind {
             Self::KeyAmbiguous => "key is ambiguous",
             Self::KeyMismatch => "algorithm does not fit the key",
             Self::NotPermitted => "the key's attributes forbid this use",
+            Self::KeyState => "the state of the key forbids it",
+            Self::Conflict => "another writer changes the same key",
             Self::MechanismUnavailable => "no token with this key offers the mechanism",
             Self::InvalidInput => "input not valid for the algorithm",
             Self::TooLarge => "request larger than the cap on bytes in flight",

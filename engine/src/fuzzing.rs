@@ -1,7 +1,7 @@
 //! Doors for fuzz targets into what modules answer. They are there under `--cfg fuzzing` only, which `cargo fuzz` sets.
 
 use crate::error::{Error, ErrorKind, Outcome, Retry};
-use crate::keys::catalogue::Catalogue;
+use crate::keys::listing::Listing;
 use crate::pkcs11::attributes::Answer;
 use crate::pkcs11::{Fault, Function, SessionFate};
 
@@ -13,7 +13,7 @@ pub type AttributeAnswer<'a> = (u64, u64, &'a [u8]);
 pub fn list_keys(objects: &[Vec<AttributeAnswer<'_>>]) -> String {
     let answer = |&(first_len, second_len, bytes): &_| Answer { first_len, second_len, bytes };
     let objects: Vec<Vec<_>> = objects.iter().map(|object| object.iter().map(answer).collect()).collect();
-    format!("{:?}", Catalogue::of_answers(&objects))
+    format!("{:?}", Listing::of_answers(&objects))
 }
 
 /// What the engine makes of a code that a function answered.

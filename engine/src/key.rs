@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::engine::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::KeyVersion;
+use crate::keys::key_id::KeyId;
 use crate::operation::{
     Ask, Cipher, Decrypt, Encrypt, FirstKey, MacPadding, RetailMac, Sign, SignAlgorithm, Verify, allows,
     ciphertext, plaintext, signature, spki_der, verdict,
@@ -27,15 +28,29 @@ const NOTHING: &[u8] = &[];
 #[derive(Clone)]
 pub struct Key {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) version: Arc<KeyVersion>,
+    version: Arc<KeyVersion>,
+    /// Of a managed key: this version and no later one.
+    is_pinned: bool,
+    at_risk: bool,
+    tenant: u64,
 }
 
 impl Key {
+    pub(crate) fn new(shared: &Arc<Shared>, version: Arc<KeyVersion>) -> Self {
+        Self { shared: Arc::clone(shared), version, is_pinned: false, at_risk: false, tenant: 0 }
+    }
+
+    /// The version that requests use now.
+    #[inline]
+    pub(crate) fn version(&self) -> &Arc<KeyVersion> {
+        if self.is_pinned { &self.version } else { self.version.newest() }
+    }
+
     /// Whether both are the same generation of the same key on the same tokens of one engine: then their requests
     /// share queues and are served together.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        self.version.number == other.version.number
+        self.version().number == other.version().number
     }
 
     /// Lets the host do CTR and CBC for this key around single blocks that the token enciphers, so that requests that
@@ -58,8 +73,55 @@ impl Key {
             let text = "the engine is built with `validated_only`: no mode may be done on the host";
             return Err(Error::refused(ErrorKind::NotPermitted, text));
         }
-        self.version.allow_host_modes()?;
+        self.version().allow_host_modes()?;
         Ok(self)
+    }
+
+    /// This version of a managed key and no later one, as for what an older one has signed.
+    ///
+    /// # Errors
+    /// `KeyNotFound` if the key is not managed, or has no such version.
+    ///
+    /// # Blocking
+    /// As [`Engine::key`](crate::Engine::key), the first time that a version is asked for.
+    pub fn version_numbered(&self, number: u32) -> Result<Self> {
+        let unknown = || Error::refused(ErrorKind::KeyNotFound, "it is no managed key");
+        let tie = self.version.tie.as_ref().ok_or_else(unknown)?;
+        let version = self.shared.version_by_id(&tie.id, number)?;
+        Ok(Self { version, is_pinned: true, ..self.clone() })
+    }
+
+    /// The number of the version that requests use now; none of a key that is not managed.
+    #[must_use]
+    pub fn version_number(&self) -> Option<u32> {
+        self.version().tie.as_ref().map(|tie| tie.version)
+    }
+
+    /// The identifier of a managed key.
+    #[must_use]
+    pub fn id(&self) -> Option<&KeyId> {
+        self.version.tie.as_ref().map(|tie| &tie.id)
+    }
+
+    /// Takes the risk that a compromised key is: it verifies and decrypts then, as if it were deactivated.
+    #[must_use]
+    pub fn at_risk(mut self) -> Self {
+        self.at_risk = true;
+        self
+    }
+
+    /// On whose behalf the key is used: requests begin with this [tenant](Request::tenant). A tenant's own key is found by no
+    /// other.
+    #[must_use]
+    pub fn for_tenant(mut self, tenant: u64) -> Self {
+        self.tenant = tenant;
+        self
+    }
+
+    /// Whether a managed key is not permitted for an algorithm.
+    #[inline]
+    fn forbids(&self, name: impl FnOnce() -> &'static str) -> bool {
+        self.version().tie.as_ref().is_some_and(|tie| !tie.permits(name))
     }
 
     /// Signs a message, or makes its MAC.
@@ -68,7 +130,9 @@ impl Key {
         how: impl Into<SignAlgorithm>,
         message: impl Into<Cow<'a, [u8]>>,
     ) -> Request<'a, Sign> {
-        self.request(Ask::sign(how), message, signature)
+        let how = how.into();
+        let forbidden = self.forbids(|| how.name());
+        self.request(Ask::sign(how), message, signature, forbidden)
     }
 
     /// Signs a digest that the caller has computed.
@@ -77,7 +141,9 @@ impl Key {
         how: impl Into<SignAlgorithm>,
         digest: impl Into<Cow<'a, [u8]>>,
     ) -> Request<'a, Sign> {
-        self.request(Ask::sign_digest(how), digest, signature)
+        let how = how.into();
+        let forbidden = self.forbids(|| how.name());
+        self.request(Ask::sign_digest(how), digest, signature, forbidden)
     }
 
     /// Verifies the signature of a digest that the caller has computed.
@@ -87,7 +153,9 @@ impl Key {
         digest: impl Into<Cow<'a, [u8]>>,
         signature: &[u8],
     ) -> Request<'a, Verify> {
-        self.request(Ask::verify_digest(how, signature), digest, verdict)
+        let how = how.into();
+        let forbidden = self.forbids(|| how.name());
+        self.request(Ask::verify_digest(how, signature), digest, verdict, forbidden)
     }
 
     /// Verifies a signature on the host, or a MAC by making it again.
@@ -97,7 +165,9 @@ impl Key {
         message: impl Into<Cow<'a, [u8]>>,
         signature: &[u8],
     ) -> Request<'a, Verify> {
-        self.request(Ask::verify(how, signature), message, verdict)
+        let how = how.into();
+        let forbidden = self.forbids(|| how.name());
+        self.request(Ask::verify(how, signature), message, verdict, forbidden)
     }
 
     /// Encrypts.
@@ -106,7 +176,9 @@ impl Key {
         how: impl Into<Cipher>,
         plain: impl Into<Cow<'a, [u8]>>,
     ) -> Request<'a, Encrypt> {
-        self.request(Ask::encrypt(how), plain, ciphertext)
+        let how = how.into();
+        let forbidden = self.forbids(|| how.name());
+        self.request(Ask::encrypt(how), plain, ciphertext, forbidden)
     }
 
     /// Decrypts.
@@ -115,7 +187,9 @@ impl Key {
         how: impl Into<Cipher>,
         cipher: impl Into<Cow<'a, [u8]>>,
     ) -> Request<'a, Decrypt> {
-        self.request(Ask::decrypt(how), cipher, plaintext)
+        let how = how.into();
+        let forbidden = self.forbids(|| how.name());
+        self.request(Ask::decrypt(how), cipher, plaintext, forbidden)
     }
 
     /// The public key as SubjectPublicKeyInfo in DER (RFC 5280, 4.1.2.7).
@@ -123,7 +197,7 @@ impl Key {
     /// # Errors
     /// `KeyMismatch` if the key has no public half, or the token does not show it.
     pub fn public_key_der(&self) -> Result<Vec<u8>> {
-        match &self.version.facts.public {
+        match &self.version().facts.public {
             Some(public) => spki_der(public),
             None => Err(Error::refused(ErrorKind::KeyMismatch, "no public key is known")),
         }
@@ -183,12 +257,14 @@ impl Key {
         mut ask: Ask,
         input: impl Into<Cow<'a, [u8]>>,
         build: fn(&Ask, Vec<u8>) -> Result<O::Output>,
+        forbidden: bool,
     ) -> Request<'a, O> {
-        let (version, tokens) = (&self.version, &self.shared.tokens);
+        let (version, tokens) = (self.version(), &self.shared.tokens);
         ask.choose(|usage, mechanism| {
             version.eligible(usage, mechanism, tokens) != 0 && allows(&version.facts, mechanism)
         });
-        Request::new(&self.shared, Some(&self.version), ask, input.into().into(), build)
+        let request = Request::new(&self.shared, Some(version), ask, input.into().into(), build);
+        request.tenant(self.tenant).at_risk(self.at_risk).forbidden(forbidden)
     }
 }
 
@@ -199,7 +275,7 @@ impl RetailMac {
     /// `KeyMismatch` if `first` is no key of triple DES; `NotPermitted` if it may not encrypt, or not by
     /// `CKM_DES3_CBC`.
     pub fn new(first: &Key, padding: MacPadding) -> Result<Self> {
-        let facts = &first.version.facts;
+        let facts = &first.version().facts;
         if !matches!(facts.kind, KeyKind::TripleDes { .. }) {
             return Err(Error::refused(ErrorKind::KeyMismatch, "the first key is no key of triple DES"));
         }
@@ -208,13 +284,13 @@ impl RetailMac {
             let text = "the first key may not encrypt by CKM_DES3_CBC";
             return Err(Error::refused(ErrorKind::NotPermitted, text));
         }
-        let (handles, tokens) = (Arc::clone(&first.version.handles), first.version.proven);
+        let (handles, tokens) = (Arc::clone(&first.version().handles), first.version().proven);
         Ok(Self { first: FirstKey { handles, tokens, engine: first.shared.number }, padding })
     }
 }
 
 impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Key").field("kind", &self.version.facts.kind).finish_non_exhaustive()
+        f.debug_struct("Key").field("kind", &self.version().facts.kind).finish_non_exhaustive()
     }
 }

@@ -5,20 +5,29 @@ pub(crate) mod catalogue;
 pub(crate) mod copies;
 pub(crate) mod derive;
 pub(crate) mod generate;
-mod identity;
+pub(crate) mod hex;
+pub(crate) mod identity;
+pub(crate) mod key_config;
+pub(crate) mod key_id;
 pub(crate) mod known;
+pub(crate) mod listing;
+pub(crate) mod managed;
 pub(crate) mod name;
 mod self_test;
+mod spec_name;
+pub(crate) mod state;
+pub(crate) mod transport;
 pub(crate) mod wrap;
 
 use std::sync::Arc;
 
 use crate::coalesce::Family;
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::catalogue::{Catalogue, Listed};
 use crate::keys::copies::Copies;
 use crate::keys::identity::{Proof, Proven};
 use crate::keys::known::Objects;
+use crate::keys::listing::{Listed, Listing};
+use crate::keys::managed::Tie;
 use crate::keys::name::KeyName;
 use crate::operation::allows;
 use crate::pkcs11::{Direction, Session};
@@ -52,21 +61,54 @@ pub(crate) struct KeyVersion {
     merging: [u64; Family::ALL.len()],
     /// Whether the host may do the modes of its ciphers around single blocks.
     host_modes: AtomicBool,
+    /// Of a managed key: what its catalogue says of this version.
+    pub(crate) tie: Option<Tie>,
 }
 
 impl KeyVersion {
     /// Proves what was found of a key on the tokens, and uses it on all that hold the same; there it may get copies.
     pub(crate) fn load(found: &Found, tokens: &[Arc<Token>], copies: Copies) -> Result<Self> {
+        Self::load_vouched(found, tokens, copies, false)
+    }
+
+    /// As [`KeyVersion::load`]; where no token can show anything of the key, and somebody vouches that it is the same, it is used
+    /// on all of them.
+    pub(crate) fn load_vouched(
+        found: &Found,
+        tokens: &[Arc<Token>],
+        copies: Copies,
+        vouched: bool,
+    ) -> Result<Self> {
         let held: Vec<_> = found.held().collect();
         let Some((_, first)) = held.first() else {
             return Err(Error::operator(ErrorKind::KeyNotFound, "it has just gone"));
         };
-        let Proven { tokens: proven, unasked, proof } = identity::prove(tokens, &held)?;
+        let Proven { tokens: proven, unasked, proof } = identity::prove(tokens, &held, vouched)?;
         let handles = Handles::new(found.0.iter().map(|found| found.as_ref().map(Listed::handle)));
         let version = Self { proof, unasked, ..Self::new(first.facts.clone(), handles, proven, tokens) };
         let used: Vec<_> = held.iter().copied().filter(|(index, _)| proven & (1 << index) != 0).collect();
         copies::make(copies, tokens, &used, &version.handles)?;
         Ok(version)
+    }
+
+    /// What shows that it is this key and no other, where something can.
+    pub(crate) fn proof(&self) -> Option<&[u8]> {
+        self.proof.as_ref().map(Proof::as_bytes)
+    }
+
+    /// Ties it to the managed key that it is a version of.
+    pub(crate) fn tied(self, tie: Tie) -> Self {
+        Self { tie: Some(tie), ..self }
+    }
+
+    /// The version that new work uses: this one, or what has taken its place since.
+    #[inline]
+    pub(crate) fn newest(self: &Arc<Self>) -> &Arc<Self> {
+        let mut version = self;
+        while let Some(next) = version.tie.as_ref().and_then(Tie::next) {
+            version = next;
+        }
+        version
     }
 
     /// A key that lives on one token in a session, until nobody uses it any more.
@@ -170,6 +212,7 @@ impl KeyVersion {
             absent: AtomicU64::new(0),
             eligible,
             host_modes: AtomicBool::new(false),
+            tie: None,
         }
     }
 }
@@ -202,10 +245,10 @@ impl Found {
     pub(crate) fn find(
         name: &KeyName<'_>,
         tokens: &[Arc<Token>],
-        catalogues: &[RwLock<Catalogue>],
+        listings: &[RwLock<Listing>],
     ) -> Result<Self> {
-        let of = |catalogue: &Catalogue| Ok(catalogue.find(name)?.cloned());
-        look_up(name, tokens, catalogues, of).collect::<Result<_>>().map(Self)
+        let of = |listing: &Listing| Ok(listing.find(name)?.cloned());
+        look_up(name, tokens, listings, of).collect::<Result<_>>().map(Self)
     }
 
     /// As [`Found::find`], on one token only, in every instance of the module. `token` is its index in the first one.
@@ -213,13 +256,13 @@ impl Found {
         name: &KeyName<'_>,
         token: usize,
         tokens: &[Arc<Token>],
-        catalogues: &[RwLock<Catalogue>],
+        listings: &[RwLock<Listing>],
     ) -> Result<Self> {
-        let of = |(held, catalogue): (&Arc<Token>, &RwLock<Catalogue>)| match held.first == token {
-            true => Ok(catalogue.read().find(name)?.cloned()),
+        let of = |(held, listing): (&Arc<Token>, &RwLock<Listing>)| match held.first == token {
+            true => Ok(listing.read().find(name)?.cloned()),
             false => Ok(None),
         };
-        tokens.iter().zip(catalogues).map(of).collect::<Result<_>>().map(Self)
+        tokens.iter().zip(listings).map(of).collect::<Result<_>>().map(Self)
     }
 
     /// What was found, with the index of its token.
@@ -233,7 +276,7 @@ impl Found {
     /// `KeyAmbiguous` if two differ, or if nothing shows that they do not.
     pub(crate) fn check_same(&self, tokens: &[Arc<Token>]) -> Result<()> {
         let held: Vec<_> = self.held().collect();
-        let proven = identity::prove(tokens, &held)?.tokens;
+        let proven = identity::prove(tokens, &held, false)?.tokens;
         match held.iter().find(|(index, _)| proven & (1 << index) == 0) {
             None => Ok(()),
             Some((index, _)) => {
@@ -253,10 +296,10 @@ impl Objects {
     pub(crate) fn find(
         name: &KeyName<'_>,
         tokens: &[Arc<Token>],
-        catalogues: &[RwLock<Catalogue>],
+        listings: &[RwLock<Listing>],
     ) -> Result<Self> {
-        let of = |catalogue: &Catalogue| Ok(catalogue.find(name)?.map(Listed::handle));
-        let objects = look_up(name, tokens, catalogues, of).collect::<Result<Self>>()?;
+        let of = |listing: &Listing| Ok(listing.find(name)?.map(Listed::handle));
+        let objects = look_up(name, tokens, listings, of).collect::<Result<Self>>()?;
         if !objects.is_empty() {
             return Ok(objects);
         }
@@ -270,11 +313,11 @@ impl Objects {
 fn look_up<T>(
     name: &KeyName<'_>,
     tokens: &[Arc<Token>],
-    catalogues: &[RwLock<Catalogue>],
-    of: impl Fn(&Catalogue) -> Result<Option<T>>,
+    listings: &[RwLock<Listing>],
+    of: impl Fn(&Listing) -> Result<Option<T>>,
 ) -> impl Iterator<Item = Result<Option<T>>> {
-    tokens.iter().zip(catalogues).map(move |(token, catalogue)| match name.fits_token(&token.info) {
-        true => of(&catalogue.read()),
+    tokens.iter().zip(listings).map(move |(token, listing)| match name.fits_token(&token.info) {
+        true => of(&listing.read()),
         false => Ok(None),
     })
 }

@@ -83,9 +83,13 @@ pub use describe::{KeyDescription, MechanismDescription, ModuleDescription, Toke
 #[cfg(not(hsmux_loom))]
 pub use engine::Engine;
 #[cfg(not(hsmux_loom))]
+pub use engine::keys::{KeyInfo, KeyVersionInfo, ManagedKeys, RefusedRecord};
+#[cfg(not(hsmux_loom))]
 pub use error::{Error, ErrorKind, Outcome, Result, Retry};
 #[cfg(not(hsmux_loom))]
 pub use key::{Key, SignStream, WrappedKey};
+#[cfg(not(hsmux_loom))]
+pub use keys::catalogue::record::KeyOrigin;
 #[cfg(not(hsmux_loom))]
 pub use keys::copies::Copies;
 #[cfg(not(hsmux_loom))]
@@ -93,7 +97,13 @@ pub use keys::derive::AgreementKdf;
 #[cfg(not(hsmux_loom))]
 pub use keys::generate::KeySpec;
 #[cfg(not(hsmux_loom))]
+pub use keys::key_config::KeyConfig;
+#[cfg(not(hsmux_loom))]
+pub use keys::key_id::KeyId;
+#[cfg(not(hsmux_loom))]
 pub use keys::name::KeyName;
+#[cfg(not(hsmux_loom))]
+pub use keys::state::KeyState;
 #[cfg(not(hsmux_loom))]
 pub use keys::wrap::KeyWrap;
 #[cfg(not(hsmux_loom))]

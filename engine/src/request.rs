@@ -24,6 +24,7 @@ use crate::clock::{Time, now};
 use crate::engine::Shared;
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::keys::KeyVersion;
+use crate::keys::managed::Tie;
 use crate::operation::{Ask, Operation, OperationKind};
 use crate::payload::Input;
 use crate::pending::Pending;
@@ -65,6 +66,10 @@ pub struct Request<'a, O: Operation> {
     tenant: u64,
     waits_for_room: bool,
     at_most_once: bool,
+    /// The caller takes the risk that a compromised key is.
+    at_risk: bool,
+    /// The key is not permitted for the algorithm.
+    forbidden: bool,
     /// The caller has tried it itself, and may have had it executed.
     tried: Option<Outcome>,
     /// How many requests of the caller it is: more than one if they were put together.
@@ -110,6 +115,8 @@ impl<'a, O: Operation> Request<'a, O> {
             tenant: 0,
             waits_for_room: false,
             at_most_once: false,
+            at_risk: false,
+            forbidden: false,
             tried: None,
             requests: 1,
             trace: None,
@@ -124,8 +131,20 @@ impl<'a, O: Operation> Request<'a, O> {
             tenant: self.tenant,
             waits_for_room: self.waits_for_room,
             at_most_once: self.at_most_once,
+            at_risk: self.at_risk,
+            forbidden: self.forbidden,
             ..Request::new(self.shared, self.key, ask, input, build)
         }
+    }
+
+    pub(crate) fn at_risk(mut self, takes: bool) -> Self {
+        self.at_risk = takes;
+        self
+    }
+
+    pub(crate) fn forbidden(mut self, forbidden: bool) -> Self {
+        self.forbidden = forbidden;
+        self
     }
 
     /// Answers the waiter after this time at the latest, counted from when the request starts.
@@ -357,6 +376,9 @@ impl<'a, O: Operation> Request<'a, O> {
         if self.limit().is_some_and(|limit| limit.is_zero()) {
             return Err(expired(Outcome::NotDone));
         }
+        if let Some(tie) = self.key.and_then(|version| version.tie.as_ref()) {
+            self.check_tie(tie)?;
+        }
         self.ask.check(self.facts(), &self.input)?;
         self.check_engine()?;
         let mask = self.mask();
@@ -368,6 +390,16 @@ impl<'a, O: Operation> Request<'a, O> {
             return Err(Error::refused(ErrorKind::MechanismUnavailable, text));
         }
         Ok(mask)
+    }
+
+    /// What the catalogue says of a managed key.
+    #[inline]
+    fn check_tie(&self, tie: &Tie) -> Result<()> {
+        tie.check(self.ask.kind(), self.tenant, self.at_risk)?;
+        match self.forbidden {
+            true => Err(Error::refused(ErrorKind::NotPermitted, "it was not made for this algorithm")),
+            false => Ok(()),
+        }
     }
 
     /// What only this engine can say.

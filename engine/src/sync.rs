@@ -10,7 +10,7 @@ pub(crate) use crossbeam::utils::CachePadded;
 /// Atomics for settings, which order nothing and belong to no protocol: real ones in models too, which would only
 /// grow by them.
 pub(crate) mod plain {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 }
 
 #[cfg(not(any(hsmux_loom, hsmux_shuttle)))]

@@ -215,6 +215,18 @@ impl Token {
         })
     }
 
+    /// As [`Token::with_service`], for what changes no key: operations that are held open stay so. Waits at most for `limit`.
+    pub(crate) fn consult<R: Send + 'static>(
+        &self,
+        limit: Duration,
+        job: impl FnOnce(&mut pkcs11::Session, u64) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        self.service.call(limit, |login| match login.epoch.is_over() {
+            true => Err(stale()),
+            false => job(&mut login.session, login.epoch.number),
+        })
+    }
+
     /// As [`Token::with_service`], with objects of an epoch: in another their numbers are those of other objects.
     pub(crate) fn with_objects<R: Send + 'static>(
         &self,

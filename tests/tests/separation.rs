@@ -1,4 +1,4 @@
-//! What must not mix: mechanisms in lanes, purposes of keys, keys of different engines, session keys in the catalogue.
+//! What must not mix: mechanisms in lanes, purposes of keys, keys of different engines, session keys in the listing.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails its test")]
 

@@ -108,6 +108,20 @@ impl Shared {
         pass: &Arc<Pass>,
         job: impl FnOnce(&mut pkcs11::Session, u64) -> Result<R> + Send + 'static,
     ) -> Result<R> {
+        let written = self.write_unlisted(token, epoch, pass, job)?;
+        let instances = instances_of(&self.tokens, self.tokens[token].first);
+        tokens(instances).try_for_each(|instance| self.list_now(instance))?;
+        Ok(written)
+    }
+
+    /// As [`Shared::write`], of objects that are no keys: nothing is listed anew.
+    pub(super) fn write_unlisted<R: Send + 'static>(
+        &self,
+        token: usize,
+        epoch: Option<u64>,
+        pass: &Arc<Pass>,
+        job: impl FnOnce(&mut pkcs11::Session, u64) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
         let writer = &self.tokens[token];
         let instances = instances_of(&self.tokens, writer.first);
         let still = self.stand_still(instances & !(1 << token))?;
@@ -121,10 +135,9 @@ impl Shared {
         let written = match epoch {
             Some(epoch) => writer.with_objects(epoch, move |session| job(session, epoch)),
             None => writer.with_service(job),
-        }?;
+        };
         drop(still);
-        tokens(instances).try_for_each(|instance| self.list_now(instance))?;
-        Ok(written)
+        written
     }
 
     /// Waits until nobody is inside a call on these tokens, and keeps it so: no request, and no service thread.

@@ -50,7 +50,7 @@ impl Shared {
             // If it is too soon, the next one who asks finds the same.
             let _listed = self.list_again(index, asked);
         });
-        let find = || Objects::find(name, &self.tokens, &self.catalogues);
+        let find = || Objects::find(name, &self.tokens, &self.listings);
         find().or_else(|error| {
             if !matches!(error.kind(), ErrorKind::KeyNotFound | ErrorKind::KeyAmbiguous) {
                 return Err(error);
@@ -67,14 +67,14 @@ impl Shared {
     /// Lists a token's keys now, and forgets those that are gone.
     pub(super) fn list_now(&self, index: usize) -> Result<()> {
         self.core.tokens[index].recorders.iter().for_each(|recorder| recorder.forget_missed_key());
-        let listing = list(&self.tokens[index])?;
-        let mut catalogue = self.catalogues[index].write();
-        if listing.epoch < catalogue.epoch {
+        let new = list(&self.tokens[index])?;
+        let mut listing = self.listings[index].write();
+        if new.epoch < listing.epoch {
             // The token has come back since, and its keys were listed then.
             return Ok(());
         }
-        *catalogue = listing;
-        self.keys.forget_unlisted(index, &catalogue);
+        *listing = new;
+        self.keys.forget_unlisted(index, &listing);
         Ok(())
     }
 

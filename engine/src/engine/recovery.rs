@@ -6,8 +6,8 @@ use super::Shared;
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::keys::KeyVersion;
 use crate::keys::canary::Canary;
-use crate::keys::catalogue::{Catalogue, Listed};
 use crate::keys::copies;
+use crate::keys::listing::{Listed, Listing};
 use crate::pkcs11::Session;
 use crate::token::Token;
 
@@ -45,10 +45,10 @@ fn came_back(shared: &Weak<Shared>, index: usize, session: &mut Session, epoch: 
     shared.core.check_open()?;
     let token = &shared.tokens[index];
     shared.core.tokens[index].recorders.iter().for_each(|recorder| recorder.forget_missed_key());
-    let listing = Catalogue::list(token.info.label.clone(), session, epoch)?;
+    let listing = Listing::list(token.info.label.clone(), session, epoch)?;
     // The listing of before is locked only while it is looked at: the token may hang in what comes after.
     let found: Vec<_> = {
-        let before = shared.catalogues[index].read();
+        let before = shared.listings[index].read();
         let used = shared.keys.used_on(index).into_iter();
         used.map(|(was, version)| (listing.find_again(&before, was).cloned(), version)).collect()
     };
@@ -56,14 +56,15 @@ fn came_back(shared: &Weak<Shared>, index: usize, session: &mut Session, epoch: 
     for (listed, version) in found {
         proven.push((prove(session, token, &version, listed)?, version));
     }
-    let before = std::mem::replace(&mut *shared.catalogues[index].write(), listing);
+    let before = std::mem::replace(&mut *shared.listings[index].write(), listing);
+    shared.reconcile(index, session, epoch)?;
     for (listed, version) in proven {
         use_again(&shared, index, session, &version, listed.as_ref())?;
     }
     // Keys that were opened meanwhile, by the listing of before; who opens one later sees that the listing has changed.
     for (was, version) in shared.keys.used_on(index).into_iter().filter(|(was, _)| was.epoch == before.epoch)
     {
-        let listed = shared.catalogues[index].read().find_again(&before, was).cloned();
+        let listed = shared.listings[index].read().find_again(&before, was).cloned();
         let listed = prove(session, token, &version, listed)?;
         use_again(&shared, index, session, &version, listed.as_ref())?;
     }

@@ -6,9 +6,9 @@ use super::Key;
 use crate::engine::Shared;
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::keys::KeyVersion;
-use crate::keys::catalogue::Listed;
 use crate::keys::derive::{Agreement, AgreementKdf};
 use crate::keys::generate::KeySpec;
+use crate::keys::listing::Listed;
 use crate::keys::wrap::{KeyWrap, WRAPPED_LEN_MAX};
 use crate::pkcs11::{Mechanism, ObjectHandle, Session};
 use crate::request::check_not_forked;
@@ -66,7 +66,7 @@ impl Key {
     /// and length a self-test ([`Builder::coalescing`](crate::Builder::coalescing)); at most a minute each.
     pub fn agree(&self, peer: &[u8], kdf: AgreementKdf, shared: &[u8], spec: KeySpec) -> Result<Self> {
         check_not_forked()?;
-        let facts = &self.version.facts;
+        let facts = &self.version().facts;
         let KeyKind::Ec(curve) = facts.kind else {
             return Err(Error::refused(ErrorKind::KeyMismatch, "a key of an elliptic curve is needed"));
         };
@@ -92,18 +92,18 @@ impl Key {
     pub fn wrap(&self, how: KeyWrap, other: &Self) -> Result<WrappedKey> {
         check_not_forked()?;
         self.check_wrapping()?;
-        permit(self.version.facts.wrap, "CKA_WRAP is not set")?;
+        permit(self.version().facts.wrap, "CKA_WRAP is not set")?;
         if !Arc::ptr_eq(&self.shared, &other.shared) {
             return Err(Error::refused(ErrorKind::InvalidInput, "the other key is one of another engine"));
         }
-        let kind = other.version.facts.kind;
+        let kind = other.version().facts.kind;
         // Proven: what else lies there under its name may be another key.
         let holds = |token: &Token| {
-            let held = other.version.proven & (1 << token.index) != 0;
+            let held = other.version().proven & (1 << token.index) != 0;
             held && how.is_right_on(token, kind)
         };
         let (token, handle, number) = self.place_wrapping(how, holds)?;
-        let Some(wrapped) = other.version.handles.on(token) else {
+        let Some(wrapped) = other.version().handles.on(token) else {
             return Err(Error::internal("a key vanished from its token"));
         };
         if wrapped.epoch != handle.epoch {
@@ -131,7 +131,7 @@ impl Key {
     pub fn unwrap(&self, how: KeyWrap, wrapped: &[u8], spec: KeySpec) -> Result<Self> {
         check_not_forked()?;
         self.check_wrapping()?;
-        permit(self.version.facts.unwrap, "CKA_UNWRAP is not set")?;
+        permit(self.version().facts.unwrap, "CKA_UNWRAP is not set")?;
         // PKCS#11 2.40, C_UnwrapKey: CKA_VALUE_LEN "MUST NOT be specified" where the mechanism says the length.
         let mut template = spec.secret_template()?;
         template.retain(|attribute| !matches!(attribute, cryptoki::object::Attribute::ValueLen(_)));
@@ -147,7 +147,7 @@ impl Key {
     }
 
     fn check_wrapping(&self) -> Result<()> {
-        match self.version.facts.kind {
+        match self.version().facts.kind {
             KeyKind::Aes { .. } => Ok(()),
             _ => Err(Error::refused(ErrorKind::KeyMismatch, "an AES key is needed")),
         }
@@ -173,9 +173,9 @@ impl Key {
     /// The first token in service with the key that fits, and its object there.
     fn place(&self, fits: impl Fn(&Token) -> bool) -> Result<(usize, Handle)> {
         let serving = self.shared.core.dispatch.serving();
-        let held = crate::schedule::dispatch::tokens(self.version.proven & serving);
+        let held = crate::schedule::dispatch::tokens(self.version().proven & serving);
         held.filter(|&index| fits(&self.shared.tokens[index]))
-            .find_map(|index| Some((index, self.version.handles.on(index)?)))
+            .find_map(|index| Some((index, self.version().handles.on(index)?)))
             .ok_or_else(|| {
                 let text = "asked of every token in service that holds the key";
                 Error::refused(ErrorKind::MechanismUnavailable, text)
@@ -203,7 +203,7 @@ impl Key {
         if !spec.is_kind(version.facts.kind) {
             return Err(Error::refused(ErrorKind::KeyMismatch, "the token made a key of another length"));
         }
-        Ok(Self { shared, version })
+        Ok(Self::new(&shared, version))
     }
 }
 
@@ -212,7 +212,7 @@ fn permit(allowed: bool, otherwise: &'static str) -> Result<()> {
 }
 
 fn permits_number(key: &Key, number: u64) -> bool {
-    let allowed = key.version.facts.allowed.as_deref().unwrap_or_default();
+    let allowed = key.version().facts.allowed.as_deref().unwrap_or_default();
     allowed.is_empty() || allowed.contains(&number)
 }
 

@@ -1,358 +1,242 @@
-//! The catalogue of one token: its keys, listed in one sweep per epoch.
+//! The catalogue of managed keys: their records, merged from what lies on the tokens, and looked up in memory.
 
-use std::collections::HashMap;
+pub(crate) mod claim;
+pub(crate) mod process;
+pub(crate) mod record;
+pub(crate) mod shelf;
 
-use cryptoki::object::AttributeType as A;
-use cryptoki_sys as sys;
-use smallvec::SmallVec;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::name::KeyName;
-use crate::pkcs11::{ObjectHandle, Session};
-use crate::token::copies::SESSION_LABEL;
-use crate::token::facts::{Curve, KeyFacts, KeyFlags, KeyKind, PublicKey};
-use crate::token::task::Handle;
-use crate::uri::ObjectType;
+use crate::keys::key_id::{KeyId, KeyNumber};
+use crate::keys::managed::Managed;
+use crate::keys::state::KeyState;
+use record::{Content, Entry, KeyRecord, Subject};
 
-/// The keys of a token by label.
+/// What holds now, by subject.
+pub(crate) type Latest = BTreeMap<Subject, Arc<Entry>>;
+
+/// Of several records of a subject, the one that holds: wherever they lie, and in whatever order they are read.
+pub(crate) fn merge<'a>(records: impl IntoIterator<Item = &'a Arc<Entry>>) -> Latest {
+    let mut latest = Latest::new();
+    for entry in records {
+        match latest.get_mut(&entry.record.subject) {
+            Some(known) if entry.beats(known) => *known = Arc::clone(entry),
+            Some(_) => {}
+            None => drop(latest.insert(entry.record.subject.clone(), Arc::clone(entry))),
+        }
+    }
+    latest
+}
+
+/// The keys and aliases that are known, by whatever they are asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
-    token: String,
-    /// In which it was made.
-    pub(crate) epoch: u64,
-    keys: HashMap<Vec<u8>, Vec<Listed>>,
+    latest: Latest,
+    keys: HashMap<KeyNumber, Arc<Managed>>,
+    ids: HashMap<String, KeyNumber>,
+    /// Keys that live, by name: several only if two were made of one name while the writers could not see each other.
+    names: HashMap<String, Vec<KeyNumber>>,
+    /// By `CKA_ID`.
+    objects: HashMap<Vec<u8>, KeyNumber>,
 }
-
-/// A private or secret key on a token.
-#[derive(Clone, Debug)]
-pub(crate) struct Listed {
-    pub(crate) object: ObjectHandle,
-    /// The public half's object, where the token has one.
-    pub(crate) public: Option<ObjectHandle>,
-    pub(crate) epoch: u64,
-    pub(crate) facts: KeyFacts,
-    /// Private or secret.
-    pub(crate) class: ObjectType,
-    pub(crate) id: Vec<u8>,
-    pub(crate) flags: KeyFlags,
-}
-
-/// The attributes that are read, in this order.
-const READ: [A; 25] = [
-    A::Class,
-    A::KeyType,
-    A::Label,
-    A::Id,
-    A::Sign,
-    A::Verify,
-    A::Encrypt,
-    A::Decrypt,
-    A::Modulus,
-    A::PublicExponent,
-    A::EcParams,
-    A::EcPoint,
-    A::ValueLen,
-    A::AllowedMechanisms,
-    A::Private,
-    A::Token,
-    A::Sensitive,
-    A::Extractable,
-    A::AlwaysSensitive,
-    A::NeverExtractable,
-    A::Local,
-    A::Wrap,
-    A::Unwrap,
-    A::Derive,
-    A::AlwaysAuthenticate,
-];
 
 impl Catalogue {
-    /// Lists every object of the token.
-    pub(crate) fn list(token: String, session: &mut Session, epoch: u64) -> Result<Self> {
-        let mut objects = Vec::new();
-        for object in session.find(&[])? {
-            let values = Values(session.attributes(object, &READ)?);
-            // Keys of agreements and unwrapped ones are their holders' own, and may be gone at any moment.
-            if values.flag(A::Token) || values.get(A::Label) != Some(SESSION_LABEL) {
-                objects.push((object, values));
+    /// Takes over what holds now. Returns the keys whose record is another than before.
+    pub(crate) fn update(&mut self, latest: Latest) -> Vec<Arc<Managed>> {
+        let mut changed = Vec::new();
+        for entry in latest.values() {
+            let Some((number, key)) = entry.key() else { continue };
+            match self.keys.get(&number) {
+                // An older one than is known: a token that has fallen behind is alone in sight.
+                Some(known) if !known.takes(entry) => {}
+                Some(known) => changed.push(Arc::clone(known)),
+                None => {
+                    let Ok(id) = key.id.parse::<KeyId>() else { continue };
+                    let managed = Arc::new(Managed::new(number, id, Arc::clone(entry)));
+                    changed.push(Arc::clone(&managed));
+                    self.keys.insert(number, managed);
+                }
             }
         }
-        Ok(Self::of(token, epoch, &objects))
-    }
-
-    fn of(token: String, epoch: u64, objects: &[(ObjectHandle, Values)]) -> Self {
-        let of_class =
-            |class| objects.iter().filter(move |(_, values)| values.number(A::Class) == Some(class));
-        let mut keys: HashMap<_, Vec<_>> = HashMap::new();
-        for (object, values) in of_class(sys::CKO_PRIVATE_KEY).chain(of_class(sys::CKO_SECRET_KEY)) {
-            // The public half has the same CKA_ID (PKCS#11 2.40, 4.6).
-            let is_half = |public: &Values| {
-                [A::Id, A::Label, A::KeyType].into_iter().all(|of| public.get(of) == values.get(of))
-            };
-            let has_half = values.number(A::Class) == Some(sys::CKO_PRIVATE_KEY);
-            let public = of_class(sys::CKO_PUBLIC_KEY).find(|(_, public)| has_half && is_half(public));
-            let listed = Listed::of(*object, epoch, values, public.map(|(object, values)| (*object, values)));
-            keys.entry(values.get(A::Label).unwrap_or_default().to_vec()).or_default().push(listed);
+        for (subject, entry) in latest {
+            let known = self.latest.entry(subject).or_insert_with(|| Arc::clone(&entry));
+            if entry.beats(known) {
+                *known = entry;
+            }
         }
-        Self { token, epoch, keys }
+        self.index();
+        changed
     }
 
-    /// Reads objects of a module that answers so, attribute by attribute.
-    #[cfg(fuzzing)]
-    pub(crate) fn of_answers(objects: &[Vec<crate::pkcs11::attributes::Answer<'_>>]) -> Self {
-        let read = |answers: &Vec<_>| Values(crate::pkcs11::attributes::read_answers(&READ, answers));
-        let objects =
-            objects.iter().map(read).zip(1..).map(|(it, number)| (ObjectHandle::numbered(number), it));
-        Self::of(String::new(), 1, &objects.collect::<Vec<_>>())
-    }
-
-    /// Every key, with its label.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = (&[u8], &Listed)> {
-        self.keys.iter().flat_map(|(label, keys)| keys.iter().map(move |listed| (label.as_slice(), listed)))
-    }
-
-    /// Whether it lists a key with this object.
-    pub(crate) fn lists(&self, handle: Handle) -> bool {
-        self.keys().any(|(_, listed)| listed.handle() == handle)
-    }
-
-    /// The key that another listing had with this object: of the same label, id and attributes. None if there is none,
-    /// or if there are several.
-    pub(crate) fn find_again(&self, old: &Self, before: Handle) -> Option<&Listed> {
-        let (label, was) = old.keys().find(|(_, listed)| listed.handle() == before)?;
-        let same =
-            |listed: &&Listed| (listed.class, &listed.id, &listed.facts) == (was.class, &was.id, &was.facts);
-        let mut found = self.keys.get(label)?.iter().filter(same);
-        found.next().filter(|_| found.next().is_none())
-    }
-
-    /// The key of this name; none if the token has none.
+    /// The key of this identifier.
     ///
     /// # Errors
-    /// `KeyAmbiguous` if it is the name of several keys of the token.
-    pub(crate) fn find(&self, name: &KeyName<'_>) -> Result<Option<&Listed>> {
-        let mut found = SmallVec::<[&Listed; 1]>::new();
-        match name.known_label() {
-            Some(label) => {
-                let labelled = self.keys.get(label).into_iter().flatten();
-                found.extend(labelled.filter(|listed| name.fits(label, listed)));
+    /// `KeyNotFound`.
+    pub(crate) fn by_id(&self, id: &KeyId) -> Result<Arc<Managed>> {
+        let number = self.ids.get(id.as_str());
+        let found = number.and_then(|number| self.keys.get(number)).map(Arc::clone);
+        found.ok_or_else(|| Error::refused(ErrorKind::KeyNotFound, "no key has this id"))
+    }
+
+    /// The key that lives under a name, or that an alias stands for; none if it is neither.
+    ///
+    /// # Errors
+    /// `KeyAmbiguous`, if two keys have the name.
+    pub(crate) fn by_name(&self, name: &str) -> Result<Option<Arc<Managed>>> {
+        match self.names.get(name).map(Vec::as_slice) {
+            Some([number]) => return Ok(self.keys.get(number).map(Arc::clone)),
+            Some([_, _, ..]) => {
+                let text = "several keys of the catalogue have this name: ask by id";
+                return Err(Error::operator(ErrorKind::KeyAmbiguous, text));
             }
-            None => found
-                .extend(self.keys().filter_map(|(label, listed)| name.fits(label, listed).then_some(listed))),
+            _ => {}
         }
-        match found[..] {
-            [] => Ok(None),
-            [listed] => Ok(Some(listed)),
-            _ => Err(self.ambiguous(&found)),
-        }
+        let alias = self.alias(name).and_then(|entry| match entry.record.content {
+            Content::Alias(key) => key,
+            Content::Key(_) => None,
+        });
+        Ok(alias.and_then(|number| self.keys.get(&number)).map(Arc::clone))
     }
 
-    /// By type and size only: many tools make `CKA_ID` of the label, which no error may name.
-    fn ambiguous(&self, several: &[&Listed]) -> Error {
-        let shown = several.iter().take(SHOWN_MAX).map(|listed| format!("{:?}", listed.facts.kind));
-        let more = if several.len() > SHOWN_MAX { ", ..." } else { "" };
-        let kinds = shown.collect::<Vec<_>>().join(", ");
-        let text = format!("token {} holds {} keys of this name: {kinds}{more}", self.token, several.len());
-        Error::operator(ErrorKind::KeyAmbiguous, text)
-    }
-}
-
-/// Keys that an error lists: a URI may select all that a token holds.
-const SHOWN_MAX: usize = 8;
-
-impl Listed {
-    /// Reads one secret key.
-    pub(crate) fn read(session: &mut Session, object: ObjectHandle, epoch: u64) -> Result<Self> {
-        let values = Values(session.attributes(object, &READ)?);
-        Ok(Self::of(object, epoch, &values, None))
+    /// Whether a key that lives has this name.
+    pub(crate) fn is_name_of_key(&self, name: &str) -> bool {
+        self.names.contains_key(name)
     }
 
-    pub(crate) const fn handle(&self) -> Handle {
-        Handle { epoch: self.epoch, object: self.object }
+    /// The latest record of an alias.
+    pub(crate) fn alias(&self, name: &str) -> Option<&Arc<Entry>> {
+        self.latest.get(&Subject::Name(name.to_owned()))
     }
 
-    fn of(
-        object: ObjectHandle,
-        epoch: u64,
-        values: &Values,
-        public: Option<(ObjectHandle, &Values)>,
-    ) -> Self {
-        let facts = facts(values, public.map(|(_, values)| values));
-        let class = match values.number(A::Class) {
-            Some(sys::CKO_PRIVATE_KEY) => ObjectType::Private,
-            _ => ObjectType::SecretKey,
-        };
-        let id = values.get(A::Id).unwrap_or_default().to_vec();
-        let public = public.map(|(object, _)| object);
-        Self { object, public, epoch, facts, class, id, flags: values.flags() }
-    }
-}
-
-/// Raw values in the order of [`READ`].
-struct Values(Vec<Option<Vec<u8>>>);
-
-impl Values {
-    fn get(&self, attribute: A) -> Option<&[u8]> {
-        READ.iter().position(|&read| read == attribute).and_then(|i| self.0.get(i)?.as_deref())
+    /// Aliases that stand for a key.
+    pub(crate) fn aliases_of(&self, number: KeyNumber) -> Vec<String> {
+        let of_key =
+            self.latest.values().filter_map(|entry| match (&entry.record.subject, &entry.record.content) {
+                (Subject::Name(name), Content::Alias(Some(key))) if *key == number => Some(name.clone()),
+                _ => None,
+            });
+        of_key.collect()
     }
 
-    fn flag(&self, attribute: A) -> bool {
-        self.get(attribute).is_some_and(|value| value.iter().any(|&byte| byte != 0))
+    /// Whether an object of this `CKA_ID` is a managed key's, which is asked for by its name or id.
+    pub(crate) fn manages(&self, object: &[u8]) -> bool {
+        self.objects.contains_key(object)
     }
 
-    fn flags(&self) -> KeyFlags {
-        KeyFlags {
-            token: self.flag(A::Token),
-            private: self.flag(A::Private),
-            sensitive: self.flag(A::Sensitive),
-            always_sensitive: self.flag(A::AlwaysSensitive),
-            extractable: self.flag(A::Extractable),
-            never_extractable: self.flag(A::NeverExtractable),
-            local: self.flag(A::Local),
-            wrap: self.flag(A::Wrap),
-            unwrap: self.flag(A::Unwrap),
-            derive: self.flag(A::Derive),
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Arc<Managed>> {
+        self.keys.values()
+    }
+
+    pub(crate) const fn latest(&self) -> &Latest {
+        &self.latest
+    }
+
+    fn index(&mut self) {
+        self.ids.clear();
+        self.names.clear();
+        self.objects.clear();
+        for (&number, managed) in &self.keys {
+            let entry = managed.entry();
+            let Some((_, key)) = entry.key() else { continue };
+            self.ids.insert(managed.id.as_str().to_owned(), number);
+            if key.state != KeyState::Destroyed {
+                self.names.entry(key.terms.name.clone()).or_default().push(number);
+            }
+            self.objects.extend(objects(key).map(|object| (object.to_vec(), number)));
         }
     }
-
-    /// A `CK_ULONG` in the machine's own order.
-    fn number(&self, attribute: A) -> Option<u64> {
-        self.get(attribute)?.try_into().ok().map(u64::from_ne_bytes)
-    }
 }
 
-fn facts(values: &Values, public: Option<&Values>) -> KeyFacts {
-    let kind = kind(values);
-    let allowed = values.get(A::AllowedMechanisms).map(|list| {
-        list.chunks_exact(8).filter_map(|number| number.try_into().ok().map(u64::from_ne_bytes)).collect()
-    });
-    KeyFacts {
-        kind,
-        sign: values.flag(A::Sign),
-        // A private key has no CKA_VERIFY: the public half says whether it may verify.
-        verify: public.map_or_else(|| values.flag(A::Verify), |public| public.flag(A::Verify)),
-        // Of a pair, the public half encrypts and the private one decrypts.
-        encrypt: public.map_or_else(|| values.flag(A::Encrypt), |public| public.flag(A::Encrypt)),
-        decrypt: values.flag(A::Decrypt),
-        derive: values.flag(A::Derive),
-        wrap: values.flag(A::Wrap),
-        unwrap: values.flag(A::Unwrap),
-        allowed,
-        always_authenticate: values.flag(A::AlwaysAuthenticate),
-        public: public_key(kind, values, public),
-    }
-}
-
-fn kind(values: &Values) -> KeyKind {
-    match values.number(A::KeyType) {
-        Some(sys::CKK_RSA) => KeyKind::Rsa { bits: values.get(A::Modulus).map_or(0, bits) },
-        Some(sys::CKK_EC) => values.get(A::EcParams).and_then(curve).map_or(KeyKind::Other, KeyKind::Ec),
-        Some(sys::CKK_EC_EDWARDS) => match values.get(A::EcParams) {
-            Some(params) if ED25519_PARAMS.contains(&params) => KeyKind::Ed25519,
-            _ => KeyKind::Other,
-        },
-        Some(sys::CKK_AES) => KeyKind::Aes { len: value_len(values) },
-        // PKCS#11 2.40, mechanisms 2.14 and 2.15: these have no CKA_VALUE_LEN.
-        Some(sys::CKK_DES2) => KeyKind::TripleDes { len: 16 },
-        Some(sys::CKK_DES3) => KeyKind::TripleDes { len: 24 },
-        Some(
-            sys::CKK_GENERIC_SECRET | sys::CKK_SHA256_HMAC | sys::CKK_SHA384_HMAC | sys::CKK_SHA512_HMAC,
-        ) => KeyKind::Generic { len: value_len(values) },
-        _ => KeyKind::Other,
-    }
-}
-
-fn value_len(values: &Values) -> u32 {
-    values.number(A::ValueLen).and_then(|len| len.try_into().ok()).unwrap_or(0)
-}
-
-fn bits(modulus: &[u8]) -> u32 {
-    let trimmed = trim(modulus);
-    let leading = trimmed.first().map_or(0, |byte| byte.leading_zeros());
-    u32::try_from(trimmed.len() * 8).unwrap_or(u32::MAX) - leading
-}
-
-fn trim(number: &[u8]) -> &[u8] {
-    &number[number.iter().position(|&byte| byte != 0).unwrap_or(number.len())..]
-}
-
-fn curve(params: &[u8]) -> Option<Curve> {
-    Curve::ALL.into_iter().find(|curve| curve.oid_der() == params)
-}
-
-/// `CKA_EC_PARAMS` of Ed25519: the object identifier 1.3.101.112 (RFC 8410, 3) or the name "edwards25519" as a
-/// PrintableString (PKCS#11 3.0, 2.3.10). Modules use both.
-pub(super) const ED25519_PARAMS: [&[u8]; 2] = [b"\x06\x03\x2b\x65\x70", b"\x13\x0cedwards25519"];
-
-fn public_key(kind: KeyKind, values: &Values, public: Option<&Values>) -> Option<PublicKey> {
-    let read = |attribute| public.and_then(|public| public.get(attribute)).or_else(|| values.get(attribute));
-    match kind {
-        KeyKind::Rsa { .. } => {
-            let (modulus, exponent) =
-                (trim(read(A::Modulus)?).to_vec(), trim(read(A::PublicExponent)?).to_vec());
-            (!modulus.is_empty() && !exponent.is_empty()).then_some(PublicKey::Rsa { modulus, exponent })
-        }
-        KeyKind::Ec(curve) => {
-            let point = point(read(A::EcPoint)?, curve)?;
-            Some(PublicKey::Ec { curve, point })
-        }
-        KeyKind::Ed25519 => edwards_point(read(A::EcPoint)?).map(PublicKey::Ed25519),
-        _ => None,
-    }
-}
-
-/// `CKA_EC_POINT` is a DER OCTET STRING around the point (PKCS#11 2.40, curves 2.3.3); some modules give the
-/// bare point.
-fn point(value: &[u8], curve: Curve) -> Option<Vec<u8>> {
-    let len = 1 + 2 * curve.field_len();
-    let bare = match value {
-        [0x04, inner_len, inner @ ..] if usize::from(*inner_len) == len && inner.len() == len => inner,
-        // The length of a point of P-521 takes two bytes.
-        [0x04, 0x81, inner_len, inner @ ..] if usize::from(*inner_len) == len && inner.len() == len => inner,
-        bare => bare,
-    };
-    (bare.len() == len && bare[0] == 0x04).then(|| bare.to_vec())
-}
-
-/// 34 bytes in their wrapping on SoftHSM2 2.6.1, 32 bare ones on kryoptic 1.5.4.
-fn edwards_point(value: &[u8]) -> Option<[u8; 32]> {
-    match value {
-        [0x04, 32, inner @ ..] => inner.try_into().ok(),
-        bare => bare.try_into().ok(),
-    }
+/// `CKA_ID` of each version's objects.
+pub(crate) fn objects(key: &KeyRecord) -> impl Iterator<Item = &[u8]> {
+    key.versions.iter().map(|version| version.object.0.as_slice())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::record::Writer;
+    use super::record::tests::{key_record, record};
     use super::*;
 
-    #[test]
-    fn edwards_points_and_those_of_p_521_are_read_with_and_without_their_wrapping() {
-        assert_eq!(edwards_point(&[&[4, 32][..], &[7; 32]].concat()), Some([7; 32]));
-        assert_eq!(edwards_point(&[7; 32]), Some([7; 32]));
-        assert_eq!(edwards_point(&[7; 33]), None);
-        let bare = [&[4][..], &[7; 132]].concat();
-        let wrapped = [&[4, 0x81, 133][..], &bare].concat();
-        assert_eq!(point(&bare, Curve::P521).as_deref(), Some(&bare[..]));
-        assert_eq!(point(&wrapped, Curve::P521).as_deref(), Some(&bare[..]));
+    fn entry(record: record::Record) -> Arc<Entry> {
+        Arc::new(Entry::new(record).unwrap().0)
+    }
+
+    fn key(number: u8, name: &str) -> Arc<Entry> {
+        let mut key = key_record();
+        name.clone_into(&mut key.terms.name);
+        key.id = KeyId::new(KeyNumber::new([number; 16]), &[number; 32]).unwrap().to_string();
+        key.versions[0].object.0 = vec![number];
+        entry(record(number, key))
+    }
+
+    fn with_state(before: &Entry, state: KeyState, writer: u8) -> Arc<Entry> {
+        let Content::Key(mut key) = before.record.content.clone() else { panic!("it is a key") };
+        key.state = state;
+        entry(before.next(Content::Key(key), Writer::new([writer; 8]), 1))
     }
 
     #[test]
-    fn points_are_read_with_and_without_their_wrapping() {
-        let mut bare = vec![0x04];
-        bare.extend([7; 64]);
-        let mut wrapped = vec![0x04, 65];
-        wrapped.extend(&bare);
-        assert_eq!(point(&bare, Curve::P256).as_deref(), Some(&bare[..]));
-        assert_eq!(point(&wrapped, Curve::P256).as_deref(), Some(&bare[..]));
-        assert_eq!(point(&bare[1..], Curve::P256), None);
-        assert_eq!(point(&wrapped, Curve::P384), None);
+    fn records_merge_to_the_same_in_every_order_and_however_often_they_are_read() {
+        let first = key(1, "a");
+        let (x, y) = (with_state(&first, KeyState::Active, 1), with_state(&first, KeyState::Suspended, 2));
+        let other = key(2, "b");
+        let mut all = [&first, &x, &y, &other, &x];
+        let wanted = merge(all);
+        let holds = wanted.get(&first.record.subject).unwrap();
+        assert!(holds.hash == x.hash.min(y.hash) && wanted.len() == 2);
+        // Every rotation and its reverse: enough to have each come first and last.
+        for turn in 0..all.len() {
+            all.rotate_left(turn);
+            assert_eq!(merge(all), wanted);
+            all.reverse();
+            assert_eq!(merge(all), wanted);
+        }
     }
 
     #[test]
-    fn the_size_of_a_modulus_is_counted_without_leading_zeros() {
-        assert_eq!(bits(&[0, 0x80, 0]), 16);
-        assert_eq!(bits(&[0x01, 0xff]), 9);
-        assert_eq!(bits(&[]), 0);
+    fn a_key_is_found_by_id_name_and_alias_until_it_is_destroyed() {
+        let first = key(1, "card");
+        let number = KeyNumber::new([1; 16]);
+        let alias = entry(record::Record {
+            subject: Subject::Name("current".to_owned()),
+            ..first.next(Content::Alias(Some(number)), Writer::new([1; 8]), 1)
+        });
+        let mut catalogue = Catalogue::default();
+        assert_eq!(catalogue.update(merge([&first, &alias])).len(), 1);
+        let id: KeyId = first.key().unwrap().1.id.parse().unwrap();
+        assert!(catalogue.by_id(&id).is_ok() && catalogue.manages(&[1]) && !catalogue.manages(&[2]));
+        for name in ["card", "current"] {
+            assert_eq!(catalogue.by_name(name).unwrap().unwrap().number, number);
+        }
+        assert!(catalogue.by_name("other").unwrap().is_none());
+        assert_eq!(catalogue.aliases_of(number), ["current"]);
+        let gone = with_state(&first, KeyState::Destroyed, 1);
+        assert_eq!(catalogue.update(merge([&gone])).len(), 1);
+        assert!(catalogue.by_name("card").unwrap().is_none(), "the name is free");
+        assert!(catalogue.by_id(&id).is_ok(), "the id is never another key's");
+    }
+
+    #[test]
+    fn what_a_token_that_has_fallen_behind_says_changes_nothing() {
+        let first = key(1, "card");
+        let later = with_state(&first, KeyState::Suspended, 1);
+        let mut catalogue = Catalogue::default();
+        catalogue.update(merge([&later]));
+        assert!(catalogue.update(merge([&first])).is_empty());
+        let managed = catalogue.by_name("card").unwrap().unwrap();
+        assert_eq!(managed.entry().hash, later.hash);
+        assert_eq!(catalogue.latest().get(&first.record.subject).unwrap().hash, later.hash);
+    }
+
+    #[test]
+    fn two_keys_of_one_name_are_ambiguous_by_name_and_not_by_id() {
+        let (a, b) = (key(1, "card"), key(2, "card"));
+        let mut catalogue = Catalogue::default();
+        catalogue.update(merge([&a, &b]));
+        assert_eq!(catalogue.by_name("card").unwrap_err().kind(), ErrorKind::KeyAmbiguous);
+        assert!(catalogue.by_id(&b.key().unwrap().1.id.parse().unwrap()).is_ok());
     }
 }

@@ -7,7 +7,7 @@ use ring::digest::{SHA256, digest};
 
 use crate::clock::now;
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::catalogue::Listed;
+use crate::keys::listing::Listed;
 use crate::operation::{Ask, RsaPkcs1, Scratch, allows};
 use crate::pkcs11::{Mechanism, ObjectHandle, Session};
 use crate::token::Token;

@@ -4,8 +4,8 @@ use cryptoki::object::{Attribute, KeyType, ObjectClass};
 use cryptoki_sys as sys;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::catalogue::ED25519_PARAMS;
-use crate::pkcs11::{Mechanism, ObjectHandle, Session};
+use crate::keys::listing::ED25519_PARAMS;
+use crate::pkcs11::{Fault, Mechanism, ObjectHandle, Session};
 use crate::token::copies::SESSION_LABEL;
 use crate::token::facts::{Curve, KeyKind};
 
@@ -41,15 +41,82 @@ pub(crate) struct Generated {
     pub(crate) public: Option<ObjectHandle>,
 }
 
+/// How the objects of a key are to be made, beside what its spec says.
+#[derive(Clone, Debug)]
+pub(crate) struct Making {
+    pub(crate) label: Vec<u8>,
+    pub(crate) id: Vec<u8>,
+    /// Attributes of the private or secret key that a token need not have: `CKA_ALLOWED_MECHANISMS`, dates.
+    pub(crate) limits: Vec<Attribute>,
+    /// Not on the token and not for use, but to be wrapped and carried to tokens.
+    pub(crate) to_carry: bool,
+}
+
 /// Generates a key on the token of this session.
 pub(crate) fn generate(session: &mut Session, name: &str, spec: KeySpec) -> Result<Generated> {
     let mut id = vec![0; 16];
     session.random(&mut id)?;
-    let mut private = named(name, &id);
-    private.extend(guarded());
-    private.extend(spec.uses());
-    let mut public = named(name, &id);
-    public.extend(spec.public_uses());
+    let making = Making { label: name.as_bytes().to_vec(), id, limits: Vec::new(), to_carry: false };
+    Ok(making.generate(session, spec)?)
+}
+
+impl Making {
+    /// Generates a key; with the limits where the token has such attributes.
+    pub(crate) fn generate(&self, session: &mut Session, spec: KeySpec) -> Result<Generated, Fault> {
+        self.try_with_limits(|limits| {
+            generate_with(session, &self.private(spec, limits), &self.public(spec), spec)
+        })
+    }
+
+    /// Makes something with the limits, and without them if the token has no such attributes: the engine keeps to them all the
+    /// same.
+    pub(crate) fn try_with_limits<T>(
+        &self,
+        mut make: impl FnMut(&[Attribute]) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        match make(&self.limits) {
+            Err(fault) if !self.limits.is_empty() && fault.is(sys::CKR_ATTRIBUTE_TYPE_INVALID) => make(&[]),
+            made => made,
+        }
+    }
+
+    /// The private or secret key.
+    pub(crate) fn private(&self, spec: KeySpec, limits: &[Attribute]) -> Vec<Attribute> {
+        let mut template = self.named();
+        template.extend([
+            Attribute::Private(true),
+            Attribute::Sensitive(true),
+            Attribute::Extractable(self.to_carry),
+        ]);
+        template.extend(spec.uses());
+        template.extend_from_slice(limits);
+        template
+    }
+
+    /// The public half.
+    pub(crate) fn public(&self, spec: KeySpec) -> Vec<Attribute> {
+        let mut template = self.named();
+        template.extend(spec.public_uses());
+        template
+    }
+
+    /// Label and id: both halves of a pair carry the same (PKCS#11 2.40, 4.6).
+    fn named(&self) -> Vec<Attribute> {
+        vec![
+            Attribute::Token(!self.to_carry),
+            Attribute::Label(if self.to_carry { SESSION_LABEL.to_vec() } else { self.label.clone() }),
+            Attribute::Id(self.id.clone()),
+        ]
+    }
+}
+
+fn generate_with(
+    session: &mut Session,
+    private: &[Attribute],
+    public: &[Attribute],
+    spec: KeySpec,
+) -> Result<Generated, Fault> {
+    let (mut private, mut public) = (private.to_vec(), public.to_vec());
     match spec {
         KeySpec::Rsa(bits) | KeySpec::RsaDecryption(bits) => {
             public.extend([
@@ -150,6 +217,20 @@ impl KeySpec {
         }
     }
 
+    /// What an unwrapped key of this spec is.
+    pub(crate) fn class(self) -> [Attribute; 2] {
+        let pair = |kind| [Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::KeyType(kind)];
+        let secret = |kind| [Attribute::Class(ObjectClass::SECRET_KEY), Attribute::KeyType(kind)];
+        match self {
+            Self::Rsa(_) | Self::RsaDecryption(_) => pair(KeyType::RSA),
+            Self::Ec(_) | Self::EcAgreement(_) => pair(KeyType::EC),
+            Self::Ed25519 => pair(KeyType::EC_EDWARDS),
+            Self::Aes(_) | Self::AesMac(_) | Self::AesWrap(_) => secret(KeyType::AES),
+            Self::TripleDes => secret(KeyType::DES3),
+            Self::Hmac(_) => secret(KeyType::GENERIC_SECRET),
+        }
+    }
+
     /// The kind of a key, with this length where the token tells none: SoftHSM2 2.6.1 shows a `CKA_VALUE_LEN` of 0
     /// for keys that it has unwrapped.
     pub(crate) const fn sized(self, kind: KeyKind) -> KeyKind {
@@ -183,7 +264,7 @@ impl KeySpec {
 }
 
 /// Seen after a login only, never shown, never wrapped.
-fn guarded() -> [Attribute; 3] {
+pub(crate) fn guarded() -> [Attribute; 3] {
     [Attribute::Private(true), Attribute::Sensitive(true), Attribute::Extractable(false)]
 }
 
@@ -191,7 +272,7 @@ fn generate_secret(
     session: &mut Session,
     mechanism: sys::CK_MECHANISM_TYPE,
     template: &[Attribute],
-) -> Result<Generated> {
+) -> Result<Generated, Fault> {
     let key = session.generate_key(&Mechanism::Plain(mechanism), template)?;
     Ok(Generated { key, public: None })
 }
@@ -201,12 +282,7 @@ fn generate_pair(
     mechanism: sys::CK_MECHANISM_TYPE,
     public: &[Attribute],
     private: &[Attribute],
-) -> Result<Generated> {
+) -> Result<Generated, Fault> {
     let (public, key) = session.generate_key_pair(&Mechanism::Plain(mechanism), public, private)?;
     Ok(Generated { key, public: Some(public) })
-}
-
-/// Label and id: both halves of a pair carry the same (PKCS#11 2.40, 4.6).
-fn named(name: &str, id: &[u8]) -> Vec<Attribute> {
-    vec![Attribute::Token(true), Attribute::Label(name.as_bytes().to_vec()), Attribute::Id(id.to_vec())]
 }

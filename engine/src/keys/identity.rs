@@ -6,7 +6,7 @@ use cryptoki_sys as sys;
 use ring::digest::{SHA256, digest};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::catalogue::Listed;
+use crate::keys::listing::Listed;
 use crate::operation::allows;
 use crate::pkcs11::{Mechanism, ObjectHandle, Session};
 use crate::token::Token;
@@ -30,8 +30,9 @@ pub(super) struct Proven {
     pub(super) proof: Option<Proof>,
 }
 
-/// Asks the tokens that hold a key. An error if two of them differ; where nothing can be shown, the first token alone.
-pub(super) fn prove(tokens: &[Arc<Token>], held: &[(usize, &Listed)]) -> Result<Proven> {
+/// Asks the tokens that hold a key. An error if two of them differ; where nothing can be shown, the first token alone, or all
+/// of them if somebody vouches for it.
+pub(super) fn prove(tokens: &[Arc<Token>], held: &[(usize, &Listed)], vouched: bool) -> Result<Proven> {
     if let [(only, listed)] = held
         && listed.facts.public.is_none()
     {
@@ -52,7 +53,11 @@ pub(super) fn prove(tokens: &[Arc<Token>], held: &[(usize, &Listed)]) -> Result<
     let Some((first, wanted)) = proofs.first() else {
         return lost.map_or(Ok(Proven { tokens: 0, unasked, proof: None }), Err);
     };
-    let Some(wanted) = wanted else { return Ok(Proven { tokens: 1 << first, unasked, proof: None }) };
+    let Some(wanted) = wanted else {
+        let all = proofs.iter().fold(0, |mask, (index, _)| mask | 1 << index);
+        let tokens = if vouched { all } else { 1 << first };
+        return Ok(Proven { tokens, unasked, proof: None });
+    };
     let mut mask = 0;
     for (index, proof) in &proofs {
         match proof {
@@ -69,7 +74,13 @@ pub(super) fn prove(tokens: &[Arc<Token>], held: &[(usize, &Listed)]) -> Result<
 
 /// A labelled hash of what only this key yields; nothing else of the answer is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Proof(Vec<u8>);
+pub(crate) struct Proof(Vec<u8>);
+
+impl Proof {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 fn proof(token: &Token, listed: &Listed) -> Result<Option<Proof>> {
     if let Some(shown) = show_public(&listed.facts)? {
@@ -80,7 +91,7 @@ fn proof(token: &Token, listed: &Listed) -> Result<Option<Proof>> {
 }
 
 /// As `proof`, where the session is at hand.
-pub(super) fn proof_by(session: &mut Session, token: &Token, listed: &Listed) -> Result<Option<Proof>> {
+pub(crate) fn proof_by(session: &mut Session, token: &Token, listed: &Listed) -> Result<Option<Proof>> {
     if let Some(shown) = show_public(&listed.facts)? {
         return Ok(Some(shown));
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::keys::KeyVersion;
-use crate::keys::catalogue::Catalogue;
+use crate::keys::listing::Listing;
 use crate::sync::Mutex;
 use crate::token::task::Handle;
 
@@ -52,6 +52,11 @@ impl Known {
         Arc::clone(versions.entry(objects).or_insert_with(|| Arc::new(version)))
     }
 
+    /// Keeps a version of a managed key, so that it is found again when a token comes back.
+    pub(crate) fn remember_shared(&self, objects: Objects, version: &Arc<KeyVersion>) {
+        self.0.lock().insert(objects, Arc::clone(version));
+    }
+
     /// Keeps the version of a new key. It wins over one of a key that was destroyed and had the same object handle.
     pub(crate) fn replace(&self, objects: Objects, version: KeyVersion) -> Arc<KeyVersion> {
         let version = Arc::new(version);
@@ -80,8 +85,8 @@ impl Known {
     }
 
     /// Forgets what uses objects that a token does not list any more.
-    pub(crate) fn forget_unlisted(&self, token: usize, catalogue: &Catalogue) {
-        let listed: HashSet<_> = catalogue.keys().map(|(_, listed)| listed.handle()).collect();
+    pub(crate) fn forget_unlisted(&self, token: usize, listing: &Listing) {
+        let listed: HashSet<_> = listing.keys().map(|(_, listed)| listed.handle()).collect();
         self.0.lock().retain(|objects, _| objects.on(token).is_none_or(|handle| listed.contains(&handle)));
     }
 }

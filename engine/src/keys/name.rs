@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use crate::keys::catalogue::Listed;
+use crate::keys::key_id::KeyId;
+use crate::keys::listing::Listed;
 use crate::pkcs11::TokenInfo;
 use crate::uri::Pkcs11Uri;
 
-/// The name of a key: its label, its `CKA_ID`, or a PKCS#11 URI.
+/// The name of a key: its label, its `CKA_ID`, or a PKCS#11 URI; of a managed key its identifier, its name or an alias.
 ///
-/// Made from a `&str` it is a label, whatever the text looks like. `Debug` tells the form of a name only.
+/// Made from a `&str` it is the name or alias of a managed key or, if there is none, a label, whatever the text looks like. `Debug` tells the form of a name only.
 ///
 /// ```
 /// use hsmux::{KeyName, Pkcs11Uri};
@@ -29,9 +30,31 @@ enum Form<'a> {
     Label(&'a str),
     Id(&'a [u8]),
     Uri(&'a Pkcs11Uri),
+    Managed(&'a KeyId),
 }
 
 impl<'a> KeyName<'a> {
+    /// A managed key by its identifier.
+    #[must_use]
+    pub const fn managed(id: &'a KeyId) -> Self {
+        Self(Form::Managed(id))
+    }
+
+    pub(crate) const fn managed_id(&self) -> Option<&'a KeyId> {
+        match self.0 {
+            Form::Managed(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The label, of a name that is nothing else.
+    pub(crate) const fn plain_label(&self) -> Option<&'a str> {
+        match self.0 {
+            Form::Label(label) => Some(label),
+            _ => None,
+        }
+    }
+
     /// A key by its label (`CKA_LABEL`).
     #[must_use]
     pub const fn label(label: &'a str) -> Self {
@@ -54,7 +77,7 @@ impl<'a> KeyName<'a> {
     pub(crate) fn known_label(&self) -> Option<&'a [u8]> {
         match self.0 {
             Form::Label(label) => Some(label.as_bytes()),
-            Form::Id(_) => None,
+            Form::Id(_) | Form::Managed(_) => None,
             Form::Uri(uri) => uri.object().map(str::as_bytes),
         }
     }
@@ -62,7 +85,7 @@ impl<'a> KeyName<'a> {
     pub(crate) const fn known_uri(&self) -> Option<&'a Pkcs11Uri> {
         match self.0 {
             Form::Uri(uri) => Some(uri),
-            Form::Label(_) | Form::Id(_) => None,
+            Form::Label(_) | Form::Id(_) | Form::Managed(_) => None,
         }
     }
 
@@ -77,6 +100,8 @@ impl<'a> KeyName<'a> {
             Form::Label(wanted) => wanted.as_bytes() == label,
             Form::Id(wanted) => wanted == listed.id,
             Form::Uri(uri) => uri.matches_key(label, &listed.id, listed.class),
+            // Found in the catalogue, not among objects.
+            Form::Managed(_) => false,
         }
     }
 }
@@ -87,6 +112,7 @@ impl fmt::Debug for KeyName<'_> {
             Form::Label(_) => "KeyName::label(..)",
             Form::Id(_) => "KeyName::id(..)",
             Form::Uri(_) => "KeyName::uri(..)",
+            Form::Managed(_) => "KeyName::managed(..)",
         })
     }
 }
@@ -107,6 +133,12 @@ impl<'a> From<&&'a str> for KeyName<'a> {
 impl<'a> From<&'a String> for KeyName<'a> {
     fn from(label: &'a String) -> Self {
         Self::label(label)
+    }
+}
+
+impl<'a> From<&'a KeyId> for KeyName<'a> {
+    fn from(id: &'a KeyId) -> Self {
+        Self::managed(id)
     }
 }
 

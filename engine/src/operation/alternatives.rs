@@ -37,6 +37,13 @@ impl Ask {
         }
     }
 
+    /// The numbers of all mechanisms of the table that may run it.
+    pub(crate) fn mechanism_numbers(&self) -> Vec<u64> {
+        let first = self.mechanism();
+        let second = first.and_then(|first| self.second(first));
+        first.into_iter().chain(second.as_ref()).map(Mechanism::number).collect()
+    }
+
     fn second(&self, first: &Mechanism) -> Option<Mechanism> {
         match (&self.what, first) {
             (What::Sign { form: Form::Message, scheme }, _) => match *scheme {

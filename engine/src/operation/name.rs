@@ -140,12 +140,16 @@ impl FromStr for SignAlgorithm {
 /// The name that [`FromStr`] takes.
 impl fmt::Display for SignAlgorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let row = SIGNATURES.iter().chain(MACS).find(|(.., algorithm)| algorithm == self);
-        f.write_str(row.map_or_else(|| self.described(), |(name, ..)| name))
+        f.write_str(self.name())
     }
 }
 
 impl SignAlgorithm {
+    pub(crate) fn name(&self) -> &'static str {
+        let row = SIGNATURES.iter().chain(MACS).find(|(.., algorithm)| algorithm == self);
+        row.map_or_else(|| self.described(), |(name, ..)| name)
+    }
+
     /// Of one that has no row, because a name does not say all of it.
     const fn described(&self) -> &'static str {
         match self {
@@ -169,9 +173,15 @@ impl FromStr for Cipher {
 /// The name that [`FromStr`] takes, without IV and additional data: those are payload.
 impl fmt::Display for Cipher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Cipher {
+    pub(crate) fn name(&self) -> &'static str {
         let row = CIPHERS.iter().find(|(.., (_, bears))| bears(self));
         let unnamed = if matches!(self, Self::Raw(_)) { "raw" } else { UNNAMED };
-        f.write_str(row.map_or(unnamed, |(name, ..)| name))
+        row.map_or(unnamed, |(name, ..)| name)
     }
 }
 

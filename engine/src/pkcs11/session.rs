@@ -198,6 +198,17 @@ impl Session {
         self.check(Function::CopyObject, code).map(|()| ObjectHandle(copy))
     }
 
+    /// Makes an object of attributes alone.
+    pub(crate) fn create(&mut self, template: &[Attribute]) -> Result<ObjectHandle, Fault> {
+        let function = self.find_function(Function::CreateObject, |list| list.C_CreateObject)?;
+        let mut template: Vec<sys::CK_ATTRIBUTE> = template.iter().map(Into::into).collect();
+        let (handle, mut object) = (self.handle, 0);
+        let (template, len) = (template.as_mut_ptr(), to_ulong(template.len()));
+        // SAFETY: the template outlives the call; the handle is written to a live local.
+        let code = unsafe { function(handle, template, len, &raw mut object) };
+        self.check(Function::CreateObject, code).map(|()| ObjectHandle(object))
+    }
+
     pub(crate) fn destroy(&mut self, object: ObjectHandle) -> Result<(), Fault> {
         let function = self.find_function(Function::DestroyObject, |list| list.C_DestroyObject)?;
         // SAFETY: a plain call.

@@ -1,0 +1,101 @@
+//! The thread that keeps the catalogue: it sees what other engines change, and does what is due.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::Shared;
+use crate::error::{Error, ErrorKind, Result};
+use crate::keys::catalogue::record::Subject;
+use crate::keys::state::KeyState;
+use crate::sync::Parker;
+
+/// How often it looks. What another engine changes holds here within this and the time of a look; five seconds are promised.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long it waits for a token: one whose service thread hangs holds up the others no longer.
+const TOKEN_LIMIT: Duration = Duration::from_secs(2);
+
+/// Reads the catalogue if any token has one, finishes what was left half-done, and starts the thread. Once; and again when the
+/// first managed key is asked for or made.
+pub(super) fn open(shared: &Arc<Shared>) -> Result<()> {
+    let has_one = shared.ledger.order.iter().any(|&token| shared.has_sealer(token));
+    let parker = Parker::new();
+    if !has_one || !shared.ledger.set_keeper(parker.unparker().clone()) {
+        return Ok(());
+    }
+    start(shared, parker)?;
+    if let Err(error) = shared.recover() {
+        // Keys that can be read are used; the rest is tried again in a second.
+        tracing::warn!(%error, "what was left half-done in the catalogue is tidied up later");
+    }
+    Ok(())
+}
+
+/// As [`open`], for who is about to write the first record.
+pub(super) fn open_for_change(shared: &Arc<Shared>) -> Result<()> {
+    let parker = Parker::new();
+    if shared.ledger.set_keeper(parker.unparker().clone()) { start(shared, parker) } else { Ok(()) }
+}
+
+fn start(shared: &Arc<Shared>, parker: Parker) -> Result<()> {
+    let weak = Arc::downgrade(shared);
+    let started = std::thread::Builder::new().name("hsmux-keeper".into()).spawn(move || run(&weak, &parker));
+    let failed = |error| Error::operator(ErrorKind::Busy, format!("cannot start the keeper: {error}"));
+    shared.core.threads.add(started.map_err(failed)?);
+    Ok(())
+}
+
+fn run(shared: &Weak<Shared>, parker: &Parker) {
+    loop {
+        parker.park_timeout(LOOK);
+        let Some(shared) = shared.upgrade() else { return };
+        if shared.core.check_open().is_err() {
+            return;
+        }
+        let looked = shared.look();
+        if let Err(error) = looked {
+            tracing::warn!(%error, "the catalogue of keys cannot be kept");
+        }
+    }
+}
+
+impl Shared {
+    /// Reads what is new, and does what is due.
+    fn look(self: &Arc<Self>) -> Result<()> {
+        for token in self.serving() {
+            if let Err(error) = self.at_shelf(token, TOKEN_LIMIT, |_, _, _| Ok(())) {
+                tracing::debug!(token, %error, "a token's catalogue cannot be read");
+            }
+        }
+        if self.wants_recovery() {
+            self.recover()?;
+        }
+        self.do_what_is_due()
+    }
+
+    /// Whether anything is left half-done, or a token lacks a record.
+    fn wants_recovery(&self) -> bool {
+        let catalogue = self.ledger.catalogue.read();
+        let gone = |entry: &crate::keys::catalogue::record::Entry| match entry.key() {
+            Some((_, key)) if key.state == KeyState::Destroyed => {
+                key.versions.iter().any(|version| self.lists_object(&version.object.0))
+            }
+            _ => false,
+        };
+        if catalogue.latest().values().any(|entry| gone(entry)) {
+            return true;
+        }
+        self.serving().any(|token| {
+            let view = self.ledger.view(token);
+            let lacks = |subject: &Subject| {
+                let wanted = catalogue.latest().get(subject);
+                wanted.is_some_and(|wanted| !view.records.iter().any(|entry| entry.hash == wanted.hash))
+            };
+            view.claims.iter().any(|claim| self.ledger.is_over(claim)) || catalogue.latest().keys().any(lacks)
+        })
+    }
+
+    fn lists_object(&self, id: &[u8]) -> bool {
+        self.listings.iter().any(|listing| listing.read().keys().any(|(_, listed)| listed.id == id))
+    }
+}

@@ -1,0 +1,164 @@
+//! Keys as a service, as callers see it: made from a configuration, named by an identifier, and kept through a life.
+
+mod create;
+mod describe;
+mod life;
+pub(super) mod recover;
+
+use std::sync::Arc;
+
+use super::{Engine, Shared};
+use crate::error::{Error, ErrorKind, Result};
+use crate::keys::catalogue::record::KeyRecord;
+use crate::keys::key_id::KeyId;
+use crate::keys::managed::Managed;
+use crate::keys::name::KeyName;
+use crate::keys::{Found, KeyVersion};
+
+pub use describe::{KeyInfo, KeyVersionInfo, RefusedRecord};
+
+/// The managed keys of an engine: made by [`Engine::managed_keys`].
+///
+/// A managed key is made from a [`KeyConfig`](crate::KeyConfig) and known by a [`KeyId`](crate::KeyId), a name and any number of
+/// aliases. It has a state, by which its uses are allowed or refused, and versions, of which new work uses the latest. Its
+/// record lies in the tokens, as data objects with a MAC by a key that never leaves the token: nothing outside the HSM is
+/// needed to use a key, and every engine on the same tokens sees the same keys. `engine/docs/catalogue.md` describes
+/// the records.
+///
+/// # Two writers
+/// PKCS#11 has no compare-and-swap. Whoever changes a key says so on a token before and looks who else does; one of two
+/// gets [`ErrorKind::Conflict`] and has changed nothing. What one engine changes holds in every other one within five
+/// seconds, and at once in itself.
+///
+/// # Blocking
+/// Every method but the listing ones blocks on the tokens: a dozen calls each, and the generation of a key.
+#[derive(Clone, Copy)]
+pub struct ManagedKeys<'a> {
+    shared: &'a Arc<Shared>,
+}
+
+impl Engine {
+    /// The managed keys.
+    #[must_use]
+    pub const fn managed_keys(&self) -> ManagedKeys<'_> {
+        ManagedKeys { shared: &self.shared }
+    }
+}
+
+impl std::fmt::Debug for ManagedKeys<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let keys = self.shared.ledger.catalogue.read().keys().count();
+        f.debug_struct("ManagedKeys").field("keys", &keys).finish_non_exhaustive()
+    }
+}
+
+/// Of an object that is a managed key's, asked for by its own name.
+pub(super) fn asked_otherwise() -> Error {
+    Error::refused(ErrorKind::KeyNotFound, "it is a managed key's: ask by that key's name or id")
+}
+
+impl Shared {
+    /// As [`Shared::managed`]; an id that nobody has is looked for in the tokens too, at most once a second.
+    pub(super) fn managed_or_read(&self, name: &KeyName<'_>) -> Result<Option<Arc<Managed>>> {
+        match self.managed(name) {
+            Err(error) if error.kind() == ErrorKind::KeyNotFound && self.reads_again() => self.managed(name),
+            found => found,
+        }
+    }
+
+    /// The managed key of this name, where the tokens' keys have been listed anew and show a catalogue that was not known.
+    pub(super) fn managed_after_listing(
+        self: &Arc<Self>,
+        name: &KeyName<'_>,
+    ) -> Result<Option<Arc<Managed>>> {
+        if self.ledger.is_in_use() || !self.ledger.order.iter().any(|&token| self.has_sealer(token)) {
+            return Ok(None);
+        }
+        super::keeper::open(self)?;
+        self.managed(name)
+    }
+
+    /// # Errors
+    /// `KeyNotFound`, if what was found belongs to a managed key, or to one that is being made.
+    pub(super) fn check_not_managed(&self, found: &Found) -> Result<()> {
+        let catalogue = self.ledger.catalogue.read();
+        let is_managed = |id: &[u8]| catalogue.manages(id) || self.ledger.is_claimed(id);
+        match found.held().any(|(_, listed)| is_managed(&listed.id)) {
+            true => Err(asked_otherwise()),
+            false => Ok(()),
+        }
+    }
+
+    /// The managed key of this name, as far as is known here; none if the name is not one of a managed key.
+    ///
+    /// # Errors
+    /// `KeyNotFound` for an id that nobody has; `KeyAmbiguous`.
+    pub(super) fn managed(&self, name: &KeyName<'_>) -> Result<Option<Arc<Managed>>> {
+        let catalogue = self.ledger.catalogue.read();
+        match (name.managed_id(), name.plain_label()) {
+            (Some(id), _) => catalogue.by_id(id).map(Some),
+            (None, Some(label)) => catalogue.by_name(label),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// A version of a managed key, ready for use.
+    ///
+    /// # Errors
+    /// `KeyNotFound` if there is no such version, or its objects are not on the tokens; `KeyState` if the key is destroyed;
+    /// `KeyAmbiguous` if what lies there is not the key that was made.
+    pub(super) fn version_of(&self, managed: &Managed, number: u32) -> Result<Arc<KeyVersion>> {
+        managed.check_lives()?;
+        if let Some(version) = managed.loaded(number) {
+            return Ok(version);
+        }
+        let found = managed.of_record(|key| key.version(number).cloned())?;
+        let Some(record) = found else {
+            return Err(Error::refused(ErrorKind::KeyNotFound, "the key has no such version"));
+        };
+        let name = KeyName::id(&record.object.0);
+        // Lists the tokens' keys anew where they are not found: another engine may have just made them.
+        self.objects(&name)?;
+        let found = Found::find(&name, &self.tokens, &self.listings)?;
+        // The record, which only this token's PIN can have written, vouches for the objects that it names.
+        let version = KeyVersion::load_vouched(&found, &self.tokens, self.copies, true)?;
+        if let (Some(is), Some(was)) = (version.proof(), &record.proof)
+            && is != was.0
+        {
+            let text = "what lies on the token is not the key that was made";
+            return Err(Error::operator(ErrorKind::KeyAmbiguous, text));
+        }
+        let now = super::ledger::unix_now();
+        let version = Arc::new(version.tied(managed.tie(number, now)?));
+        if managed.of_record(|key| key.terms.host_modes)? && !self.validated_only {
+            version.allow_host_modes()?;
+        }
+        let version = managed.keep(number, &version);
+        self.keys.remember_shared(found.objects(), &version);
+        // What has changed meanwhile holds for this one too.
+        self.apply(managed, now);
+        Ok(version)
+    }
+
+    /// A version of the managed key of this id.
+    pub(crate) fn version_by_id(&self, id: &KeyId, number: u32) -> Result<Arc<KeyVersion>> {
+        let managed = self.ledger.catalogue.read().by_id(id)?;
+        self.version_of(&managed, number)
+    }
+
+    /// The version of a managed key that new work uses.
+    pub(super) fn primary_of(&self, managed: &Managed) -> Result<Arc<KeyVersion>> {
+        self.version_of(managed, managed.of_record(KeyRecord::primary)?)
+    }
+
+    /// A managed key by name, for those who change it: read anew if it is not known.
+    pub(super) fn find_managed(&self, name: &KeyName<'_>) -> Result<Arc<Managed>> {
+        match self.managed(name) {
+            Ok(Some(managed)) => return Ok(managed),
+            Err(error) if error.kind() != ErrorKind::KeyNotFound => return Err(error),
+            _ => self.read_catalogue(crate::token::SERVICE_LIMIT)?,
+        }
+        let missing = || Error::refused(ErrorKind::KeyNotFound, "no managed key has this name");
+        self.managed(name)?.ok_or_else(missing)
+    }
+}

@@ -1,0 +1,245 @@
+//! Changes of managed keys: states, versions, destruction, aliases.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::ManagedKeys;
+use crate::engine::Shared;
+use crate::engine::ledger::unix_now;
+use crate::error::{Error, ErrorKind, Result};
+use crate::keys::catalogue::record::{Content, Entry, KeyRecord, Record, Subject};
+use crate::keys::generate::KeySpec;
+use crate::keys::hex::HexBytes;
+use crate::keys::key_config::check_name;
+use crate::keys::managed::Managed;
+use crate::keys::name::KeyName;
+use crate::keys::state::{Change, KeyState};
+
+/// Shortest time between scheduling a destruction and the destruction: what uses the key shall fail for long enough to be noticed.
+const WAIT_MIN: Duration = Duration::from_secs(1);
+
+impl ManagedKeys<'_> {
+    /// Activates a key that was made for later.
+    ///
+    /// # Errors
+    /// `KeyNotFound`; `KeyState` if the state of the key does not allow it; `Conflict`; what a token answers. So for all changes.
+    pub fn activate<'n>(&self, key: impl Into<KeyName<'n>>) -> Result<()> {
+        self.change(key.into(), Change::Activate, |_| ())
+    }
+
+    /// Takes a key out of use for a while: nothing new is protected by it.
+    ///
+    /// # Errors
+    /// As [`ManagedKeys::activate`].
+    pub fn suspend<'n>(&self, key: impl Into<KeyName<'n>>) -> Result<()> {
+        self.change(key.into(), Change::Suspend, |_| ())
+    }
+
+    /// Puts a suspended key into use again.
+    ///
+    /// # Errors
+    /// As [`ManagedKeys::activate`].
+    pub fn resume<'n>(&self, key: impl Into<KeyName<'n>>) -> Result<()> {
+        self.change(key.into(), Change::Resume, |_| ())
+    }
+
+    /// Takes a key out of use for good: it only verifies and decrypts from then on.
+    ///
+    /// # Errors
+    /// As [`ManagedKeys::activate`].
+    pub fn deactivate<'n>(&self, key: impl Into<KeyName<'n>>) -> Result<()> {
+        self.change(key.into(), Change::Deactivate, |_| ())
+    }
+
+    /// Marks a key as known, or feared to be known, to others: it does nothing any more, but for those who take the risk
+    /// ([`Key::at_risk`](crate::Key::at_risk)).
+    ///
+    /// # Errors
+    /// As [`ManagedKeys::activate`].
+    pub fn mark_compromised<'n>(&self, key: impl Into<KeyName<'n>>) -> Result<()> {
+        self.change(key.into(), Change::Compromise, |_| ())
+    }
+
+    /// Has a key destroyed after a waiting period, at least a second, in which it does nothing and can be saved by
+    /// [`ManagedKeys::cancel_destruction`]. Returns when it is due. Any engine on its tokens carries it out then, within seconds.
+    ///
+    /// # Errors
+    /// As [`ManagedKeys::activate`]; `InvalidInput` for a shorter period.
+    pub fn schedule_destruction<'n>(
+        &self,
+        key: impl Into<KeyName<'n>>,
+        wait: Duration,
+    ) -> Result<SystemTime> {
+        if wait < WAIT_MIN {
+            return Err(Error::refused(ErrorKind::InvalidInput, "the waiting period is a second at least"));
+        }
+        let at = unix_now().saturating_add(wait.as_secs());
+        self.change(key.into(), Change::ScheduleDestruction, |key| key.destroy_at = Some(at))?;
+        let far = || Error::refused(ErrorKind::InvalidInput, "nobody lives to see that day");
+        UNIX_EPOCH.checked_add(Duration::from_secs(at)).ok_or_else(far)
+    }
+
+    /// Saves a key whose destruction is scheduled. Its state is what it was.
+    ///
+    /// # Errors
+    /// As [`ManagedKeys::activate`].
+    pub fn cancel_destruction<'n>(&self, key: impl Into<KeyName<'n>>) -> Result<()> {
+        self.change(key.into(), Change::CancelDestruction, |key| key.destroy_at = None)
+    }
+
+    /// Destroys a key at once and for ever, on every token, and makes sure that it is gone. A key in use is deactivated first.
+    ///
+    /// The record of it stays: a token that was away meanwhile loses the key before it serves again.
+    ///
+    /// # Errors
+    /// As [`ManagedKeys::activate`]. After an error of a token other tokens may have lost the key already, and the next engine that
+    /// finds that goes on with it.
+    pub fn destroy<'n>(&self, key: impl Into<KeyName<'n>>) -> Result<()> {
+        let managed = self.shared.find_managed(&key.into())?;
+        self.shared.destroy_managed(&managed)
+    }
+
+    /// Makes the next version of a key, which new work uses from then on; older ones still verify and decrypt. Returns its number.
+    ///
+    /// Requests that are in flight finish on the version that they began with.
+    ///
+    /// # Errors
+    /// As [`ManagedKeys::activate`], and as [`ManagedKeys::create`].
+    pub fn rotate<'n>(&self, key: impl Into<KeyName<'n>>) -> Result<u32> {
+        let managed = self.shared.find_managed(&key.into())?;
+        self.shared.rotate(&managed, |_| true)
+    }
+
+    /// Has a name stand for a key, from now on and instead of whatever it stood for: atomically, for everybody who asks later.
+    ///
+    /// # Errors
+    /// As [`ManagedKeys::activate`]; `KeyAmbiguous` if it is the name of a key; `InvalidInput` if it is none.
+    pub fn set_alias<'n>(&self, alias: &str, key: impl Into<KeyName<'n>>) -> Result<()> {
+        check_name(alias)?;
+        let managed = self.shared.find_managed(&key.into())?;
+        managed.check_lives()?;
+        self.shared.write_alias(alias, Some(&managed))
+    }
+
+    /// Takes an alias away.
+    ///
+    /// # Errors
+    /// As [`ManagedKeys::activate`]; `KeyNotFound` if there is no such alias.
+    pub fn remove_alias(&self, alias: &str) -> Result<()> {
+        self.shared.write_alias(alias, None)
+    }
+
+    fn change(&self, name: KeyName<'_>, change: Change, edit: impl FnOnce(&mut KeyRecord)) -> Result<()> {
+        crate::request::check_not_forked()?;
+        let managed = self.shared.find_managed(&name)?;
+        self.shared.change_state(&managed, change, edit)
+    }
+}
+
+/// The record that follows, of a key.
+fn follow(entry: &Entry, key: KeyRecord, shared: &Shared) -> Record {
+    entry.next(Content::Key(Box::new(key)), shared.ledger.writer(), unix_now())
+}
+
+/// What a key's record says, to be changed.
+fn content(managed: &Managed) -> Result<(Arc<Entry>, KeyRecord)> {
+    let entry = managed.entry();
+    let key = entry.key().map(|(_, key)| key.clone());
+    key.map(|key| (entry, key)).ok_or_else(|| Error::internal("a key without a record of a key"))
+}
+
+impl Shared {
+    fn change_state(
+        self: &Arc<Self>,
+        managed: &Arc<Managed>,
+        change: Change,
+        edit: impl FnOnce(&mut KeyRecord),
+    ) -> Result<()> {
+        let claim = self.claim(vec![Subject::Key(managed.number)], Vec::new())?;
+        let (entry, mut key) = content(managed)?;
+        // As things stand now, dates counted in.
+        key.state = key.state_at(unix_now()).after(change, key.is_doomed())?;
+        edit(&mut key);
+        claim.commit(follow(&entry, key, self)).map(drop)
+    }
+
+    /// Writes that a key is destroyed, then destroys it.
+    pub(super) fn destroy_managed(self: &Arc<Self>, managed: &Arc<Managed>) -> Result<()> {
+        self.change_state(managed, Change::Destroy, |key| key.destroy_at = None)?;
+        managed.unload();
+        self.recover()
+    }
+
+    /// Makes the next version, if it is still wanted once nobody else can make it.
+    pub(crate) fn rotate(
+        self: &Arc<Self>,
+        managed: &Arc<Managed>,
+        wanted: impl FnOnce(&KeyRecord) -> bool,
+    ) -> Result<u32> {
+        let (number, spec) = managed.of_record(|key| (key.primary() + 1, key.terms.spec.clone()))?;
+        let spec: KeySpec = spec.parse()?;
+        self.check_all_serve(spec)?;
+        let (name, limits) = managed.of_record(|key| (key.terms.name.clone(), key.terms.limits()))?;
+        let making = self.making(managed.number, number, &name, limits?)?;
+        let change = self.claim(vec![Subject::Key(managed.number)], vec![HexBytes(making.id.clone())])?;
+        let (entry, mut key) = content(managed)?;
+        let state = key.state_at(unix_now());
+        state.after(Change::Rotate, key.is_doomed())?;
+        if key.primary() + 1 != number || !wanted(&key) {
+            // Another engine has just done it.
+            return Ok(key.primary());
+        }
+        let rotated = self.make(&change, &making, spec).and_then(|version| {
+            key.state = KeyState::Active;
+            key.versions.push(version);
+            change.commit(follow(&entry, key, self))
+        });
+        self.settle(change, rotated)?;
+        // Those who hold the key pass on to the new version from now on.
+        self.primary_of(managed).map(|_| number)
+    }
+
+    fn write_alias(self: &Arc<Self>, alias: &str, key: Option<&Arc<Managed>>) -> Result<()> {
+        let subject = Subject::Name(alias.to_owned());
+        let claim = self.claim(vec![subject.clone()], Vec::new())?;
+        let before = self.ledger.catalogue.read().alias(alias).map(Arc::clone);
+        let stands = |entry: &Arc<Entry>| matches!(entry.record.content, Content::Alias(Some(_)));
+        if key.is_none() && !before.as_ref().is_some_and(stands) {
+            return Err(Error::refused(ErrorKind::KeyNotFound, "there is no such alias"));
+        }
+        if self.ledger.catalogue.read().is_name_of_key(alias) {
+            return Err(Error::operator(ErrorKind::KeyAmbiguous, "a managed key has this name"));
+        }
+        let content = Content::Alias(key.map(|key| key.number));
+        let (writer, now) = (self.ledger.writer(), unix_now());
+        let record = match &before {
+            Some(entry) => entry.next(content, writer, now),
+            None => Record::first(subject, content, writer, now),
+        };
+        claim.commit(record).map(drop)
+    }
+
+    /// What is due by the time of day: destructions, rotations, and states that dates have changed.
+    pub(crate) fn do_what_is_due(self: &Arc<Self>) -> Result<()> {
+        let now = unix_now();
+        let keys: Vec<_> = self.ledger.catalogue.read().keys().map(Arc::clone).collect();
+        for managed in keys {
+            self.apply(&managed, now);
+            if managed.wants_successor() {
+                self.primary_of(&managed)?;
+            }
+            let due = managed.of_record(|key| (key.is_due(now), key.rotates(now)))?;
+            let done = match due {
+                (true, _) => self.destroy_managed(&managed),
+                (_, true) => self.rotate(&managed, |key| key.rotates(unix_now())).map(drop),
+                _ => Ok(()),
+            };
+            match done {
+                // Another engine does it.
+                Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::KeyState) => {}
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,166 @@
+//! A managed key in memory: its record, and the gates by which changes of it reach the versions that are in use.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::keys::KeyVersion;
+use crate::keys::catalogue::record::{Entry, KeyRecord};
+use crate::keys::key_id::{KeyId, KeyNumber};
+use crate::keys::state::{Gate, KeyState, Use};
+use crate::operation::OperationKind;
+use crate::sync::{Mutex, RwLock};
+
+/// A key of the catalogue.
+#[derive(Debug)]
+pub(crate) struct Managed {
+    pub(crate) number: KeyNumber,
+    pub(crate) id: KeyId,
+    entry: RwLock<Arc<Entry>>,
+    /// The versions that were asked for, by number.
+    loaded: Mutex<BTreeMap<u32, Arc<KeyVersion>>>,
+}
+
+/// What ties a version in use to its key.
+#[derive(Debug)]
+pub(crate) struct Tie {
+    pub(crate) id: KeyId,
+    pub(crate) version: u32,
+    tenant: u64,
+    algorithms: Vec<String>,
+    gate: Gate,
+    /// The version that new work uses instead.
+    next: OnceLock<Arc<KeyVersion>>,
+}
+
+impl Managed {
+    pub(crate) fn new(number: KeyNumber, id: KeyId, entry: Arc<Entry>) -> Self {
+        Self { number, id, entry: RwLock::new(entry), loaded: Mutex::default() }
+    }
+
+    /// The record that holds.
+    pub(crate) fn entry(&self) -> Arc<Entry> {
+        Arc::clone(&self.entry.read())
+    }
+
+    /// Takes a record over if it beats the one that is known.
+    pub(crate) fn takes(&self, entry: &Arc<Entry>) -> bool {
+        let mut known = self.entry.write();
+        let takes = entry.beats(&known);
+        if takes {
+            *known = Arc::clone(entry);
+        }
+        takes
+    }
+
+    /// Something of the record.
+    ///
+    /// # Errors
+    /// `Internal`: an entry that is no key's is none of a managed key.
+    pub(crate) fn of_record<R>(&self, read: impl FnOnce(&KeyRecord) -> R) -> Result<R> {
+        let entry = self.entry();
+        entry
+            .key()
+            .map(|(_, key)| read(key))
+            .ok_or_else(|| Error::internal("a key without a record of a key"))
+    }
+
+    pub(crate) fn loaded(&self, number: u32) -> Option<Arc<KeyVersion>> {
+        self.loaded.lock().get(&number).map(Arc::clone)
+    }
+
+    /// Keeps a version for the next who asks; one that another thread has loaded meanwhile wins.
+    pub(crate) fn keep(&self, number: u32, version: &Arc<KeyVersion>) -> Arc<KeyVersion> {
+        Arc::clone(self.loaded.lock().entry(number).or_insert_with(|| Arc::clone(version)))
+    }
+
+    /// Forgets the versions that were loaded, as when their objects have gone.
+    pub(crate) fn unload(&self) {
+        self.loaded.lock().clear();
+    }
+
+    /// What ties a version to this key, as things stand. `now` in seconds of Unix time.
+    pub(crate) fn tie(&self, version: u32, now: u64) -> Result<Tie> {
+        self.of_record(|key| Tie {
+            id: self.id.clone(),
+            version,
+            tenant: key.terms.tenant,
+            algorithms: key.terms.algorithms.clone(),
+            gate: Gate::new(key.state_at(now), key.is_doomed(), key.primary() == version),
+            next: OnceLock::new(),
+        })
+    }
+
+    /// Whether a version is in use whose place another one is to take.
+    pub(crate) fn wants_successor(&self) -> bool {
+        let primary = self.of_record(KeyRecord::primary).unwrap_or(0);
+        let loaded = self.loaded.lock();
+        !loaded.is_empty() && !loaded.contains_key(&primary)
+    }
+
+    /// Sets what every version in use may be used for now, and has those that are not the primary one any more pass new work
+    /// on to that. True if anything has changed.
+    ///
+    /// While the primary version is not loaded the one before goes on in its place: nobody is refused for a rotation.
+    pub(crate) fn apply(&self, now: u64) -> Result<bool> {
+        let (state, doomed, primary) =
+            self.of_record(|key| (key.state_at(now), key.is_doomed(), key.primary()))?;
+        let loaded = self.loaded.lock();
+        let newest = loaded.get(&primary);
+        let stands_in = newest.is_none().then(|| loaded.keys().next_back().copied()).flatten();
+        let mut changed = false;
+        for (&number, version) in loaded.iter() {
+            let Some(tie) = &version.tie else { continue };
+            if let Some(newest) = newest.filter(|_| number != primary) {
+                // Before the gate is shut for it. Later rotations are reached through this one.
+                let _set = tie.next.set(Arc::clone(newest));
+            }
+            let leads = number == primary || stands_in == Some(number);
+            changed |= tie.gate.set(state, doomed, leads);
+        }
+        Ok(changed)
+    }
+
+    /// # Errors
+    /// `KeyState`, if it is destroyed.
+    pub(crate) fn check_lives(&self) -> Result<()> {
+        match self.of_record(|key| key.state)? {
+            KeyState::Destroyed => Err(Error::refused(ErrorKind::KeyState, "it is destroyed")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Tie {
+    /// The version that new work uses instead, if there is one.
+    #[inline]
+    pub(crate) fn next(&self) -> Option<&Arc<KeyVersion>> {
+        self.next.get()
+    }
+
+    /// Whether the key was made for an algorithm.
+    #[inline]
+    pub(crate) fn permits(&self, name: impl FnOnce() -> &'static str) -> bool {
+        self.algorithms.is_empty() || {
+            let name = name();
+            self.algorithms.iter().any(|permitted| permitted == name)
+        }
+    }
+
+    /// # Errors
+    /// `KeyNotFound`, if the request is another tenant's: it shall not learn that there is such a key. `KeyState`, if the state of
+    /// the key forbids it.
+    #[inline]
+    pub(crate) fn check(&self, kind: OperationKind, tenant: u64, at_risk: bool) -> Result<()> {
+        let to = Use::of(kind).ok_or_else(|| Error::internal("a use of a key that is none"))?;
+        self.check_use(to, tenant, at_risk)
+    }
+
+    #[inline]
+    pub(crate) fn check_use(&self, to: Use, tenant: u64, at_risk: bool) -> Result<()> {
+        if self.tenant != 0 && self.tenant != tenant {
+            return Err(Error::refused(ErrorKind::KeyNotFound, "no key has this id"));
+        }
+        self.gate.check(to, at_risk)
+    }
+}
