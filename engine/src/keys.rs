@@ -24,6 +24,7 @@ use std::sync::Arc;
 use crate::coalesce::Family;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::copies::Copies;
+use crate::keys::generate::KeySpec;
 use crate::keys::identity::{Proof, Proven};
 use crate::keys::known::Objects;
 use crate::keys::listing::{Listed, Listing};
@@ -143,7 +144,9 @@ impl KeyVersion {
     /// # Errors
     /// What the token answers.
     pub(crate) fn is(&self, session: &mut Session, token: &Token, listed: &Listed) -> Result<bool> {
-        if listed.facts != self.facts {
+        let mut facts = listed.facts.clone();
+        facts.kind = self.tie.as_ref().map_or(facts.kind, |tie| tie.spec.sized(facts.kind));
+        if facts != self.facts {
             return Ok(false);
         }
         let Some(proof) = &self.proof else { return Ok(true) };
@@ -263,6 +266,14 @@ impl Found {
             false => Ok(None),
         };
         tokens.iter().zip(listings).map(of).collect::<Result<_>>().map(Self)
+    }
+
+    /// With the sizes that a spec says, where a token tells none.
+    pub(crate) fn sized(mut self, spec: KeySpec) -> Self {
+        for listed in self.0.iter_mut().flatten() {
+            listed.facts.kind = spec.sized(listed.facts.kind);
+        }
+        self
     }
 
     /// What was found, with the index of its token.

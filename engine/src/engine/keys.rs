@@ -119,7 +119,8 @@ impl Shared {
         let name = KeyName::id(&record.object.0);
         // Lists the tokens' keys anew where they are not found: another engine may have just made them.
         self.objects(&name)?;
-        let found = Found::find(&name, &self.tokens, &self.listings)?;
+        let tie = managed.tie(number, super::ledger::unix_now())?;
+        let found = Found::find(&name, &self.tokens, &self.listings)?.sized(tie.spec);
         // The record, which only this token's PIN can have written, vouches for the objects that it names.
         let version = KeyVersion::load_vouched(&found, &self.tokens, self.copies, true)?;
         if let (Some(is), Some(was)) = (version.proof(), &record.proof)
@@ -128,15 +129,14 @@ impl Shared {
             let text = "what lies on the token is not the key that was made";
             return Err(Error::operator(ErrorKind::KeyAmbiguous, text));
         }
-        let now = super::ledger::unix_now();
-        let version = Arc::new(version.tied(managed.tie(number, now)?));
+        let version = Arc::new(version.tied(tie));
         if managed.of_record(|key| key.terms.host_modes)? && !self.validated_only {
             version.allow_host_modes()?;
         }
         let version = managed.keep(number, &version);
         self.keys.remember_shared(found.objects(), &version);
         // What has changed meanwhile holds for this one too.
-        self.apply(managed, now);
+        self.apply(managed, super::ledger::unix_now());
         Ok(version)
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::KeyVersion;
 use crate::keys::catalogue::record::{Entry, KeyRecord};
+use crate::keys::generate::KeySpec;
 use crate::keys::key_id::{KeyId, KeyNumber};
 use crate::keys::state::{Gate, KeyState, Use};
 use crate::operation::OperationKind;
@@ -26,6 +27,7 @@ pub(crate) struct Managed {
 pub(crate) struct Tie {
     pub(crate) id: KeyId,
     pub(crate) version: u32,
+    pub(crate) spec: KeySpec,
     tenant: u64,
     algorithms: Vec<String>,
     gate: Gate,
@@ -81,9 +83,11 @@ impl Managed {
 
     /// What ties a version to this key, as things stand. `now` in seconds of Unix time.
     pub(crate) fn tie(&self, version: u32, now: u64) -> Result<Tie> {
+        let spec = self.of_record(|key| key.terms.spec.parse())??;
         self.of_record(|key| Tie {
             id: self.id.clone(),
             version,
+            spec,
             tenant: key.terms.tenant,
             algorithms: key.terms.algorithms.clone(),
             gate: Gate::new(key.state_at(now), key.is_doomed(), key.primary() == version),

@@ -56,11 +56,14 @@ pub(crate) fn check(token: &Token, spec: KeySpec) -> Result<()> {
     if !token.offers(sys::CKM_ECDH1_DERIVE) || !token.offers(sys::CKM_EC_KEY_PAIR_GEN) {
         return Err(missing("ECDH"));
     }
-    let odd = matches!(spec, KeySpec::Hmac(len) if !len.is_multiple_of(8));
-    if odd && token.is_softhsm() {
-        return Err(missing("a right way of wrapping keys of other lengths than whole 8 bytes"));
+    match spec {
+        KeySpec::Hmac(len) if token.is_softhsm() && !len.is_multiple_of(8) => {
+            Err(missing("a right way of wrapping keys of other lengths than whole 8 bytes"))
+        }
+        // SoftHSM2 2.6.1 answers CKR_KEY_NOT_WRAPPABLE.
+        KeySpec::Ed25519 if token.is_softhsm() => Err(missing("a way of wrapping keys of Edwards curves")),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn missing(what: &str) -> Error {
