@@ -41,8 +41,8 @@ Exit codes:
   4  token: none of that name, several to choose from, or it was lost
   5  PIN: refused (it was tried once), locked or close to it, or its source not usable
   6  key: none of that name, or several
-  7  operation: mechanism not offered, use not permitted, input not valid
-  8  busy: overloaded, deadline exceeded, call hung
+  7  operation: mechanism not offered, use not permitted by attributes or state, input not valid
+  8  busy: overloaded, deadline exceeded, call hung, somebody else changes the same key
   9  some records failed (bulk)
   10  output closed before its end (bulk)
   130  interrupted by SIGINT, 143 by SIGTERM; a first one lets bulk write what is in flight";
@@ -114,13 +114,16 @@ impl Exit {
             ErrorKind::KeyNotFound | ErrorKind::KeyAmbiguous => Self::Key,
             ErrorKind::KeyMismatch
             | ErrorKind::NotPermitted
+            | ErrorKind::KeyState
             | ErrorKind::MechanismUnavailable
             | ErrorKind::InvalidInput
             | ErrorKind::TooLarge
             | ErrorKind::DecryptFailed => Self::Operation,
-            ErrorKind::Overloaded | ErrorKind::DeadlineExceeded | ErrorKind::Hung | ErrorKind::Busy => {
-                Self::Busy
-            }
+            ErrorKind::Overloaded
+            | ErrorKind::Conflict
+            | ErrorKind::DeadlineExceeded
+            | ErrorKind::Hung
+            | ErrorKind::Busy => Self::Busy,
             _ => Self::Other,
         }
     }
@@ -135,7 +138,7 @@ mod tests {
         let of = |exit| ErrorKind::ALL.into_iter().filter(|kind| Exit::of(*kind) == exit).count();
         let classes =
             [Exit::Usage, Exit::Module, Exit::Token, Exit::Pin, Exit::Key, Exit::Operation, Exit::Busy];
-        assert_eq!(classes.map(of), [1, 1, 2, 3, 2, 6, 4]);
+        assert_eq!(classes.map(of), [1, 1, 2, 3, 2, 7, 5]);
         assert_eq!(Exit::of(ErrorKind::Device), Exit::Other);
     }
 

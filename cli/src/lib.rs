@@ -8,6 +8,7 @@ mod connection;
 mod demo;
 mod exit;
 mod info;
+mod keys;
 mod load;
 mod manual;
 mod pin;
@@ -45,6 +46,9 @@ enum Command {
     /// List the tokens that no PIN is sent to because one was refused, and clear that
     #[command(after_help = EXIT_CODES)]
     Pin(pin::record::Args),
+    /// Make, list, rotate, suspend and destroy managed keys
+    #[command(after_help = EXIT_CODES)]
+    Keys(Box<keys::Args>),
     /// Print the completion script of a shell
     Completion(manual::CompletionArgs),
     /// Write the manual pages into a directory
@@ -64,6 +68,7 @@ pub fn run() -> ExitCode {
         Command::Bulk(args) => bulk::run(args),
         Command::Config(args) => config::run(args),
         Command::Pin(args) => pin::record::run(args),
+        Command::Keys(args) => keys::run(*args),
         Command::Completion(args) => manual::complete(&args),
         Command::Man(args) => manual::write_pages(&args),
     };

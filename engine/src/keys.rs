@@ -145,7 +145,7 @@ impl KeyVersion {
     /// What the token answers.
     pub(crate) fn is(&self, session: &mut Session, token: &Token, listed: &Listed) -> Result<bool> {
         let mut facts = listed.facts.clone();
-        facts.kind = self.tie.as_ref().map_or(facts.kind, |tie| tie.spec.sized(facts.kind));
+        self.tie.iter().for_each(|tie| tie.spec.shape(&mut facts));
         if facts != self.facts {
             return Ok(false);
         }
@@ -268,11 +268,9 @@ impl Found {
         tokens.iter().zip(listings).map(of).collect::<Result<_>>().map(Self)
     }
 
-    /// With the sizes that a spec says, where a token tells none.
-    pub(crate) fn sized(mut self, spec: KeySpec) -> Self {
-        for listed in self.0.iter_mut().flatten() {
-            listed.facts.kind = spec.sized(listed.facts.kind);
-        }
+    /// As keys of this spec, which is known of them.
+    pub(crate) fn shaped(mut self, spec: KeySpec) -> Self {
+        self.0.iter_mut().flatten().for_each(|listed| spec.shape(&mut listed.facts));
         self
     }
 

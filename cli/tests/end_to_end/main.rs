@@ -7,6 +7,7 @@ mod config;
 mod failures;
 mod hsm;
 mod info;
+mod keys;
 mod load;
 mod manual;
 mod pin;

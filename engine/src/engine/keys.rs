@@ -1,5 +1,6 @@
 //! Keys as a service, as callers see it: made from a configuration, named by an identifier, and kept through a life.
 
+mod adopt;
 mod create;
 mod describe;
 mod life;
@@ -120,7 +121,7 @@ impl Shared {
         // Lists the tokens' keys anew where they are not found: another engine may have just made them.
         self.objects(&name)?;
         let tie = managed.tie(number, super::ledger::unix_now())?;
-        let found = Found::find(&name, &self.tokens, &self.listings)?.sized(tie.spec);
+        let found = Found::find(&name, &self.tokens, &self.listings)?.shaped(tie.spec);
         // The record, which only this token's PIN can have written, vouches for the objects that it names.
         let version = KeyVersion::load_vouched(&found, &self.tokens, self.copies, true)?;
         if let (Some(is), Some(was)) = (version.proof(), &record.proof)

@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::keys::listing::ED25519_PARAMS;
 use crate::pkcs11::{Fault, Mechanism, ObjectHandle, Session};
 use crate::token::copies::SESSION_LABEL;
-use crate::token::facts::{Curve, KeyKind};
+use crate::token::facts::{Curve, KeyFacts, KeyKind};
 
 /// What kind of key to generate, and for which purpose: purposes do not mix (SP 800-57 part 1, 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +33,16 @@ pub enum KeySpec {
     TripleDes,
     /// A key for HMAC, so many bytes long.
     Hmac(u32),
+}
+
+/// What a key is for.
+#[derive(Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an attribute of the standard, or two")]
+struct Purposes {
+    sign: bool,
+    encrypt: bool,
+    wrap: bool,
+    agree: bool,
 }
 
 /// The objects of a generated key.
@@ -167,27 +177,61 @@ impl KeySpec {
     /// The uses of the private or secret key: each is said, because a token fills in what is not (SoftHSM2 2.6.1 with
     /// true), and a key that wraps and decrypts gives away what it has wrapped.
     fn uses(self) -> Vec<Attribute> {
-        let signs =
-            matches!(self, Self::Rsa(_) | Self::Ec(_) | Self::Ed25519 | Self::AesMac(_) | Self::Hmac(_));
-        let encrypts = matches!(self, Self::Aes(_) | Self::TripleDes);
-        let wraps = matches!(self, Self::AesWrap(_));
+        let may = self.purposes();
         let mut uses = vec![
-            Attribute::Sign(signs),
-            Attribute::Decrypt(encrypts || matches!(self, Self::RsaDecryption(_))),
-            Attribute::Unwrap(wraps),
-            Attribute::Derive(matches!(self, Self::EcAgreement(_))),
+            Attribute::Sign(may.sign),
+            Attribute::Decrypt(may.encrypt),
+            Attribute::Unwrap(may.wrap),
+            Attribute::Derive(may.agree),
         ];
         if self.secret_len().is_ok() {
-            uses.extend([Attribute::Verify(signs), Attribute::Encrypt(encrypts), Attribute::Wrap(wraps)]);
+            uses.extend([
+                Attribute::Verify(may.sign),
+                Attribute::Encrypt(may.encrypt),
+                Attribute::Wrap(may.wrap),
+            ]);
         }
         uses
     }
 
+    /// What it is for. Each purpose has two sides: who signs may verify, and so on.
+    const fn purposes(self) -> Purposes {
+        let (mut sign, mut encrypt, mut wrap, mut agree) = (false, false, false, false);
+        match self {
+            Self::Rsa(_) | Self::Ec(_) | Self::Ed25519 | Self::AesMac(_) | Self::Hmac(_) => sign = true,
+            Self::RsaDecryption(_) | Self::Aes(_) | Self::TripleDes => encrypt = true,
+            Self::AesWrap(_) => wrap = true,
+            Self::EcAgreement(_) => agree = true,
+        }
+        Purposes { sign, encrypt, wrap, agree }
+    }
+
+    /// What of a key's attributes a spec leaves: no other purpose than its own, and the size where the token tells none.
+    pub(crate) fn shape(self, facts: &mut KeyFacts) {
+        let may = self.purposes();
+        facts.kind = self.sized(facts.kind);
+        facts.sign &= may.sign;
+        facts.verify &= may.sign;
+        facts.encrypt &= may.encrypt;
+        facts.decrypt &= may.encrypt;
+        facts.wrap &= may.wrap;
+        facts.unwrap &= may.wrap;
+        facts.derive &= may.agree;
+    }
+
+    /// Whether a key's attributes allow what it would be for: one side of its purpose at least.
+    pub(crate) const fn is_allowed_by(self, facts: &KeyFacts) -> bool {
+        let may = self.purposes();
+        may.sign && (facts.sign || facts.verify)
+            || may.encrypt && (facts.encrypt || facts.decrypt)
+            || may.wrap && (facts.wrap || facts.unwrap)
+            || may.agree && facts.derive
+    }
+
     /// The uses of the public half.
     fn public_uses(self) -> [Attribute; 3] {
-        let verifies = matches!(self, Self::Rsa(_) | Self::Ec(_) | Self::Ed25519);
-        let encrypts = matches!(self, Self::RsaDecryption(_));
-        [Attribute::Verify(verifies), Attribute::Encrypt(encrypts), Attribute::Wrap(false)]
+        let may = self.purposes();
+        [Attribute::Verify(may.sign), Attribute::Encrypt(may.encrypt), Attribute::Wrap(false)]
     }
 
     /// Whether a key is of this type and size.
@@ -249,12 +293,8 @@ impl KeySpec {
     /// `InvalidInput`, if it is no secret key.
     pub(crate) fn secret_template(self) -> Result<Vec<Attribute>> {
         let len = self.secret_len()?;
-        let (kind, len) = match self {
-            Self::TripleDes => (KeyType::DES3, None),
-            Self::Hmac(_) => (KeyType::GENERIC_SECRET, Some(len)),
-            _ => (KeyType::AES, Some(len)),
-        };
-        let mut template = vec![Attribute::Class(ObjectClass::SECRET_KEY), Attribute::KeyType(kind)];
+        let len = (self != Self::TripleDes).then_some(len);
+        let mut template = self.class().to_vec();
         template.extend([Attribute::Token(false), Attribute::Label(SESSION_LABEL.to_vec())]);
         template.extend(guarded());
         template.extend(self.uses());

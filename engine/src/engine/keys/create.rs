@@ -64,7 +64,7 @@ impl Shared {
     }
 
     /// Random bytes of a token.
-    fn draw<const N: usize>(&self) -> Result<[u8; N]> {
+    pub(super) fn draw<const N: usize>(&self) -> Result<[u8; N]> {
         let token = self.serving().next().ok_or_else(|| Error::internal("no token serves"))?;
         self.tokens[token].consult(SERVICE_LIMIT, |session, _| {
             let mut bytes = [0; N];
@@ -213,7 +213,7 @@ impl Shared {
         Ok(proofs.swap_remove(0).map(|proof| HexBytes(proof.as_bytes().to_vec())))
     }
 
-    fn record_new(
+    pub(super) fn record_new(
         &self,
         change: &Change<'_>,
         number: KeyNumber,

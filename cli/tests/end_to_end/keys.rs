@@ -1,0 +1,71 @@
+//! `hsmux keys` on SoftHSM2.
+
+use crate::hsm::{Ended, Hsm};
+
+fn json(ended: &Ended) -> serde_json::Value {
+    ended.succeeds();
+    serde_json::from_str(&ended.stdout).unwrap()
+}
+
+#[test]
+fn a_key_is_made_shown_rotated_suspended_and_destroyed_by_other_processes_each() {
+    let Some(hsm) = Hsm::with_tokens(&["only"]) else { return };
+    let keys = |arguments: &[&str]| hsm.run_with_pin(&[&["keys"], arguments].concat());
+    let made =
+        keys(&["create", "card", "--spec", "ec-p256", "--for", "ecdsa-p256-sha256", "--rotate-every", "90d"]);
+    made.succeeds();
+    let id = made.stdout.trim();
+    assert!(id.starts_with("hk1.") && made.stdout.lines().count() == 1, "{made:?}");
+    let shown = json(&keys(&["show", id, "--json"]));
+    assert_eq!((shown["name"].as_str(), shown["state"].as_str()), (Some("card"), Some("active")));
+    assert_eq!(shown["rotate_every_s"], 90 * 86_400);
+    assert_eq!(shown["algorithms"], serde_json::json!(["ecdsa-p256-sha256"]));
+    assert_eq!(json(&keys(&["rotate", "card", "--json"]))["primary_version"], 2);
+    keys(&["alias", "current", "card"]).succeeds();
+    assert_eq!(json(&keys(&["show", "current", "--json"]))["id"], id);
+    assert_eq!(json(&keys(&["suspend", "current", "--json"]))["state"], "suspended");
+    keys(&["rotate", "card"]).fails(7, &["suspended"]);
+    assert_eq!(json(&keys(&["resume", "card", "--json"]))["state"], "active");
+    keys(&["destroy", "card"]).fails(2, &["--yes"]);
+    keys(&["destroy", "card", "--yes"]).fails(7, &["active"]);
+    let doomed = json(&keys(&["schedule-destroy", "card", "--wait", "1h", "--yes", "--json"]));
+    assert!(doomed["destroy_at"].is_string(), "{doomed}");
+    assert!(json(&keys(&["cancel-destroy", "card", "--json"]))["destroy_at"].is_null());
+    keys(&["deactivate", "card", "--yes"]).succeeds();
+    assert_eq!(json(&keys(&["destroy", "card", "--yes", "--json"]))["state"], "destroyed");
+    assert_eq!(json(&keys(&["list", "--json"])), serde_json::json!([]));
+    assert_eq!(json(&keys(&["list", "--json", "--all"])).as_array().unwrap().len(), 1);
+    let info = hsm.run_with_pin(&["info"]);
+    assert!(!info.stdout.contains("card"), "its objects are gone: {}", info.stdout);
+}
+
+#[test]
+fn a_key_of_another_tool_is_adopted_as_it_is() {
+    let Some(hsm) = Hsm::with_tokens(&["only"]) else { return };
+    hsm.import("only", "old", "0a0b");
+    let keys = |arguments: &[&str]| hsm.run_with_pin(&[&["keys"], arguments].concat());
+    keys(&["adopt", "old", "card", "--spec", "aes-256"]).fails(7, &["another kind"]);
+    keys(&["adopt", "none", "card", "--spec", "ec-p256"]).fails(6, &["no such key"]);
+    keys(&["adopt", "old", "card", "--spec", "ec-p256"]).succeeds();
+    let shown = json(&keys(&["show", "card", "--json"]));
+    assert_eq!(
+        (&shown["versions"][0]["origin"], &shown["versions"][0]["object"]),
+        (&"adopted".into(), &"0a0b".into())
+    );
+    keys(&["adopt", "old", "twice", "--spec", "ec-p256"]).fails(6, &["managed"]);
+}
+
+#[test]
+fn names_and_settings_that_cannot_be_are_refused() {
+    let Some(hsm) = Hsm::with_tokens(&["only"]) else { return };
+    let keys = |arguments: &[&str]| hsm.run_with_pin(&[&["keys"], arguments].concat());
+    keys(&["create", "card", "--spec", "aes-256"]).succeeds();
+    keys(&["create", "card", "--spec", "aes-256"]).fails(6, &["has this name"]);
+    keys(&["create", "hsmux.catalogue", "--spec", "aes-256"]).fails(7, &["a name"]);
+    keys(&["create", "x", "--spec", "aes-256", "--for", "rot13"]).fails(2, &["rot13", "aes-gcm"]);
+    keys(&["create", "x", "--spec", "ec-p256", "--host-modes"]).fails(7, &["block ciphers"]);
+    let past = ["--active-until", "2001-01-01T00:00:00Z"];
+    keys(&[&["create", "x", "--spec", "aes-256"], &past[..]].concat()).fails(7, &["end before it begins"]);
+    assert_eq!(hsm.run(&["keys", "create", "x", "--spec", "rsa-1024"]).code, Some(2));
+    keys(&["show", "hk1.AAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAA"]).fails(6, &["no such key"]);
+}
