@@ -20,6 +20,15 @@ pub(crate) fn now_ns() -> u64 {
     now.tv_sec.unsigned_abs() * SECOND_NS + now.tv_nsec.unsigned_abs()
 }
 
+/// Nanoseconds since 1970, by the clock that also dates files.
+pub(crate) fn unix_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the time is written to a live local.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
+    // No clock of a machine that runs this is before 1970.
+    now.tv_sec.unsigned_abs() * SECOND_NS + now.tv_nsec.unsigned_abs()
+}
+
 /// Waits until the clock shows `deadline_ns` or more; never less.
 pub(crate) fn sleep_until(deadline_ns: u64) {
     exact_timers();

@@ -16,6 +16,10 @@ pub(crate) struct Config {
     pub(crate) pin: String,
     pub(crate) pin_tries: u32,
     pub(crate) pin_log: Option<PathBuf>,
+    /// Where objects and PINs live that outlive the process.
+    pub(crate) store: Option<PathBuf>,
+    /// Whether there are data objects.
+    pub(crate) data: bool,
     pub(crate) keypad: bool,
     pub(crate) holds_back: bool,
     pub(crate) input_max: u64,
@@ -113,6 +117,8 @@ impl Default for Config {
             pin: "1234".into(),
             pin_tries: 3,
             pin_log: None,
+            store: None,
+            data: true,
             keypad: false,
             holds_back: false,
             input_max: 0,
@@ -137,8 +143,9 @@ impl Config {
             config.set(key, value)?;
         }
         let keys = !config.keys.is_empty() || !config.hidden.is_empty() || config.reuse.objects;
-        if config.forward.is_some() && (config.null || keys) {
-            return Err("forward excludes null, keys, hide and reuse=objects".into());
+        let objects = config.store.is_some() || !config.data;
+        if config.forward.is_some() && (config.null || keys || objects) {
+            return Err("forward excludes null, keys, hide, store, data=0 and reuse=objects".into());
         }
         Ok(config)
     }
@@ -153,6 +160,8 @@ impl Config {
             "pin" if !value.is_empty() => self.pin = value.into(),
             "pin_tries" => self.pin_tries = small(key, value, u32::MAX)?,
             "pin_log" if !value.is_empty() => self.pin_log = Some(value.into()),
+            "store" if !value.is_empty() => self.store = Some(value.into()),
+            "data" => self.data = number(key, value, 1)? == 1,
             "interface" => self.interface_3 = interface(value)?,
             "messages" => self.messages = messages(key, value)?,
             "keypad" => self.keypad = number(key, value, 1)? == 1,

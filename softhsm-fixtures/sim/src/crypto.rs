@@ -4,12 +4,13 @@ mod block;
 pub(crate) mod derive;
 mod mac;
 mod pair;
+pub(crate) mod pkcs8;
 mod rsa;
 pub(crate) mod wrap;
 
 use cryptoki_sys as sys;
 
-use crate::key::Key;
+use crate::key::{Key, PublicKey};
 use crate::mechanism::{Hash, Mechanism};
 use crate::rng::Random;
 
@@ -31,9 +32,13 @@ pub(crate) fn verify(key: &Key, how: &Mechanism, data: &[u8], signature: &[u8]) 
     }
     let valid = match (how, key) {
         (Mechanism::Hmac(_) | Mechanism::Cmac(_), _) => mac::make(key, how, data)? == signature,
-        (_, Key::Rsa(key)) => rsa::verify(key, how, data, signature)?,
-        (Mechanism::Ecdsa(hashing), _) => pair::verify(key, &hashed(*hashing, data), signature)?,
-        (Mechanism::Ed25519, Key::Ed25519(key)) => pair::verify_edwards(key, data, signature),
+        (_, Key::Public(PublicKey::Rsa(key))) => rsa::verify(key, how, data, signature)?,
+        (Mechanism::Ecdsa(hashing), Key::Public(key)) => {
+            pair::verify(key, &hashed(*hashing, data), signature)?
+        }
+        (Mechanism::Ed25519, Key::Public(PublicKey::Ed25519(key))) => {
+            pair::verify_edwards(key, data, signature)
+        }
         _ => return Err(sys::CKR_KEY_TYPE_INCONSISTENT),
     };
     if valid { Ok(()) } else { Err(sys::CKR_SIGNATURE_INVALID) }

@@ -278,8 +278,9 @@ impl Device {
     fn new(config: Config) -> Result<Self, sys::CK_RV> {
         let forward = config.forward.as_deref().map(Forward::load).transpose().map_err(|why| refuse(&why))?;
         let count = if forward.is_some() { 0 } else { config.tokens };
+        let tokens = (0..count).map(|index| Token::new(index, &config)).collect::<Result<_, _>>();
         Ok(Self {
-            tokens: (0..count).map(|index| Token::new(index, &config)).collect(),
+            tokens: tokens.map_err(|why| refuse(&why))?,
             forward,
             cores: (0..TOKENS_MAX).map(|_| Cores::new(0)).collect(),
             op_ns: AtomicU64::new(0),

@@ -1,12 +1,20 @@
 //! Keys: their kinds and the material that an object holds.
 
-use std::sync::{Arc, OnceLock};
+mod curve;
+mod public;
+mod rsa;
+
+use std::sync::Arc;
 
 use cryptoki_sys as sys;
-use rsa::pkcs1::der::Decode;
-use rsa::pkcs1::{DecodeRsaPrivateKey, RsaPrivateKeyRef};
 
-use crate::material::{self, RSA_2048, RSA_4096};
+use crate::material;
+use crate::object::Attributes;
+use curve::curve_of;
+
+pub(crate) use self::rsa::{RsaKey, RsaPublicKey, generated_rsa};
+pub(crate) use curve::on_curve;
+pub(crate) use public::PublicKey;
 
 /// The kinds of key that a token can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,25 +43,26 @@ pub(crate) enum Use {
     Agree,
 }
 
-/// What an object computes with. The public object of a pair holds the pair too: its flags keep it from signing.
+/// What a key object computes with.
 #[derive(Clone)]
 pub(crate) enum Key {
     Aes(Arc<[u8]>),
     Mac(Arc<[u8]>),
+    TripleDes(Arc<[u8]>),
     P256(Arc<p256::ecdsa::SigningKey>),
     P384(Arc<p384::ecdsa::SigningKey>),
     P521(Arc<p521::ecdsa::SigningKey>),
     Ed25519(Arc<ed25519_dalek::SigningKey>),
-    TripleDes(Arc<[u8]>),
-    Rsa(&'static RsaKey),
+    Rsa(Arc<RsaKey>),
+    Public(PublicKey),
 }
 
-/// One of the fixed RSA keys; its numbers are read when first used.
-pub(crate) struct RsaKey {
-    bits: u32,
-    der: &'static [u8],
-    parsed: OnceLock<Result<rsa::PrivateKey, sys::CK_RV>>,
-}
+/// Sizes of a secret key for MACs, in bytes.
+const MAC_KEY_LEN: std::ops::RangeInclusive<usize> = 16..=512;
+
+/// Keys for HMAC with one hash.
+pub(crate) const HMAC_TYPES: [sys::CK_KEY_TYPE; 3] =
+    [sys::CKK_SHA256_HMAC, sys::CKK_SHA384_HMAC, sys::CKK_SHA512_HMAC];
 
 impl Kind {
     pub(crate) const ALL: [Self; 9] = [
@@ -96,11 +105,6 @@ impl Kind {
 
     pub(crate) fn by_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
-    /// Whether it is a pair of keys.
-    pub(crate) const fn is_pair(self) -> bool {
-        !matches!(self, Self::Aes | Self::Hmac | Self::TripleDes)
     }
 
     /// Whether a key of this kind can be for that alone.
@@ -147,19 +151,94 @@ impl Key {
             Kind::P521 => Self::P521(material::p521(seed, label, variant).into()),
             Kind::Ed25519 => Self::Ed25519(material::ed25519(seed, label, variant).into()),
             Kind::TripleDes => Self::TripleDes(material::triple_des(seed, label, variant).into()),
-            Kind::Rsa2048 => Self::Rsa(pick(&KEYS_2048, variant)),
-            Kind::Rsa4096 => Self::Rsa(pick(&KEYS_4096, variant)),
+            Kind::Rsa2048 => Self::Rsa(rsa::rsa_2048(variant)),
+            Kind::Rsa4096 => Self::Rsa(rsa::rsa_4096(variant)),
+        }
+    }
+
+    /// The secret key of this type and value.
+    pub(crate) fn secret(key_type: sys::CK_KEY_TYPE, value: &[u8]) -> Result<Self, sys::CK_RV> {
+        let macs = |kind| kind == sys::CKK_GENERIC_SECRET || HMAC_TYPES.contains(&kind);
+        match key_type {
+            sys::CKK_AES if matches!(value.len(), 16 | 24 | 32) => Ok(Self::Aes(value.into())),
+            sys::CKK_DES3 if value.len() == 24 => Ok(Self::TripleDes(value.into())),
+            kind if macs(kind) && MAC_KEY_LEN.contains(&value.len()) => Ok(Self::Mac(value.into())),
+            _ => Err(sys::CKR_ATTRIBUTE_VALUE_INVALID),
+        }
+    }
+
+    /// The private key that the attributes tell.
+    pub(crate) fn private_from_attributes(attributes: &Attributes) -> Result<Self, sys::CK_RV> {
+        let wrong = sys::CKR_ATTRIBUTE_VALUE_INVALID;
+        let Some(curve) = attributes.get(sys::CKA_EC_PARAMS) else {
+            return RsaKey::from_attributes(attributes).map(Self::Rsa);
+        };
+        let value = attributes.get(sys::CKA_VALUE).ok_or(sys::CKR_TEMPLATE_INCOMPLETE)?;
+        let key = match on_curve(curve).ok_or(sys::CKR_CURVE_NOT_SUPPORTED)? {
+            Kind::P256 => p256::ecdsa::SigningKey::from_slice(value).ok().map(|key| Self::P256(key.into())),
+            Kind::P384 => p384::ecdsa::SigningKey::from_slice(value).ok().map(|key| Self::P384(key.into())),
+            Kind::P521 => p521::ecdsa::SigningKey::from_slice(value).ok().map(|key| Self::P521(key.into())),
+            _ => value
+                .try_into()
+                .ok()
+                .map(|value| Self::Ed25519(ed25519_dalek::SigningKey::from_bytes(value).into())),
+        };
+        key.ok_or(wrong)
+    }
+
+    /// The attributes that tell a private or secret key.
+    pub(crate) fn attributes(&self) -> Vec<(sys::CK_ATTRIBUTE_TYPE, Vec<u8>)> {
+        let on_curve = |kind, value: &[u8]| {
+            vec![(sys::CKA_EC_PARAMS, curve_of(kind).to_vec()), (sys::CKA_VALUE, value.to_vec())]
+        };
+        match self {
+            Self::Aes(value) | Self::Mac(value) => {
+                let len = value.len() as u64;
+                vec![(sys::CKA_VALUE, value.to_vec()), (sys::CKA_VALUE_LEN, len.to_ne_bytes().to_vec())]
+            }
+            // PKCS#11 2.40, mechanisms 2.15.2: keys of triple DES have no CKA_VALUE_LEN.
+            Self::TripleDes(value) => vec![(sys::CKA_VALUE, value.to_vec())],
+            Self::P256(key) => on_curve(Kind::P256, &key.to_bytes()),
+            Self::P384(key) => on_curve(Kind::P384, &key.to_bytes()),
+            Self::P521(key) => on_curve(Kind::P521, &key.to_bytes()),
+            Self::Ed25519(key) => on_curve(Kind::Ed25519, key.as_bytes()),
+            Self::Rsa(key) => key.numbers(),
+            Self::Public(key) => key.attributes(),
+        }
+    }
+
+    /// The public half of a pair; none of a secret key.
+    pub(crate) fn public(&self) -> Option<PublicKey> {
+        Some(match self {
+            Self::Aes(_) | Self::Mac(_) | Self::TripleDes(_) => return None,
+            Self::P256(key) => PublicKey::P256((*key.verifying_key()).into()),
+            Self::P384(key) => PublicKey::P384((*key.verifying_key()).into()),
+            Self::P521(key) => PublicKey::P521((*key.verifying_key()).into()),
+            Self::Ed25519(key) => PublicKey::Ed25519(key.verifying_key().into()),
+            Self::Rsa(key) => PublicKey::Rsa(key.public().into()),
+            Self::Public(key) => key.clone(),
+        })
+    }
+
+    pub(crate) const fn class(&self) -> sys::CK_OBJECT_CLASS {
+        match self {
+            Self::Aes(_) | Self::Mac(_) | Self::TripleDes(_) => sys::CKO_SECRET_KEY,
+            Self::P256(_) | Self::P384(_) | Self::P521(_) | Self::Ed25519(_) | Self::Rsa(_) => {
+                sys::CKO_PRIVATE_KEY
+            }
+            Self::Public(_) => sys::CKO_PUBLIC_KEY,
         }
     }
 
     /// Length of a signature in bytes, and of a block of RSA; 0 for a secret key, where the mechanism says it.
-    pub(crate) const fn signature_len(&self) -> usize {
+    pub(crate) fn signature_len(&self) -> usize {
         match self {
             Self::Aes(_) | Self::Mac(_) | Self::TripleDes(_) => 0,
             Self::P256(_) | Self::Ed25519(_) => 64,
             Self::P384(_) => 96,
             Self::P521(_) => 132,
             Self::Rsa(key) => key.len(),
+            Self::Public(key) => key.signature_len(),
         }
     }
 
@@ -167,10 +246,11 @@ impl Key {
         match self {
             Self::Aes(_) => sys::CKK_AES,
             Self::Mac(_) => sys::CKK_GENERIC_SECRET,
+            Self::TripleDes(_) => sys::CKK_DES3,
             Self::P256(_) | Self::P384(_) | Self::P521(_) => sys::CKK_EC,
             Self::Ed25519(_) => sys::CKK_EC_EDWARDS,
-            Self::TripleDes(_) => sys::CKK_DES3,
             Self::Rsa(_) => sys::CKK_RSA,
+            Self::Public(key) => key.key_type(),
         }
     }
 }
@@ -179,89 +259,5 @@ impl Key {
 impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Key").field("key_type", &self.key_type()).finish_non_exhaustive()
-    }
-}
-
-impl RsaKey {
-    pub(crate) const fn bits(&self) -> u32 {
-        self.bits
-    }
-
-    /// Length of the modulus in bytes.
-    pub(crate) const fn len(&self) -> usize {
-        (self.bits / 8) as usize
-    }
-
-    /// The key, checked and prepared for use, which takes a while the first time.
-    pub(crate) fn private(&self) -> Result<&rsa::PrivateKey, sys::CK_RV> {
-        let parse = || rsa::PrivateKey::from_pkcs1_der(self.der).map_err(|_| sys::CKR_DEVICE_ERROR);
-        self.parsed.get_or_init(parse).as_ref().map_err(|&code| code)
-    }
-
-    /// Modulus, public and private exponent, big-endian without leading zeros, read without preparing the key.
-    pub(crate) fn numbers(&self) -> [Vec<u8>; 3] {
-        let numbers = RsaPrivateKeyRef::from_der(self.der);
-        debug_assert!(numbers.is_ok(), "a fixed key is sound");
-        numbers.map_or_else(
-            |_| Default::default(),
-            |key| {
-                [key.modulus, key.public_exponent, key.private_exponent]
-                    .map(|number| number.as_bytes().to_vec())
-            },
-        )
-    }
-}
-
-/// The key that `C_GenerateKeyPair` gives out as the `count`th of its size: never that of the stock.
-pub(crate) fn generated_rsa(bits: u64, count: u64) -> Option<&'static RsaKey> {
-    let keys: &'static [RsaKey] = match bits {
-        2_048 => &KEYS_2048[1..],
-        4_096 => &KEYS_4096[1..],
-        _ => return None,
-    };
-    Some(pick(keys, count))
-}
-
-fn pick(keys: &'static [RsaKey], number: u64) -> &'static RsaKey {
-    let index = usize::try_from(number % keys.len() as u64).unwrap_or(0);
-    &keys[index]
-}
-
-static KEYS_2048: [RsaKey; RSA_2048.len()] = [
-    RsaKey { bits: 2_048, der: RSA_2048[0].der, parsed: OnceLock::new() },
-    RsaKey { bits: 2_048, der: RSA_2048[1].der, parsed: OnceLock::new() },
-    RsaKey { bits: 2_048, der: RSA_2048[2].der, parsed: OnceLock::new() },
-    RsaKey { bits: 2_048, der: RSA_2048[3].der, parsed: OnceLock::new() },
-];
-
-static KEYS_4096: [RsaKey; RSA_4096.len()] = [
-    RsaKey { bits: 4_096, der: RSA_4096[0].der, parsed: OnceLock::new() },
-    RsaKey { bits: 4_096, der: RSA_4096[1].der, parsed: OnceLock::new() },
-];
-
-#[cfg(test)]
-mod tests {
-    use rsa::traits::PublicKeyParts;
-
-    use super::*;
-
-    #[test]
-    fn every_fixed_rsa_key_is_sound_and_has_the_size_it_claims() {
-        for key in KEYS_2048.iter().chain(&KEYS_4096) {
-            let private = key.private().unwrap();
-            private.validate().unwrap();
-            let [modulus, exponent, _] = key.numbers();
-            assert_eq!(modulus, private.n_bytes().to_vec());
-            assert_eq!((modulus.len(), modulus[0] >> 7, exponent), (key.len(), 1, vec![1, 0, 1]));
-        }
-    }
-
-    #[test]
-    fn generated_rsa_keys_are_not_those_of_the_stock() {
-        for count in 0..9 {
-            assert!(!std::ptr::eq(generated_rsa(2_048, count).unwrap(), &raw const KEYS_2048[0]));
-            assert!(!std::ptr::eq(generated_rsa(4_096, count).unwrap(), &raw const KEYS_4096[0]));
-        }
-        assert!(generated_rsa(3_072, 0).is_none());
     }
 }

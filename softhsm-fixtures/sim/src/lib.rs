@@ -30,9 +30,11 @@
 //! | `call_us=N` | 0 | *live*: microseconds that every call takes to the device and back, half each way; occupies no core |
 //! | `sessions=N` | 0 | *live*: sessions per token, beyond which there is `CKR_SESSION_COUNT`; 0 is no limit but that of the table, 4096 in all |
 //! | `tokens=N` | 1 | tokens, up to 64, each a device of its own, labelled `sim-0`, `sim-1` ... |
-//! | `pin=TEXT` | 1234 | the user PIN of every token |
+//! | `pin=TEXT` | 1234 | the user PIN of every token, until `C_SetPIN` gives one of them another |
 //! | `pin_tries=N` | 3 | wrong PINs in a row that lock a token; 0 is any number. A lock outlives `C_Finalize`, as objects do, if the configuration stays the same |
-//! | `pin_log=FILE` | none | a file that gets a line for every `C_Login`, before anything becomes of the call: the token's label, and whether the PIN is `right` or `wrong`. Wrong tries are counted from it at `C_Initialize`, so that they outlive the process, however it ends; what other processes try later is not seen. Not where calls are forwarded |
+//! | `pin_log=FILE` | none | a file that gets a line for every `C_Login` and `C_SetPIN`, before anything becomes of the call: the token's label, and whether the PIN, or the old one, is `right` or `wrong`. Wrong tries are counted from it at `C_Initialize`, so that they outlive the process, however it ends; what other processes try later is not seen. Not where calls are forwarded |
+//! | `store=DIR` | none | token objects and PINs live in this directory, and outlive the process; see *Store*. Not where calls are forwarded |
+//! | `data=0` | 1 | there are no data objects: `C_CreateObject` answers `CKR_ATTRIBUTE_VALUE_INVALID` for them |
 //! | `keypad=1` | 0 | tokens have a protected authentication path, at which somebody types the right PIN: `C_Login` takes no PIN too |
 //! | `holds_back=1` | 0 | encryption and decryption in parts hold the last block back until the next part or the end |
 //! | `input_max=N` | 0 | most bytes that encryption and decryption take in one call; more is refused with `CKR_DATA_LEN_RANGE`. 0 is any number. Not in null mode |
@@ -134,18 +136,61 @@
 //! of these cannot be told by request. Inputs are kept as hashes, some 50 bytes for each; executions of inputs beyond N
 //! are counted as [`Loaded::executions_forgotten`] only.
 //!
-//! # Keys
+//! # Objects
 //!
-//! Every token holds `rsa2048`, `rsa4096`, `p256`, `p384` (pairs), `aes256` and `hmac`, the same on all of them:
+//! Every token holds the keys `rsa2048`, `rsa4096`, `p256`, `p384` (pairs), `aes256` and `hmac`, the same on all of them:
 //! private, sensitive, not extractable, with a public object of the same label and id for pairs.
 //! `C_GenerateKeyPair` gives out fixed RSA keys in turn; other keys it makes are new.
+//!
+//! | class | made by | own attributes |
+//! |---|---|---|
+//! | `CKO_SECRET_KEY`: AES, triple DES, generic and HMAC | `C_CreateObject`, `C_GenerateKey`, `C_UnwrapKey`, `C_DeriveKey` | `CKA_VALUE`, `CKA_VALUE_LEN` (none for triple DES) |
+//! | `CKO_PRIVATE_KEY`: RSA of 2048 to 4096 bits, P-256, P-384, P-521, Ed25519 | `C_GenerateKeyPair`, `C_UnwrapKey` | `CKA_EC_PARAMS` and `CKA_VALUE`, or the numbers of RSA |
+//! | `CKO_PUBLIC_KEY`: the same | `C_CreateObject`, `C_GenerateKeyPair` | `CKA_EC_PARAMS` and `CKA_EC_POINT` (in an OCTET STRING), or `CKA_MODULUS`, `CKA_MODULUS_BITS` and `CKA_PUBLIC_EXPONENT` |
+//! | `CKO_DATA`, private unless the template says otherwise | `C_CreateObject` | `CKA_APPLICATION`, `CKA_OBJECT_ID`, `CKA_VALUE`; nothing else is taken |
+//!
+//! All have `CKA_LABEL`, `CKA_TOKEN` (false), `CKA_PRIVATE`, `CKA_MODIFIABLE`, `CKA_COPYABLE` and `CKA_DESTROYABLE` (true);
+//! what the last three forbid answers `CKR_ACTION_PROHIBITED`. Keys have `CKA_ID`, `CKA_START_DATE`, `CKA_END_DATE` and
+//! `CKA_ALLOWED_MECHANISMS` too, which are empty if the template has none.
+//!
+//! * **Allowed mechanisms** are enforced at every Init, wrap, unwrap and derivation: another one answers
+//!   `CKR_MECHANISM_INVALID`. An empty list forbids nothing, as in SoftHSM2. In null mode Init looks no key up.
+//! * **Dates** are kept and shown, and nothing else: "for reference only" (PKCS#11 2.40, 4.7).
+//! * **`C_SetAttributeValue`** changes the label of everything; id and dates of keys; application, object id and value of
+//!   data; and makes a key sensitive or not extractable, never the other way (`CKR_TEMPLATE_INCONSISTENT`). All else is
+//!   `CKR_ATTRIBUTE_READ_ONLY`.
+//! * **Unwrapped keys** are extractable unless the template says otherwise, and not `CKA_LOCAL`, `CKA_ALWAYS_SENSITIVE` or
+//!   `CKA_NEVER_EXTRACTABLE` (`C_UnwrapKey`); derived keys have the last two from their base (curves, 2.3.5).
+//! * **`C_SetPIN`** sets the user PIN of one token, of 4 to 64 bytes, in a read/write session, logged in or not. The old PIN
+//!   takes a try as for `C_Login`, and the login stays as it is.
+//!
+//! # Store
+//!
+//! With `store=DIR` every token has a folder in `DIR` under its label. Each token object that is made is a file there, in
+//! the clear, as the PIN is that was set last; the keys that every token has from the start, those of `keys=` and objects of
+//! sessions are in memory alone, and so is what is done to them. The module makes what is missing of the directory.
+//!
+//! A file is written aside and renamed, and removed in one step: whatever ends the process, at whatever moment, leaves each
+//! object wholly there, as it was before the call or after it, or wholly absent. `C_GenerateKeyPair` makes two files, that
+//! of the private key first: an end between them leaves that one alone, as on real tokens. Nothing is forced to the disk,
+//! so that this is not so for a loss of power. A file that somebody else has damaged makes calls answer `CKR_DEVICE_ERROR`,
+//! with a line on standard error.
+//!
+//! Any number of processes (and copies of the module in one) share a directory. What one of them makes, changes or destroys
+//! the others find at their next `C_FindObjects`, `C_GetAttributeValue` or other use of a handle; that of an object which is
+//! gone answers `CKR_OBJECT_HANDLE_INVALID` or `CKR_KEY_HANDLE_INVALID`. An operation that has begun ends. (In null mode
+//! operations look no key up.) Handles are each process's own; an object keeps its handle when another process changes it. A
+//! PIN that one sets counts for the others' next `C_Login` and `C_SetPIN`; logins, wrong tries and locks are each process's
+//! own (but see `pin_log=`). To know of changes costs a call a look at the folder's time, or at the names in it for three
+//! seconds after a change.
 //!
 //! # Mechanisms
 //!
 //! `CKM_RSA_PKCS`, `CKM_RSA_X_509` and `CKM_RSA_PKCS_OAEP` (no encryption: that needs no token), PSS, ECDSA and
 //! PKCS#1 signatures over digests and over messages, Ed25519, HMAC and CMAC, AES in ECB, CBC, CTR and GCM, triple
-//! DES in ECB and CBC, ECDH with and without the functions of X9.63, AES key wrap of secret keys. Only ECB comes in parts.
-//! Messages (3.0): AES-GCM under IVs of the caller's own.
+//! DES in ECB and CBC, ECDH with and without the functions of X9.63. AES key wrap, bare and padded, of secret keys, and of
+//! private ones as PKCS#8; `CKM_AES_KEY_WRAP_PAD` pads as `CKM_AES_KEY_WRAP_KWP` does (RFC 5649), as in SoftHSM2. Only ECB
+//! comes in parts. Messages (3.0): AES-GCM under IVs of the caller's own.
 //!
 //! # Time
 //!
@@ -181,6 +226,7 @@ mod rng;
 mod rule;
 mod sessions;
 mod stamps;
+mod store;
 mod token;
 mod what;
 mod work;

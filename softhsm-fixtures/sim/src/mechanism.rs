@@ -66,7 +66,7 @@ pub(crate) const TAG_LEN: usize = 16;
 pub(crate) type Offered = (sys::CK_MECHANISM_TYPE, u64, u64, sys::CK_FLAGS);
 
 /// What every token has, but for what the configuration hides.
-pub(crate) const OFFERED: [Offered; 37] = [
+pub(crate) const OFFERED: [Offered; 38] = [
     (sys::CKM_RSA_PKCS, 2_048, 4_096, SIGNS | sys::CKF_DECRYPT),
     (sys::CKM_RSA_X_509, 2_048, 4_096, DECRYPTS),
     (sys::CKM_RSA_PKCS_OAEP, 2_048, 4_096, DECRYPTS),
@@ -93,6 +93,7 @@ pub(crate) const OFFERED: [Offered; 37] = [
     (sys::CKM_AES_CBC_PAD, 16, 32, ENCRYPTS),
     (sys::CKM_AES_CTR, 16, 32, ENCRYPTS),
     (sys::CKM_AES_KEY_WRAP, 16, 32, WRAPS),
+    (sys::CKM_AES_KEY_WRAP_PAD, 16, 32, WRAPS),
     (sys::CKM_AES_KEY_WRAP_KWP, 16, 32, WRAPS),
     (sys::CKM_DES3_CMAC, 24, 24, SIGNS),
     (sys::CKM_DES3_ECB, 24, 24, ENCRYPTS),
@@ -156,25 +157,29 @@ impl Mechanism {
 
     /// Whether a key is of the type that it takes.
     pub(crate) const fn fits(&self, key: &Key) -> bool {
+        key.key_type() == self.key_type()
+    }
+
+    const fn key_type(&self) -> sys::CK_KEY_TYPE {
         match self {
             Self::RsaPkcs
             | Self::RsaRaw
             | Self::RsaPkcsHashing(_)
             | Self::RsaPss { .. }
-            | Self::RsaOaep { .. } => matches!(key, Key::Rsa(_)),
-            Self::Ecdsa(_) => matches!(key, Key::P256(_) | Key::P384(_) | Key::P521(_)),
-            Self::Ed25519 => matches!(key, Key::Ed25519(_)),
-            Self::Hmac(_) => matches!(key, Key::Mac(_)),
-            Self::AesCtr { .. } | Self::AesGcm { .. } => matches!(key, Key::Aes(_)),
+            | Self::RsaOaep { .. } => sys::CKK_RSA,
+            Self::Ecdsa(_) => sys::CKK_EC,
+            Self::Ed25519 => sys::CKK_EC_EDWARDS,
+            Self::Hmac(_) => sys::CKK_GENERIC_SECRET,
+            Self::AesCtr { .. } | Self::AesGcm { .. } => sys::CKK_AES,
             Self::Cmac(cipher) | Self::Ecb(cipher) | Self::Cbc { cipher, .. } => match cipher {
-                Cipher::Aes => matches!(key, Key::Aes(_)),
-                Cipher::TripleDes => matches!(key, Key::TripleDes(_)),
+                Cipher::Aes => sys::CKK_AES,
+                Cipher::TripleDes => sys::CKK_DES3,
             },
         }
     }
 
     /// Length of a signature or MAC by such a key.
-    pub(crate) const fn signature_len(&self, key: &Key) -> usize {
+    pub(crate) fn signature_len(&self, key: &Key) -> usize {
         match self {
             Self::Hmac(hash) => hash.len(),
             Self::Cmac(cipher) => cipher.block_len(),
@@ -192,7 +197,7 @@ impl Mechanism {
     }
 
     /// Most bytes of a plaintext: of a padded one the padding is counted, for nobody knows its length before.
-    pub(crate) const fn decrypted_len_max(&self, key: &Key, len: usize) -> usize {
+    pub(crate) fn decrypted_len_max(&self, key: &Key, len: usize) -> usize {
         match self {
             Self::AesGcm { .. } => len.saturating_sub(TAG_LEN),
             Self::RsaPkcs | Self::RsaRaw | Self::RsaOaep { .. } => key.signature_len(),

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::object::Object;
+use crate::key::Key;
+use crate::object::{Home, Object};
+use crate::store::Id;
 
 /// A token's objects by handle.
 #[derive(Debug)]
@@ -33,7 +35,8 @@ impl Objects {
         self.made += 1;
         let number = if self.reuse { self.lowest_free() } else { self.made };
         let token = (token as u64 + 1) << TOKEN_SHIFT;
-        let handle = token | (number << NUMBER_SHIFT) | (object.key.signature_len() / 4) as u64;
+        let handle =
+            token | (number << NUMBER_SHIFT) | (object.key().map_or(0, Key::signature_len) / 4) as u64;
         self.by_handle.insert(handle, Arc::new(object));
         handle
     }
@@ -48,6 +51,20 @@ impl Objects {
 
     pub(crate) fn retain(&mut self, keep: impl Fn(&Object) -> bool) {
         self.by_handle.retain(|_, object| keep(object));
+    }
+
+    /// Puts another state in the place of an object.
+    pub(crate) fn replace(&mut self, handle: u64, object: Object) {
+        self.by_handle.insert(handle, Arc::new(object));
+    }
+
+    /// Those that are in files: their handles and versions.
+    pub(crate) fn in_files(&self) -> BTreeMap<Id, (u64, u64)> {
+        let file = |(handle, object): (u64, &Object)| match object.home {
+            Home::File(name) => Some((name.id, (handle, name.version))),
+            Home::Token | Home::Session(_) => None,
+        };
+        self.iter().filter_map(file).collect()
     }
 
     /// All, by their handles.

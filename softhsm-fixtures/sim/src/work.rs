@@ -6,6 +6,7 @@ use cryptoki_sys as sys;
 
 use crate::config::Wrong;
 use crate::crypto;
+use crate::key::Key;
 use crate::mechanism::Mechanism;
 use crate::object::Object;
 use crate::rng::Random;
@@ -41,6 +42,7 @@ pub(crate) struct Message {
 pub(crate) struct Active {
     pub(crate) kind: Kind,
     pub(crate) object: Arc<Object>,
+    key: Key,
     how: Mechanism,
     /// What the device does wrongly.
     wrong: Vec<Wrong>,
@@ -63,7 +65,8 @@ impl Kind {
 impl Active {
     /// Checks that the key may do this with this mechanism.
     pub(crate) fn new(kind: Kind, object: Arc<Object>, how: Mechanism) -> Result<Self, sys::CK_RV> {
-        if !how.fits(&object.key) {
+        let key = object.key().ok_or(sys::CKR_KEY_HANDLE_INVALID)?.clone();
+        if !how.fits(&key) {
             return Err(sys::CKR_KEY_TYPE_INCONSISTENT);
         }
         let needed = match kind {
@@ -75,7 +78,7 @@ impl Active {
         if !object.flag(needed) {
             return Err(sys::CKR_KEY_FUNCTION_NOT_PERMITTED);
         }
-        Ok(Self { kind, object, how, wrong: Vec::new(), held_back: Vec::new() })
+        Ok(Self { kind, object, key, how, wrong: Vec::new(), held_back: Vec::new() })
     }
 
     /// As a device runs it that does this wrongly.
@@ -92,16 +95,16 @@ impl Active {
     /// Length of the output for an input of so many bytes, or the most that it can be.
     pub(crate) fn output_len(&self, input_len: usize) -> usize {
         match (self.kind, &self.how) {
-            (Kind::Sign | Kind::Verify, how) => how.signature_len(&self.object.key),
+            (Kind::Sign | Kind::Verify, how) => how.signature_len(&self.key),
             (Kind::Encrypt, how) => how.encrypted_len(input_len),
-            (Kind::Decrypt, how) => how.decrypted_len_max(&self.object.key, input_len),
+            (Kind::Decrypt, how) => how.decrypted_len_max(&self.key, input_len),
         }
     }
 
     /// Runs a signature, encryption or decryption.
     pub(crate) fn run(&self, input: &[u8], random: &Random) -> Result<Vec<u8>, sys::CK_RV> {
         match self.kind {
-            Kind::Sign => crypto::sign(&self.object.key, &self.how, input, random),
+            Kind::Sign => crypto::sign(&self.key, &self.how, input, random),
             Kind::Encrypt => Ok(self.spoilt(Wrong::Ecb, self.cipher(input)?)),
             Kind::Decrypt => Ok(self.spoilt(Wrong::EcbDecrypt, self.cipher(input)?)),
             Kind::Verify => Err(sys::CKR_OPERATION_NOT_INITIALIZED),
@@ -149,14 +152,14 @@ impl Active {
 
     fn cipher(&self, blocks: &[u8]) -> Result<Vec<u8>, sys::CK_RV> {
         match self.kind {
-            Kind::Encrypt => crypto::encrypt(&self.object.key, &self.how, blocks),
-            Kind::Decrypt => crypto::decrypt(&self.object.key, &self.how, blocks),
+            Kind::Encrypt => crypto::encrypt(&self.key, &self.how, blocks),
+            Kind::Decrypt => crypto::decrypt(&self.key, &self.how, blocks),
             Kind::Sign | Kind::Verify => Err(sys::CKR_OPERATION_NOT_INITIALIZED),
         }
     }
 
     /// Runs a verification.
     pub(crate) fn verify(&self, input: &[u8], signature: &[u8]) -> Result<(), sys::CK_RV> {
-        crypto::verify(&self.object.key, &self.how, input, signature)
+        crypto::verify(&self.key, &self.how, input, signature)
     }
 }

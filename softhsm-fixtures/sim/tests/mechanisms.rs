@@ -11,7 +11,7 @@ mod sim;
 
 use cryptoki_sys as sys;
 use p11_sim::Loaded;
-use raw::{Raw, attributes, call, len};
+use raw::{Raw, call, len};
 use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use sim::{FALSE, Sim, TRUE, Template, bytes, oaep, words};
 
@@ -332,24 +332,12 @@ fn a_hidden_mechanism_is_not_listed_and_refused_on_its_tokens_alone() {
 #[test]
 fn generated_keys_of_the_new_kinds_work() {
     let hsm = Sim::new("");
-    let generate = |mechanism: u64, template: Template<'_>| {
-        let (mut how, mut template, mut key) = (sim::mechanism(mechanism, &[]), attributes(template), 0);
-        let (template, count) = (template.as_mut_ptr(), len(&template));
-        call!(hsm.raw, C_GenerateKey(hsm.session, &raw mut how, template, count, &raw mut key)).map(|()| key)
-    };
-    let key = generate(sys::CKM_DES3_KEY_GEN, &[(sys::CKA_SENSITIVE, FALSE), (sys::CKA_EXTRACTABLE, TRUE)]);
+    let key =
+        hsm.generate(sys::CKM_DES3_KEY_GEN, &[(sys::CKA_SENSITIVE, FALSE), (sys::CKA_EXTRACTABLE, TRUE)]);
     let value = hsm.value(key.unwrap(), sys::CKA_VALUE);
     assert!(value.len() == 24 && value.iter().all(|byte| byte.count_ones() % 2 == 1), "odd parity");
     let pair = |mechanism: u64, params: &str| {
-        let (mut how, params) = (sim::mechanism(mechanism, &[]), bytes(params));
-        let (mut public, mut keys) = (attributes(&[(sys::CKA_EC_PARAMS, &params)]), (0, 0));
-        let (template, none) = (public.as_mut_ptr(), std::ptr::null_mut());
-        let (to_public, to_private) = (&raw mut keys.0, &raw mut keys.1);
-        call!(
-            hsm.raw,
-            C_GenerateKeyPair(hsm.session, &raw mut how, template, 1, none, 0, to_public, to_private)
-        )
-        .map(|()| keys)
+        hsm.generate_pair(mechanism, &[(sys::CKA_EC_PARAMS, &bytes(params))], &[])
     };
     let (public, private) = pair(sys::CKM_EC_EDWARDS_KEY_PAIR_GEN, "06032b6570").unwrap();
     let made = hsm.sign(sys::CKM_EDDSA, &[], private, MESSAGE).unwrap();

@@ -15,6 +15,7 @@ use crate::device::{self, Device, SLOT_FIRST};
 use crate::function::Function;
 use crate::mechanism::Offered;
 use crate::sessions;
+use crate::token::PIN_LEN;
 
 const MANUFACTURER: &str = "hsmux";
 
@@ -190,8 +191,8 @@ fn token_info(device: &Device, index: usize) -> Result<sys::CK_TOKEN_INFO, sys::
         ulSessionCount: open,
         ulMaxRwSessionCount: sys::CK_EFFECTIVELY_INFINITE,
         ulRwSessionCount: open_rw,
-        ulMaxPinLen: 255,
-        ulMinPinLen: 1,
+        ulMaxPinLen: *PIN_LEN.end() as sys::CK_ULONG,
+        ulMinPinLen: *PIN_LEN.start() as sys::CK_ULONG,
         ulTotalPublicMemory: memory,
         ulFreePublicMemory: memory,
         ulTotalPrivateMemory: memory,

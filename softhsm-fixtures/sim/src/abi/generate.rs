@@ -4,12 +4,12 @@
 
 use cryptoki_sys as sys;
 
-use super::objects::{Attributes, Handle, Ulong, add, secret};
+use super::objects::{Attributes, Handle, Ulong, add};
 use super::{raw, session_calls};
 use crate::call::Call;
-use crate::key::{Key, Kind, generated_rsa};
+use crate::key::{Key, Kind, generated_rsa, on_curve};
 use crate::material::set_parity;
-use crate::object::{Object, Template, on_curve};
+use crate::object::{Object, Origin, Template};
 
 session_calls!(
     C_GenerateKey(mechanism: *mut sys::CK_MECHANISM, template: Attributes, count: Ulong, key: *mut Handle)
@@ -51,9 +51,9 @@ unsafe fn generate(
     if key_type == sys::CKK_DES3 {
         set_parity(&mut value);
     }
-    let made = secret(key_type, value).map_err(|_| sys::CKR_KEY_SIZE_RANGE)?;
+    let made = Key::secret(key_type, &value).map_err(|_| sys::CKR_KEY_SIZE_RANGE)?;
     // SAFETY: as for the entry.
-    unsafe { add(call, Object::secret(made, &template, true)?, key) }
+    unsafe { add(call, Object::secret(made, &template, Origin::Generated)?, key) }
 }
 
 /// # Safety
@@ -80,11 +80,13 @@ unsafe fn generate_pair(
     }
     call.token()?.check_offered(mechanism, sys::CKF_GENERATE_KEY_PAIR)?;
     let key = pair(call, mechanism, &public)?;
-    let objects = (Object::public(key.clone(), &public)?, Object::private(key, &private)?);
+    let half = key.public().ok_or(sys::CKR_GENERAL_ERROR)?;
+    let public = Object::public(half, &public, true)?;
+    let private = Object::private(key, &private, Origin::Generated)?;
     // SAFETY: as for the entry. The private half first: it alone can be refused for want of a login.
-    unsafe { add(call, objects.1, private_key) }?;
+    unsafe { add(call, private, private_key) }?;
     // SAFETY: as for the entry.
-    unsafe { add(call, objects.0, public_key) }
+    unsafe { add(call, public, public_key) }
 }
 
 /// A new pair: on a curve from the session's random bytes, or one of the fixed RSA keys.

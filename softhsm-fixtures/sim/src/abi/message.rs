@@ -126,9 +126,10 @@ unsafe fn init(
     if work.active.is_some() || work.message.is_some() {
         return Err(sys::CKR_OPERATION_ACTIVE);
     }
-    let object = call.token()?.object(key).ok_or(sys::CKR_KEY_HANDLE_INVALID)?;
+    let object = call.token()?.object(key)?.ok_or(sys::CKR_KEY_HANDLE_INVALID)?;
     let how = Mechanism::AesGcm { iv: vec![0; 12], aad: Vec::new() };
     Active::new(kind, object.clone(), how)?;
+    object.check_allows(number)?;
     work.message = Some(Message { kind, object });
     Ok(())
 }

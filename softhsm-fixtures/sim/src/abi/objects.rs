@@ -1,4 +1,4 @@
-//! Objects: brought in, copied, found, read, destroyed.
+//! Objects: brought in, copied, found, read, changed, destroyed.
 
 #![expect(non_snake_case, reason = "the standard's names")]
 
@@ -8,8 +8,8 @@ use super::{raw, session_calls};
 use crate::call::Call;
 use crate::executions::{self, EXECUTIONS};
 use crate::function::Function;
-use crate::key::Key;
-use crate::object::{HMAC_TYPES, Object};
+use crate::key::{Key, PublicKey};
+use crate::object::{Object, Origin, Template};
 
 pub(super) type Attributes = *mut sys::CK_ATTRIBUTE;
 pub(super) type Ulong = sys::CK_ULONG;
@@ -20,13 +20,11 @@ session_calls!(
     C_CopyObject(from: Handle, template: Attributes, count: Ulong, object: *mut Handle) with from makes template count = copy;
     C_DestroyObject(object: Handle) with object = destroy;
     C_GetAttributeValue(object: Handle, template: Attributes, count: Ulong) with object = read;
+    C_SetAttributeValue(object: Handle, template: Attributes, count: Ulong) with object = change;
     C_FindObjectsInit(template: Attributes, count: Ulong) = find_init;
     C_FindObjects(objects: *mut Handle, max: Ulong, count: *mut Ulong) = find;
     C_FindObjectsFinal() = find_final;
 );
-
-/// Sizes of a secret key for MACs, in bytes.
-const MAC_KEY_LEN: std::ops::RangeInclusive<usize> = 16..=512;
 
 /// # Safety
 /// As for the entry.
@@ -38,15 +36,27 @@ unsafe fn create(
 ) -> Result<(), sys::CK_RV> {
     // SAFETY: as for the entry.
     let template = unsafe { raw::template(template, count) }?;
-    match template.number(sys::CKA_CLASS)?.ok_or(sys::CKR_TEMPLATE_INCOMPLETE)? {
-        sys::CKO_SECRET_KEY => {}
-        _ => return Err(sys::CKR_ATTRIBUTE_VALUE_INVALID),
-    }
-    let key_type = template.number(sys::CKA_KEY_TYPE)?.ok_or(sys::CKR_TEMPLATE_INCOMPLETE)?;
-    let value = template.get(sys::CKA_VALUE).ok_or(sys::CKR_TEMPLATE_INCOMPLETE)?;
-    let key = secret(key_type, value.to_vec())?;
+    let created = created(&template, call.device.config.data)?;
     // SAFETY: as for the entry.
-    unsafe { add(call, Object::secret(key, &template, false)?, object) }
+    unsafe { add(call, created, object) }
+}
+
+/// Data if the token has such, a secret key or a public one. A token that has no data objects answers as `tpm2-pkcs11`
+/// does where it is asked for a class that it cannot create.
+fn created(template: &Template, has_data: bool) -> Result<Object, sys::CK_RV> {
+    let key_type = || template.number(sys::CKA_KEY_TYPE)?.ok_or(sys::CKR_TEMPLATE_INCOMPLETE);
+    match template.number(sys::CKA_CLASS)?.ok_or(sys::CKR_TEMPLATE_INCOMPLETE)? {
+        sys::CKO_DATA if has_data => Object::data(template),
+        sys::CKO_SECRET_KEY => {
+            let value = template.get(sys::CKA_VALUE).ok_or(sys::CKR_TEMPLATE_INCOMPLETE)?;
+            Object::secret(Key::secret(key_type()?, value)?, template, Origin::Created)
+        }
+        sys::CKO_PUBLIC_KEY => {
+            let key = PublicKey::from_attributes(key_type()?, &template.to_attributes())?;
+            Object::public(key, template, false)
+        }
+        _ => Err(sys::CKR_ATTRIBUTE_VALUE_INVALID),
+    }
 }
 
 /// # Safety
@@ -60,7 +70,7 @@ unsafe fn copy(
 ) -> Result<(), sys::CK_RV> {
     // SAFETY: as for the entry.
     let changes = unsafe { raw::template(template, count) }?;
-    let original = call.token()?.object(from).ok_or(sys::CKR_OBJECT_HANDLE_INVALID)?;
+    let original = call.token()?.object(from)?.ok_or(sys::CKR_OBJECT_HANDLE_INVALID)?;
     // SAFETY: as for the entry.
     unsafe { add(call, original.copy(&changes)?, object) }
 }
@@ -69,9 +79,20 @@ unsafe fn copy(
 /// None is needed; the entries are of one kind.
 unsafe fn destroy(call: &Call, object: Handle) -> Result<(), sys::CK_RV> {
     let token = call.token()?;
-    let on_token = token.object(object).ok_or(sys::CKR_OBJECT_HANDLE_INVALID)?.session.is_none();
-    check_writable(call, on_token)?;
+    let found = token.object(object)?.ok_or(sys::CKR_OBJECT_HANDLE_INVALID)?;
+    check_writable(call, found.flag(sys::CKA_TOKEN))?;
     token.remove(object)
+}
+
+/// # Safety
+/// As for the entry.
+unsafe fn change(call: &Call, object: Handle, template: Attributes, count: Ulong) -> Result<(), sys::CK_RV> {
+    // SAFETY: as for the entry.
+    let changes = unsafe { raw::template(template, count) }?;
+    let token = call.token()?;
+    let found = token.object(object)?.ok_or(sys::CKR_OBJECT_HANDLE_INVALID)?;
+    check_writable(call, found.flag(sys::CKA_TOKEN))?;
+    token.change(object, &changes)
 }
 
 /// PKCS#11 2.40, `C_GetAttributeValue`: each attribute is answered by itself, and the code is that of any that
@@ -80,7 +101,7 @@ unsafe fn destroy(call: &Call, object: Handle) -> Result<(), sys::CK_RV> {
 /// # Safety
 /// As for the entry.
 unsafe fn read(call: &Call, object: Handle, template: Attributes, count: Ulong) -> Result<(), sys::CK_RV> {
-    let object = call.token()?.object(object).ok_or(sys::CKR_OBJECT_HANDLE_INVALID)?;
+    let object = call.token()?.object(object)?.ok_or(sys::CKR_OBJECT_HANDLE_INVALID)?;
     if template.is_null() {
         return Err(sys::CKR_ARGUMENTS_BAD);
     }
@@ -114,7 +135,7 @@ unsafe fn find_init(call: &Call, template: Attributes, count: Ulong) -> Result<(
     if work.search.is_some() {
         return Err(sys::CKR_OPERATION_ACTIVE);
     }
-    work.search = Some(call.token()?.find(&template).into_iter());
+    work.search = Some(call.token()?.find(&template)?.into_iter());
     Ok(())
 }
 
@@ -142,29 +163,17 @@ unsafe fn find_final(call: &Call) -> Result<(), sys::CK_RV> {
     search.map(|_| ()).ok_or(sys::CKR_OPERATION_NOT_INITIALIZED)
 }
 
-/// A secret key of this value.
-pub(super) fn secret(key_type: sys::CK_KEY_TYPE, value: Vec<u8>) -> Result<Key, sys::CK_RV> {
-    let macs = |kind| kind == sys::CKK_GENERIC_SECRET || HMAC_TYPES.contains(&kind);
-    match key_type {
-        sys::CKK_AES if matches!(value.len(), 16 | 24 | 32) => Ok(Key::Aes(value.into())),
-        sys::CKK_DES3 if value.len() == 24 => Ok(Key::TripleDes(value.into())),
-        kind if macs(kind) && MAC_KEY_LEN.contains(&value.len()) => Ok(Key::Mac(value.into())),
-        _ => Err(sys::CKR_ATTRIBUTE_VALUE_INVALID),
-    }
-}
-
 /// Puts an object on the token or into the session, and its handle where the caller wants it.
 ///
 /// # Safety
 /// `handle` is null or good for writing.
-pub(super) unsafe fn add(call: &Call, mut object: Object, handle: *mut Handle) -> Result<(), sys::CK_RV> {
+pub(super) unsafe fn add(call: &Call, object: Object, handle: *mut Handle) -> Result<(), sys::CK_RV> {
     if handle.is_null() {
         return Err(sys::CKR_ARGUMENTS_BAD);
     }
     let on_token = object.flag(sys::CKA_TOKEN);
     check_writable(call, on_token)?;
-    object.session = (!on_token).then_some(call.generation);
-    let added = call.token()?.add(object)?;
+    let added = call.token()?.add(object, (!on_token).then_some(call.generation))?;
     // SAFETY: as the caller says.
     unsafe { raw::put(handle, added) }
 }

@@ -151,8 +151,10 @@ unsafe fn init(
     }
     // SAFETY: as for the entry.
     let how = unsafe { super::mechanism::mechanism(mechanism) }?;
-    let object = call.token()?.object(key).ok_or(sys::CKR_KEY_HANDLE_INVALID)?;
-    work.active = Some(Active::new(kind, object, how)?.going_wrong(&call.device.config.wrong));
+    let object = call.token()?.object(key)?.ok_or(sys::CKR_KEY_HANDLE_INVALID)?;
+    let active = Active::new(kind, object, how)?;
+    active.object.check_allows(number)?;
+    work.active = Some(active.going_wrong(&call.device.config.wrong));
     Ok(())
 }
 

@@ -10,7 +10,6 @@ use crate::function::Function;
 
 type Bytes = *mut sys::CK_BYTE;
 type Text = *mut sys::CK_UTF8CHAR;
-type Attributes = *mut sys::CK_ATTRIBUTE;
 type Mechanism = *mut sys::CK_MECHANISM;
 type Ulong = sys::CK_ULONG;
 type Handle = sys::CK_OBJECT_HANDLE;
@@ -52,11 +51,9 @@ forwarded!(on_slot, sys::CK_SLOT_ID;
 
 forwarded!(in_session, sys::CK_SESSION_HANDLE;
     C_InitPIN(pin: Text, len: Ulong) = sys::CKR_FUNCTION_NOT_SUPPORTED;
-    C_SetPIN(old: Text, old_len: Ulong, new: Text, new_len: Ulong) = sys::CKR_FUNCTION_NOT_SUPPORTED;
     C_GetOperationState(state: Bytes, len: *mut Ulong) = sys::CKR_FUNCTION_NOT_SUPPORTED;
     C_SetOperationState(state: Bytes, len: Ulong, encryption: Handle, authentication: Handle) = sys::CKR_FUNCTION_NOT_SUPPORTED;
     C_GetObjectSize(object: Handle, size: *mut Ulong) = sys::CKR_FUNCTION_NOT_SUPPORTED;
-    C_SetAttributeValue(object: Handle, template: Attributes, count: Ulong) = sys::CKR_FUNCTION_NOT_SUPPORTED;
     C_DigestInit(mechanism: Mechanism) = sys::CKR_FUNCTION_NOT_SUPPORTED;
     C_Digest(data: Bytes, len: Ulong, out: Bytes, out_len: *mut Ulong) = sys::CKR_FUNCTION_NOT_SUPPORTED;
     C_DigestUpdate(data: Bytes, len: Ulong) = sys::CKR_FUNCTION_NOT_SUPPORTED;

@@ -83,21 +83,15 @@ session_calls!(
     C_Logout() = log_out;
 );
 
-/// As the others, but that the call is written down before anything else becomes of it.
+/// As the others, but that the PIN is written down before anything else becomes of the call.
 pub(super) unsafe extern "C" fn C_Login(
     session: sys::CK_SESSION_HANDLE,
     user: sys::CK_USER_TYPE,
     pin: *mut sys::CK_UTF8CHAR,
     pin_len: sys::CK_ULONG,
 ) -> sys::CK_RV {
-    let noted = guarded(|| {
-        // What is wrong with the call, if anything, it says itself.
-        let (Ok(device), Some(slot)) = (device::current(), sessions::find(session)) else { return Ok(()) };
-        let Some(token) = device.tokens.get(slot.token()) else { return Ok(()) };
-        // SAFETY: the caller has kept the standard's rules for this function.
-        let bytes = unsafe { raw::bytes(pin, pin_len) };
-        token.note_login(bytes.ok().filter(|_| !pin.is_null()))
-    });
+    // SAFETY: the caller has kept the standard's rules for this function.
+    let noted = unsafe { note_pin(session, pin, pin_len) };
     if noted != sys::CKR_OK {
         return noted;
     }
@@ -109,6 +103,49 @@ pub(super) unsafe extern "C" fn C_Login(
         }
         // SAFETY: as above.
         None => unsafe { log_in(call, user, pin, pin_len) },
+    })
+}
+
+/// As `C_Login`: the old PIN takes a try too.
+pub(super) unsafe extern "C" fn C_SetPIN(
+    session: sys::CK_SESSION_HANDLE,
+    old: *mut sys::CK_UTF8CHAR,
+    old_len: sys::CK_ULONG,
+    new: *mut sys::CK_UTF8CHAR,
+    new_len: sys::CK_ULONG,
+) -> sys::CK_RV {
+    // SAFETY: the caller has kept the standard's rules for this function.
+    let noted = unsafe { note_pin(session, old, old_len) };
+    if noted != sys::CKR_OK {
+        return noted;
+    }
+    in_session(Function::C_SetPIN, session, true, |call| match &call.device.forward {
+        Some(forward) => {
+            let function = forward.list.C_SetPIN.ok_or(sys::CKR_FUNCTION_NOT_SUPPORTED)?;
+            // SAFETY: as above.
+            result(unsafe { function(call.slot.forwarded(), old, old_len, new, new_len) })
+        }
+        // SAFETY: as above.
+        None => unsafe { set_pin(call, (old, old_len), (new, new_len)) },
+    })
+}
+
+/// Writes a PIN down, where that is asked for.
+///
+/// # Safety
+/// `pin` is null or good for reading `len` bytes.
+unsafe fn note_pin(
+    session: sys::CK_SESSION_HANDLE,
+    pin: *mut sys::CK_UTF8CHAR,
+    len: sys::CK_ULONG,
+) -> sys::CK_RV {
+    guarded(|| {
+        // What is wrong with the call, if anything, it says itself.
+        let (Ok(device), Some(slot)) = (device::current(), sessions::find(session)) else { return Ok(()) };
+        let Some(token) = device.tokens.get(slot.token()) else { return Ok(()) };
+        // SAFETY: as the caller says.
+        let bytes = unsafe { raw::bytes(pin, len) };
+        token.note_pin(bytes.ok().filter(|_| !pin.is_null()))
     })
 }
 
@@ -138,7 +175,7 @@ unsafe fn log_in(
     match user {
         sys::CKU_USER => {
             let token = call.token()?;
-            if let (true, Some(typed)) = (pin.is_null(), token.typed()) {
+            if let (true, Some(typed)) = (pin.is_null(), token.typed()?) {
                 return token.log_in(typed.as_bytes());
             }
             // SAFETY: as for the entry.
@@ -148,6 +185,29 @@ unsafe fn log_in(
         sys::CKU_CONTEXT_SPECIFIC => Err(sys::CKR_OPERATION_NOT_INITIALIZED),
         _ => Err(sys::CKR_USER_TYPE_INVALID),
     }
+}
+
+/// The PIN of the user, logged in or not: so the standard has it in read/write sessions (PKCS#11 2.40, `C_SetPIN`).
+/// Nobody types a new one at a keypad.
+///
+/// # Safety
+/// As for the entry.
+unsafe fn set_pin(
+    call: &Call,
+    (old, old_len): (*mut sys::CK_UTF8CHAR, sys::CK_ULONG),
+    (new, new_len): (*mut sys::CK_UTF8CHAR, sys::CK_ULONG),
+) -> Result<(), sys::CK_RV> {
+    if call.slot.flags() & sys::CKF_RW_SESSION == 0 {
+        return Err(sys::CKR_SESSION_READ_ONLY);
+    }
+    if old.is_null() || new.is_null() {
+        return Err(sys::CKR_ARGUMENTS_BAD);
+    }
+    // SAFETY: as for the entry.
+    let old = unsafe { raw::bytes(old, old_len) }?;
+    // SAFETY: as for the entry.
+    let new = unsafe { raw::bytes(new, new_len) }?;
+    call.token()?.set_pin(old, new)
 }
 
 /// # Safety

@@ -34,6 +34,8 @@ fn every_key_is_read() {
     let again = Config::parse("reuse=sessions;objects,count_executions=9").unwrap();
     assert_eq!(again.reuse, Reuse { sessions: true, objects: true });
     assert_eq!(again.live.executions, 9);
+    let stored = Config::parse("store=/objects,data=0").unwrap();
+    assert_eq!(stored, Config { store: Some("/objects".into()), data: false, ..Config::default() });
     assert_eq!(Config::parse("forward=/m.so").unwrap().forward, Some("/m.so".into()));
 }
 
@@ -103,6 +105,9 @@ fn wrong_texts_are_refused_and_named() {
         "pin=",
         "forward=",
         "forward=/m.so,null=1",
+        "forward=/m.so,store=/objects",
+        "store=",
+        "data=2",
         "seed=18446744073709551616",
     ];
     for text in wrong {

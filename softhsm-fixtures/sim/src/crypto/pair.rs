@@ -4,7 +4,7 @@ use cryptoki_sys as sys;
 use ed25519_dalek::Signer;
 use p256::ecdsa::signature::hazmat::{PrehashSigner, PrehashVerifier};
 
-use crate::key::Key;
+use crate::key::{Key, PublicKey};
 
 /// A signature of a digest, with both halves as long as a field element.
 pub(super) fn sign(key: &Key, digest: &[u8]) -> Result<Vec<u8>, sys::CK_RV> {
@@ -30,18 +30,15 @@ pub(super) fn sign(key: &Key, digest: &[u8]) -> Result<Vec<u8>, sys::CK_RV> {
 }
 
 /// Whether the signature of a digest is valid.
-pub(super) fn verify(key: &Key, digest: &[u8], signature: &[u8]) -> Result<bool, sys::CK_RV> {
+pub(super) fn verify(key: &PublicKey, digest: &[u8], signature: &[u8]) -> Result<bool, sys::CK_RV> {
     Ok(match key {
-        Key::P256(key) => p256::ecdsa::Signature::from_slice(signature).is_ok_and(|signature| {
-            key.verifying_key().verify_prehash(&widened::<32>(digest), &signature).is_ok()
-        }),
-        Key::P384(key) => p384::ecdsa::Signature::from_slice(signature).is_ok_and(|signature| {
-            key.verifying_key().verify_prehash(&widened::<48>(digest), &signature).is_ok()
-        }),
-        Key::P521(key) => p521::ecdsa::Signature::from_slice(signature).is_ok_and(|signature| {
-            key.verifying_key().verify_prehash(&widened::<66>(digest), &signature).is_ok()
-        }),
-        _ => return Err(sys::CKR_KEY_TYPE_INCONSISTENT),
+        PublicKey::P256(key) => p256::ecdsa::Signature::from_slice(signature)
+            .is_ok_and(|signature| key.verify_prehash(&widened::<32>(digest), &signature).is_ok()),
+        PublicKey::P384(key) => p384::ecdsa::Signature::from_slice(signature)
+            .is_ok_and(|signature| key.verify_prehash(&widened::<48>(digest), &signature).is_ok()),
+        PublicKey::P521(key) => p521::ecdsa::Signature::from_slice(signature)
+            .is_ok_and(|signature| key.verify_prehash(&widened::<66>(digest), &signature).is_ok()),
+        PublicKey::Ed25519(_) | PublicKey::Rsa(_) => return Err(sys::CKR_KEY_TYPE_INCONSISTENT),
     })
 }
 
@@ -51,9 +48,9 @@ pub(super) fn sign_edwards(key: &ed25519_dalek::SigningKey, data: &[u8]) -> Vec<
 }
 
 /// Whether an Ed25519 signature is valid.
-pub(super) fn verify_edwards(key: &ed25519_dalek::SigningKey, data: &[u8], signature: &[u8]) -> bool {
+pub(super) fn verify_edwards(key: &ed25519_dalek::VerifyingKey, data: &[u8], signature: &[u8]) -> bool {
     let signature = ed25519_dalek::Signature::from_slice(signature);
-    signature.is_ok_and(|signature| key.verifying_key().verify_strict(data, &signature).is_ok())
+    signature.is_ok_and(|signature| key.verify_strict(data, &signature).is_ok())
 }
 
 /// A digest as the integer that is signed (FIPS 186-5, 6.4.1): of a long one the leftmost bits; a short one with

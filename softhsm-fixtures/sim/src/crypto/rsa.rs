@@ -8,7 +8,7 @@ use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 
 use super::digest;
-use crate::key::RsaKey;
+use crate::key::{RsaKey, RsaPublicKey};
 use crate::mechanism::{Hash, Mechanism};
 use crate::rng::Random;
 
@@ -21,12 +21,12 @@ pub(super) fn sign(
     let (private, mut rng) = (key.private()?, random);
     let signed = match how {
         Mechanism::RsaPkcs => {
-            check_pkcs1_len(key, data)?;
+            check_pkcs1_len(key.len(), data)?;
             private.sign(Pkcs1v15Sign::new_unprefixed(), data)
         }
         Mechanism::RsaPkcsHashing(hash) => private.sign(pkcs1(*hash)?, &digest(*hash, &[data])),
         Mechanism::RsaPss { hash, salt_len, hashing } => {
-            let data = pss_digest(key, *hash, *salt_len, *hashing, data)?;
+            let data = pss_digest(key.len(), *hash, *salt_len, *hashing, data)?;
             match hash {
                 Hash::Sha384 => private.sign_with_rng(&mut rng, pss::<Sha384>(*salt_len), &data),
                 Hash::Sha512 => private.sign_with_rng(&mut rng, pss::<Sha512>(*salt_len), &data),
@@ -40,20 +40,20 @@ pub(super) fn sign(
 
 /// Whether a signature is valid.
 pub(super) fn verify(
-    key: &RsaKey,
+    key: &RsaPublicKey,
     how: &Mechanism,
     data: &[u8],
     signature: &[u8],
 ) -> Result<bool, sys::CK_RV> {
-    let public = key.private()?.as_public_key();
+    let public = key.prepared()?;
     let verified = match how {
         Mechanism::RsaPkcs => {
-            check_pkcs1_len(key, data)?;
+            check_pkcs1_len(key.len(), data)?;
             public.verify(Pkcs1v15Sign::new_unprefixed(), data, signature)
         }
         Mechanism::RsaPkcsHashing(hash) => public.verify(pkcs1(*hash)?, &digest(*hash, &[data]), signature),
         Mechanism::RsaPss { hash, salt_len, hashing } => {
-            let data = pss_digest(key, *hash, *salt_len, *hashing, data)?;
+            let data = pss_digest(key.len(), *hash, *salt_len, *hashing, data)?;
             match hash {
                 Hash::Sha384 => public.verify(pss::<Sha384>(*salt_len), &data, signature),
                 Hash::Sha512 => public.verify(pss::<Sha512>(*salt_len), &data, signature),
@@ -84,13 +84,13 @@ pub(super) fn decrypt(key: &RsaKey, how: &Mechanism, data: &[u8]) -> Result<Vec<
 }
 
 /// `CKM_RSA_PKCS` pads by at least 11 bytes (PKCS#11 2.40 mechanisms, 2.1.6).
-fn check_pkcs1_len(key: &RsaKey, data: &[u8]) -> Result<(), sys::CK_RV> {
-    if data.len() + 11 > key.len() { Err(sys::CKR_DATA_LEN_RANGE) } else { Ok(()) }
+const fn check_pkcs1_len(modulus_len: usize, data: &[u8]) -> Result<(), sys::CK_RV> {
+    if data.len() + 11 > modulus_len { Err(sys::CKR_DATA_LEN_RANGE) } else { Ok(()) }
 }
 
 /// The digest that is signed. The salt leaves two bytes of the modulus beside it (RFC 8017, 9.1.1).
 fn pss_digest(
-    key: &RsaKey,
+    modulus_len: usize,
     hash: Hash,
     salt_len: usize,
     hashing: bool,
@@ -100,7 +100,7 @@ fn pss_digest(
     if data.len() != hash.len() {
         return Err(sys::CKR_DATA_LEN_RANGE);
     }
-    if hash.len() + salt_len + 2 > key.len() { Err(sys::CKR_MECHANISM_PARAM_INVALID) } else { Ok(data) }
+    if hash.len() + salt_len + 2 > modulus_len { Err(sys::CKR_MECHANISM_PARAM_INVALID) } else { Ok(data) }
 }
 
 fn pkcs1(hash: Hash) -> Result<Pkcs1v15Sign, sys::CK_RV> {

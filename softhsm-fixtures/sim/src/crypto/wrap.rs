@@ -22,7 +22,8 @@ impl Wrapping {
     pub(crate) const fn by_number(mechanism: sys::CK_MECHANISM_TYPE) -> Result<Self, sys::CK_RV> {
         match mechanism {
             sys::CKM_AES_KEY_WRAP => Ok(Self::Kw),
-            sys::CKM_AES_KEY_WRAP_KWP => Ok(Self::Kwp),
+            // 2.40 leaves the padding of the first open; SoftHSM2 and others took RFC 5649, for which 3.0 has the second.
+            sys::CKM_AES_KEY_WRAP_PAD | sys::CKM_AES_KEY_WRAP_KWP => Ok(Self::Kwp),
             _ => Err(sys::CKR_MECHANISM_INVALID),
         }
     }
