@@ -60,7 +60,7 @@ pub(super) fn asked_otherwise() -> Error {
 
 impl Shared {
     /// As [`Shared::managed`]; an id that nobody has is looked for in the tokens too, at most once a second.
-    pub(super) fn managed_or_read(&self, name: &KeyName<'_>) -> Result<Option<Arc<Managed>>> {
+    pub(super) fn managed_or_read(self: &Arc<Self>, name: &KeyName<'_>) -> Result<Option<Arc<Managed>>> {
         match self.managed(name) {
             Err(error) if error.kind() == ErrorKind::KeyNotFound && self.reads_again() => self.managed(name),
             found => found,
@@ -153,11 +153,11 @@ impl Shared {
     }
 
     /// A managed key by name, for those who change it: read anew if it is not known.
-    pub(super) fn find_managed(&self, name: &KeyName<'_>) -> Result<Arc<Managed>> {
+    pub(super) fn find_managed(self: &Arc<Self>, name: &KeyName<'_>) -> Result<Arc<Managed>> {
         match self.managed(name) {
             Ok(Some(managed)) => return Ok(managed),
             Err(error) if error.kind() != ErrorKind::KeyNotFound => return Err(error),
-            _ => self.read_catalogue(crate::token::SERVICE_LIMIT)?,
+            _ => self.find_catalogue()?,
         }
         let missing = || Error::refused(ErrorKind::KeyNotFound, "no managed key has this name");
         self.managed(name)?.ok_or_else(missing)

@@ -214,13 +214,22 @@ impl Shared {
     }
 
     /// Reads the tokens, if that was not done in the last second: ids that nobody has cost the tokens no more than that.
-    pub(super) fn reads_again(&self) -> bool {
+    pub(super) fn reads_again(self: &Arc<Self>) -> bool {
         let (now, after) = (now(), &self.ledger.read_after_ns);
         let before = after.load(Ordering::Relaxed);
         let next = now.after(READ_APART).as_ns();
         let taken = now.as_ns() >= before
             && after.compare_exchange(before, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        taken && self.ledger.is_in_use() && self.read_catalogue(SERVICE_LIMIT).is_ok()
+        taken && self.find_catalogue().is_ok()
+    }
+
+    /// Reads the catalogue; where none is known, the tokens' keys are listed anew, which show whether there is one by now.
+    pub(super) fn find_catalogue(self: &Arc<Self>) -> Result<()> {
+        if !self.ledger.is_in_use() {
+            self.serving().try_for_each(|token| self.list_now(token))?;
+            super::keeper::open(self)?;
+        }
+        self.read_catalogue(SERVICE_LIMIT)
     }
 
     /// Reads every token in service. An error only if none could be read.

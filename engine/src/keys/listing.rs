@@ -71,7 +71,12 @@ impl Listing {
     pub(crate) fn list(token: String, session: &mut Session, epoch: u64) -> Result<Self> {
         let mut objects = Vec::new();
         for object in session.find(&[])? {
-            let values = Values(session.attributes(object, &READ)?);
+            let values = match session.attributes(object, &READ).map_err(Error::from) {
+                Ok(values) => Values(values),
+                // It has just gone: other processes make and destroy objects too.
+                Err(error) if error.kind() == ErrorKind::KeyNotFound => continue,
+                Err(error) => return Err(error),
+            };
             // Keys of agreements and unwrapped ones are their holders' own, and may be gone at any moment.
             if values.flag(A::Token) || values.get(A::Label) != Some(SESSION_LABEL) {
                 objects.push((object, values));

@@ -1,5 +1,13 @@
 //! Keys as a service: made from a configuration, used by an identifier, and kept through a life.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a helper of tests fails its test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a helper of tests fails its test"
+)]
 
+mod killed;
 mod softhsm;
+mod two_processes;
+mod worker;

@@ -87,7 +87,7 @@ impl ManagedKeys<'_> {
     /// # Blocking
     /// Until every token in service has been read.
     pub fn list(&self) -> Result<Vec<KeyInfo>> {
-        self.shared.read_catalogue(crate::token::SERVICE_LIMIT)?;
+        self.shared.find_catalogue()?;
         let catalogue = self.shared.ledger.catalogue.read();
         let mut keys = catalogue
             .keys()
@@ -112,7 +112,7 @@ impl ManagedKeys<'_> {
     /// # Errors
     /// As [`ManagedKeys::list`].
     pub fn refused_records(&self) -> Result<Vec<RefusedRecord>> {
-        self.shared.read_catalogue(crate::token::SERVICE_LIMIT)?;
+        self.shared.find_catalogue()?;
         let mut refused = Vec::new();
         for &token in &self.shared.ledger.order {
             let label = &self.shared.tokens[token].info.label;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::ManagedKeys;
 use crate::engine::Shared;
 use crate::engine::ledger::unix_now;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::keys::catalogue::record::{Content, Entry, KeyRecord, Record, Subject};
 use crate::keys::generate::KeySpec;
 use crate::keys::hex::HexBytes;
@@ -186,8 +186,8 @@ impl Shared {
         let state = key.state_at(unix_now());
         state.after(Change::Rotate, key.is_doomed())?;
         if key.primary() + 1 != number || !wanted(&key) {
-            // Another engine has just done it.
-            return Ok(key.primary());
+            let text = "another engine has just rotated it";
+            return Err(Error::new(ErrorKind::Conflict, Retry::Later, Outcome::NotDone).because(text));
         }
         let rotated = self.make(&change, &making, spec).and_then(|version| {
             key.state = KeyState::Active;
