@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::keys::catalogue::lease::MESSAGES_MAX;
 use crate::keys::copies::Copies;
 use crate::operate::Tier;
 use crate::pin::{PinKeep, PinSource};
@@ -61,6 +62,7 @@ pub(crate) struct Settings {
     pub(crate) drained: Vec<String>,
     pub(crate) canary_key: Option<String>,
     pub(crate) key_group: String,
+    pub(crate) gcm_messages_max: u64,
     pub(crate) module_kind: ModuleKind,
     pub(crate) module_reset: bool,
     pub(crate) inline: bool,
@@ -95,6 +97,7 @@ impl Engine {
             drained: Vec::new(),
             canary_key: None,
             key_group: "default".to_owned(),
+            gcm_messages_max: MESSAGES_MAX,
             module_kind: ModuleKind::Standard,
             module_reset: true,
             inline: true,
@@ -319,6 +322,18 @@ impl<M, T, P> Builder<M, T, P> {
     #[must_use]
     pub fn key_group(mut self, name: impl Into<String>) -> Self {
         self.settings.key_group = name.into();
+        self
+    }
+
+    /// How many messages of AES-GCM one version of a managed key may encrypt, by all engines on its tokens. Default, and most:
+    /// 2^32, what SP 800-38D, 8.3, allows with random IVs. Beyond that encryption is refused with
+    /// [`ErrorKind::KeyState`](crate::ErrorKind::KeyState) until the key is rotated; from half of it on the engine warns.
+    ///
+    /// Engines write down how many they may use in blocks of 2^20, and before they use them: what one leaves unused when it ends
+    /// counts. The same for all engines of the tokens. Lower it where more IVs than the engine's are used with the same keys.
+    #[must_use]
+    pub fn gcm_messages_max(mut self, messages: u64) -> Self {
+        self.settings.gcm_messages_max = messages.min(MESSAGES_MAX);
         self
     }
 

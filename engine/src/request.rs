@@ -396,6 +396,11 @@ impl<'a, O: Operation> Request<'a, O> {
     #[inline]
     fn check_tie(&self, tie: &Tie) -> Result<()> {
         tie.check(self.ask.kind(), self.tenant, self.at_risk)?;
+        if let Some(count) = tie.messages.as_ref().filter(|_| self.ask.kind() == OperationKind::EncryptAesGcm)
+        {
+            let ledger = &self.shared.ledger;
+            ledger.check_messages(count)?;
+        }
         match self.forbidden {
             true => Err(Error::refused(ErrorKind::NotPermitted, "it was not made for this algorithm")),
             false => Ok(()),

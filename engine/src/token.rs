@@ -10,6 +10,7 @@ pub(crate) mod login;
 pub(crate) mod mechanism;
 pub(crate) mod merge;
 pub(crate) mod message;
+pub(crate) mod message_count;
 pub(crate) mod name;
 pub(crate) mod object;
 pub(crate) mod proofs;

@@ -82,7 +82,7 @@ impl Shared {
             }
             _ => false,
         };
-        if catalogue.latest().values().any(|entry| gone(entry)) {
+        if self.has_ended_leases() || catalogue.latest().values().any(|entry| gone(entry)) {
             return true;
         }
         self.serving().any(|token| {

@@ -3,6 +3,7 @@
 mod adopt;
 mod create;
 mod describe;
+mod lease;
 mod life;
 pub(super) mod recover;
 
@@ -130,6 +131,9 @@ impl Shared {
             let text = "what lies on the token is not the key that was made";
             return Err(Error::operator(ErrorKind::KeyAmbiguous, text));
         }
+        if let Some(count) = &tie.messages {
+            version.handles.count_messages(Arc::clone(count));
+        }
         let version = Arc::new(version.tied(tie));
         if managed.of_record(|key| key.terms.host_modes)? && !self.validated_only {
             version.allow_host_modes()?;
@@ -149,7 +153,12 @@ impl Shared {
 
     /// The version of a managed key that new work uses.
     pub(super) fn primary_of(&self, managed: &Managed) -> Result<Arc<KeyVersion>> {
-        self.version_of(managed, managed.of_record(KeyRecord::primary)?)
+        let version = self.version_of(managed, managed.of_record(KeyRecord::primary)?)?;
+        if let Err(error) = self.lease_messages(managed) {
+            // It decrypts all the same.
+            tracing::warn!(%error, "a key cannot encrypt before its messages can be counted");
+        }
+        Ok(version)
     }
 
     /// A managed key by name, for those who change it: read anew if it is not known.

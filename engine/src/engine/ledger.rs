@@ -7,6 +7,7 @@ use super::Shared;
 use crate::clock::{now, time_of_day};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::keys::catalogue::claim::{Claim, Verdict};
+use crate::keys::catalogue::lease::{self, Lease};
 use crate::keys::catalogue::process::Process;
 use crate::keys::catalogue::record::{Entry, Hash, Record, Subject, Writer};
 use crate::keys::catalogue::shelf::{Item, Refused, SEALER, Shelf};
@@ -22,7 +23,7 @@ use crate::token::{SERVICE_LIMIT, Token};
 /// What an engine knows of managed keys, and how it changes that.
 pub(crate) struct Ledger {
     writer: Writer,
-    process: Process,
+    pub(super) process: Process,
     pub(super) group: String,
     /// The tokens of the first instance, by serial number: every engine takes them in this order.
     pub(super) order: Vec<usize>,
@@ -35,6 +36,8 @@ pub(crate) struct Ledger {
     abandoned: Mutex<Vec<Hash>>,
     /// Wakes the thread that keeps the catalogue, once that runs.
     keeper: OnceLock<Unparker>,
+    /// How many messages of AES-GCM a key may encrypt.
+    pub(super) messages: lease::Terms,
     /// When the tokens may be read for an id that nobody has.
     read_after_ns: AtomicU64,
 }
@@ -52,6 +55,7 @@ struct Desk {
 pub(super) struct View {
     pub(super) records: Vec<Arc<Entry>>,
     pub(super) claims: Vec<Arc<Claim>>,
+    pub(super) leases: Vec<Arc<Lease>>,
     pub(super) refused: Vec<Arc<Refused>>,
 }
 
@@ -77,7 +81,7 @@ const READ_APART: Duration = Duration::from_secs(1);
 const LEASE_LEFT_S: u64 = 60;
 
 impl Ledger {
-    pub(crate) fn new(tokens: &[Arc<Token>], writer: [u8; 8], group: String) -> Self {
+    pub(crate) fn new(tokens: &[Arc<Token>], writer: [u8; 8], group: String, messages_max: u64) -> Self {
         let mut order: Vec<_> = crate::token::named(tokens).map(|token| token.index).collect();
         order.sort_by(|&a, &b| tokens[a].info.serial.cmp(&tokens[b].info.serial));
         Self {
@@ -90,6 +94,7 @@ impl Ledger {
             in_use: AtomicBool::new(false),
             abandoned: Mutex::default(),
             keeper: OnceLock::new(),
+            messages: lease::Terms { max: messages_max },
             read_after_ns: AtomicU64::new(0),
         }
     }
@@ -161,7 +166,7 @@ impl Shared {
     }
 
     /// As [`Shared::at_shelf`], while the other instances of the token stand still.
-    fn write_shelf<R: Send + 'static>(
+    pub(super) fn write_shelf<R: Send + 'static>(
         &self,
         token: usize,
         pass: &Arc<Pass>,
@@ -290,6 +295,7 @@ impl View {
         Self {
             records: shelf.records().map(Arc::clone).collect(),
             claims: shelf.claims().map(Arc::clone).collect(),
+            leases: shelf.leases().map(Arc::clone).collect(),
             refused: shelf.refused().map(Arc::clone).collect(),
         }
     }
@@ -370,7 +376,7 @@ fn put(shelf: &mut Shelf, session: &mut Session, epoch: u64, entry: &Arc<Entry>,
     let (subject, revision) = (entry.record.subject.clone(), entry.record.revision);
     shelf.remove(session, |item| match item {
         Item::Record(other) => other.record.subject == subject && other.record.revision + 1 < revision,
-        Item::Claim(_) | Item::Refused(_) => false,
+        Item::Claim(_) | Item::Lease(_) | Item::Refused(_) => false,
     })
 }
 
@@ -417,6 +423,6 @@ impl Drop for Change<'_> {
     }
 }
 
-fn no_token() -> Error {
+pub(super) fn no_token() -> Error {
     Error::new(ErrorKind::TokenLost, Retry::Later, Outcome::NotDone).because("no token serves now")
 }

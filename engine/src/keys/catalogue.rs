@@ -1,6 +1,7 @@
 //! The catalogue of managed keys: their records, merged from what lies on the tokens, and looked up in memory.
 
 pub(crate) mod claim;
+pub(crate) mod lease;
 pub(crate) mod process;
 pub(crate) mod record;
 pub(crate) mod shelf;

@@ -11,6 +11,7 @@ use crate::keys::key_id::{KeyId, KeyNumber};
 use crate::keys::state::{Gate, KeyState, Use};
 use crate::operation::OperationKind;
 use crate::sync::{Mutex, RwLock};
+use crate::token::message_count::MessageCount;
 
 /// A key of the catalogue.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Tie {
     tenant: u64,
     algorithms: Vec<String>,
     gate: Gate,
+    /// Of a key that encrypts by AES-GCM.
+    pub(crate) messages: Option<Arc<MessageCount>>,
     /// The version that new work uses instead.
     next: OnceLock<Arc<KeyVersion>>,
 }
@@ -76,6 +79,12 @@ impl Managed {
         Arc::clone(self.loaded.lock().entry(number).or_insert_with(|| Arc::clone(version)))
     }
 
+    /// The primary version, if it is loaded.
+    pub(crate) fn loaded_primary(&self) -> Option<(u32, Arc<KeyVersion>)> {
+        let primary = self.of_record(KeyRecord::primary).ok()?;
+        Some((primary, self.loaded(primary)?))
+    }
+
     /// Forgets the versions that were loaded, as when their objects have gone.
     pub(crate) fn unload(&self) {
         self.loaded.lock().clear();
@@ -91,6 +100,7 @@ impl Managed {
             tenant: key.terms.tenant,
             algorithms: key.terms.algorithms.clone(),
             gate: Gate::new(key.state_at(now), key.is_doomed(), key.primary() == version),
+            messages: matches!(spec, KeySpec::Aes(_)).then(Arc::default),
             next: OnceLock::new(),
         })
     }

@@ -82,6 +82,10 @@ impl Session {
         when: When,
     ) -> Result<usize, Failed> {
         self.check_epoch()?;
+        if let (Call::Encrypt(Mechanism::AesGcm { .. }), Some(handles)) = (call, handles) {
+            // Each attempt has an IV of its own.
+            handles.count_message();
+        }
         let written = match self.run_once(call, handles, input, output, when) {
             // A copy that has gone, before anything ran: the key itself may be there.
             Err(Failed { error, fate: Fate::Keep })

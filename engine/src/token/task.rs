@@ -10,6 +10,7 @@ use crate::sync::{AtomicBool, AtomicU64, CachePadded, Ordering};
 use crate::token::current::Current;
 use crate::token::facts::KeyFacts;
 use crate::token::merge::Merge;
+use crate::token::message_count::MessageCount;
 use crate::token::object::SessionObject;
 
 pub(crate) use crate::token::mechanism::{
@@ -74,6 +75,8 @@ struct Places {
     facts: OnceLock<KeyFacts>,
     /// Its public half, as the token shows it, has verified a signature of its: it is not another key's.
     public_fits: AtomicBool,
+    /// Of a managed key that encrypts by AES-GCM: how often it has.
+    messages: OnceLock<Arc<MessageCount>>,
     /// Of a key that lives as long as its users: destroyed with the last of them, requests in flight included.
     _owned: Option<SessionObject>,
 }
@@ -130,8 +133,21 @@ impl Handles {
             copy_used: AtomicBool::new(false),
         };
         let by_token = by_token.into_iter().map(|handle| handle.map(home)).collect();
-        let (facts, public_fits) = (OnceLock::new(), AtomicBool::new(false));
-        Self(CachePadded::new(Places { by_token, facts, public_fits, _owned: owned }))
+        let (facts, public_fits, messages) = (OnceLock::new(), AtomicBool::new(false), OnceLock::new());
+        Self(CachePadded::new(Places { by_token, facts, public_fits, messages, _owned: owned }))
+    }
+
+    /// Has messages of AES-GCM counted that the key encrypts. Once.
+    pub(crate) fn count_messages(&self, count: Arc<MessageCount>) {
+        let _set = self.0.messages.set(count);
+    }
+
+    /// A message of AES-GCM is about to be encrypted.
+    #[inline]
+    pub(crate) fn count_message(&self) {
+        if let Some(count) = self.0.messages.get() {
+            count.count();
+        }
     }
 
     /// Says what is known of the key. Once.

@@ -111,7 +111,7 @@ fn kill_again_and_again(tokens: usize, kills: usize) {
             if kill % 4 == 3 { Worker::spawn(&config, tokens) } else { Worker::start(&config, tokens) };
         worker.order(&format!("loop {kill}"));
         dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let life = Duration::from_nanos(dice % (6 * change_ns));
+        let life = Duration::from_nanos((dice >> 16) % (6 * change_ns));
         std::thread::park_timeout(life);
         worker.kill();
         while let Some(line) = worker.next() {

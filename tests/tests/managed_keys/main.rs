@@ -8,6 +8,7 @@
 )]
 
 mod killed;
+mod messages;
 mod softhsm;
 mod two_processes;
 mod worker;

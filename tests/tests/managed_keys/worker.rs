@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hsmux::{Curve, Ecdsa, Engine, Error, KeyConfig, KeyId, KeySpec};
+use hsmux::{AesGcm, Curve, Ecdsa, Engine, Error, ErrorKind, Key, KeyConfig, KeyId, KeySpec};
 use p11_sim::Loaded;
 
 /// The simulator's configuration, and how many tokens.
@@ -19,6 +19,9 @@ pub(crate) struct Worker {
     stdin: ChildStdin,
     stdout: Lines<BufReader<ChildStdout>>,
 }
+
+/// How many messages of AES-GCM a key may encrypt here.
+pub(crate) const MESSAGES_MAX: u64 = 1_600;
 
 /// What the process prints before an answer, so that nothing else is taken for one.
 const MARK: &str = "hsmux-worker: ";
@@ -36,7 +39,8 @@ pub(crate) fn engine(config: &str, tokens: usize) -> Result<Engine, Error> {
     let config = format!("{config},{}", seed());
     let sim = Loaded::private_copy(&config).unwrap();
     let builder = Engine::builder().module(sim.path()).tokens(labels);
-    builder.pin("1234".to_owned()).init_args(&config).sessions(1).build()
+    let builder = builder.pin("1234".to_owned()).init_args(&config).sessions(1);
+    builder.gcm_messages_max(MESSAGES_MAX).build()
 }
 
 #[test]
@@ -78,6 +82,8 @@ fn obey(engine: &Engine, words: &[&str]) -> Result<String, Error> {
             let hex: String = signature.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
             format!("{} {hex}", key.version_number().unwrap_or(0))
         }
+        ["create-aes", name] => keys.create(name, &KeyConfig::new(KeySpec::Aes(32)))?.to_string(),
+        ["encrypt", name, times] => ivs(&engine.key(name)?, times.parse().unwrap()).join(" "),
         ["loop", seed] => run_wild(engine, seed.parse().unwrap()),
         _ => unreachable!("no such order: {words:?}"),
     })
@@ -85,6 +91,25 @@ fn obey(engine: &Engine, words: &[&str]) -> Result<String, Error> {
 
 fn done((): ()) -> String {
     String::new()
+}
+
+/// Encrypts so often, or until that is refused for good, and returns the IVs.
+fn ivs(key: &Key, times: usize) -> Vec<String> {
+    let mut ivs = Vec::new();
+    while ivs.len() < times {
+        match key.encrypt(AesGcm::new(), b"message").wait() {
+            Ok(sealed) => {
+                ivs.push(sealed.as_bytes()[..12].iter().map(|byte| format!("{byte:02x}")).collect())
+            }
+            // A lease is being written.
+            Err(error) if error.kind() == ErrorKind::Busy => std::thread::yield_now(),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::KeyState, "{error}");
+                break;
+            }
+        }
+    }
+    ivs
 }
 
 /// Creates, rotates and destroys keys for ever, and says what it has done.

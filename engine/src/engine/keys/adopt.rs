@@ -69,6 +69,7 @@ impl Shared {
             origin: KeyOrigin::Adopted,
             proof: proof.map(|proof| HexBytes(proof.as_bytes().to_vec())),
             destroyed: false,
+            messages: 0,
         })
     }
 }

@@ -112,7 +112,15 @@ impl Shared {
         let proof = self.prove(making)?;
         let version = u32::from_be_bytes(making.id[16..20].try_into().unwrap_or_default());
         let object = HexBytes(making.id.clone());
-        Ok(VersionRecord { version, object, created: unix_now(), origin, proof, destroyed: false })
+        Ok(VersionRecord {
+            version,
+            object,
+            created: unix_now(),
+            origin,
+            proof,
+            destroyed: false,
+            messages: 0,
+        })
     }
 
     /// Has every token hold one key: made in a session of the arbiter, and carried to all of them.

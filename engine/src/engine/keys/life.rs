@@ -228,6 +228,7 @@ impl Shared {
             if managed.wants_successor() {
                 self.primary_of(&managed)?;
             }
+            self.lease_messages(&managed)?;
             let due = managed.of_record(|key| (key.is_due(now), key.rotates(now)))?;
             let done = match due {
                 (true, _) => self.destroy_managed(&managed),

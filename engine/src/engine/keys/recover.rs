@@ -39,7 +39,7 @@ impl Shared {
             }
             self.destroy_all(token, &gone)?;
         }
-        Ok(())
+        self.fold_leases()
     }
 
     /// `CKA_ID`s that records name: of versions that live, and of those that are destroyed.

@@ -103,6 +103,8 @@ pub(crate) struct VersionRecord {
     pub(crate) proof: Option<HexBytes>,
     /// Destroyed by itself, while the key lives on.
     pub(crate) destroyed: bool,
+    /// Messages of AES-GCM that it may have encrypted, by writers whose leases are gone.
+    pub(crate) messages: u64,
 }
 
 /// How a version's objects came to be, which says what their attributes can prove.
@@ -334,6 +336,7 @@ pub(crate) mod tests {
             origin: KeyOrigin::Generated,
             proof: Some(HexBytes(vec![4; 32])),
             destroyed: false,
+            messages: 0,
         };
         let versions = vec![version];
         KeyRecord {

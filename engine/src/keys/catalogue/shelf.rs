@@ -11,6 +11,7 @@ use cryptoki_sys as sys;
 use subtle::ConstantTimeEq;
 
 use super::claim::Claim;
+use super::lease::Lease;
 use super::record::{Entry, Hash};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::generate::guarded;
@@ -44,6 +45,7 @@ pub(crate) struct Shelf {
 pub(crate) enum Item {
     Record(Arc<Entry>),
     Claim(Arc<Claim>),
+    Lease(Arc<Lease>),
     Refused(Arc<Refused>),
 }
 
@@ -119,6 +121,10 @@ impl Shelf {
         self.items.values().filter_map(|item| if let Item::Claim(claim) = item { Some(claim) } else { None })
     }
 
+    pub(crate) fn leases(&self) -> impl Iterator<Item = &Arc<Lease>> {
+        self.items.values().filter_map(|item| if let Item::Lease(lease) = item { Some(lease) } else { None })
+    }
+
     pub(crate) fn refused(&self) -> impl Iterator<Item = &Arc<Refused>> {
         self.items.values().filter_map(|item| if let Item::Refused(it) = item { Some(it) } else { None })
     }
@@ -168,7 +174,8 @@ impl Shelf {
         }
         let record = || Entry::read(text).map(|entry| Item::Record(Arc::new(entry)));
         let claim = || Claim::read(text).map(|claim| Item::Claim(Arc::new(claim)));
-        Ok(record().or_else(claim).ok_or("it is of another format"))
+        let lease = || Lease::read(text).map(|lease| Item::Lease(Arc::new(lease)));
+        Ok(record().or_else(claim).or_else(lease).ok_or("it is of another format"))
     }
 
     /// The key that MACs what is written, made if there is none.
