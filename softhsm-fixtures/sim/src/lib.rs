@@ -181,7 +181,7 @@
 //! gone answers `CKR_OBJECT_HANDLE_INVALID` or `CKR_KEY_HANDLE_INVALID`. An operation that has begun ends. (In null mode
 //! operations look no key up.) Handles are each process's own; an object keeps its handle when another process changes it. A
 //! PIN that one sets counts for the others' next `C_Login` and `C_SetPIN`; logins, wrong tries and locks are each process's
-//! own (but see `pin_log=`). To know of changes costs a call a look at the folder's time, or at the names in it for three
+//! own (but see `pin_log=`). A process that is stopped while it writes holds the others up until it goes on or ends. To know of changes costs a call a look at the folder's time, or at the names in it for three
 //! seconds after a change.
 //!
 //! # Mechanisms

@@ -60,7 +60,7 @@ impl Object {
     }
 }
 
-/// A `CK_DATE` (PKCS#11 2.40, 3.5): year, month and day in digits; or nothing.
+/// A `CK_DATE` (PKCS#11 2.40, 3.4): year, month and day in digits; or nothing.
 pub(super) fn check_date(date: &[u8]) -> Result<(), sys::CK_RV> {
     let right = date.is_empty() || (date.len() == 8 && date.iter().all(u8::is_ascii_digit));
     if right { Ok(()) } else { Err(sys::CKR_ATTRIBUTE_VALUE_INVALID) }

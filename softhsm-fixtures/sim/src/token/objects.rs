@@ -6,8 +6,9 @@ use cryptoki_sys as sys;
 
 use super::Token;
 use crate::object::{Home, Object, Template};
+use crate::objects::Objects;
 use crate::rule::Names;
-use crate::store::{Locked, Store};
+use crate::store::{FileName, Locked, Store};
 
 impl Token {
     /// Adds an object to the token, or to the session of this generation; returns its handle.
@@ -28,25 +29,29 @@ impl Token {
     /// The object behind a handle, if it is there and may be seen now.
     pub(crate) fn object(&self, handle: u64) -> Result<Option<Arc<Object>>, sys::CK_RV> {
         self.look()?;
-        Ok(self.visible(handle))
+        let object = self.objects.read().get(handle).cloned();
+        Ok(object.filter(|object| !object.flag(sys::CKA_PRIVATE) || self.logged_in()))
     }
 
     /// Changes an object that may be seen now.
     pub(crate) fn change(&self, handle: u64, changes: &Template) -> Result<(), sys::CK_RV> {
-        let locked = self.lock()?;
-        let object = self.visible(handle).ok_or(sys::CKR_OBJECT_HANDLE_INVALID)?;
+        let (locked, logged_in) = (self.lock()?, self.logged_in());
+        // Held throughout: of two threads that change an object, or one that destroys it, each finds what the other did.
+        let mut objects = self.objects.write();
+        let object = seen(&objects, handle, logged_in).ok_or(sys::CKR_OBJECT_HANDLE_INVALID)?;
         let mut changed = object.changed(changes)?;
         if let (Home::File(name), Some(locked)) = (object.home, &locked) {
             changed.home = Home::File(locked.replace(name, changed.attributes())?);
         }
-        self.objects.write().replace(handle, changed);
+        objects.replace(handle, changed);
         Ok(())
     }
 
     /// Removes an object that may be seen now.
     pub(crate) fn remove(&self, handle: u64) -> Result<(), sys::CK_RV> {
-        let locked = self.lock()?;
-        let object = self.visible(handle).ok_or(sys::CKR_OBJECT_HANDLE_INVALID)?;
+        let (locked, logged_in) = (self.lock()?, self.logged_in());
+        let mut objects = self.objects.write();
+        let object = seen(&objects, handle, logged_in).ok_or(sys::CKR_OBJECT_HANDLE_INVALID)?;
         // PKCS#11 2.40, C_DestroyObject: "Certain objects may not be destroyed. Calling C_DestroyObject on such objects
         // will result in the CKR_ACTION_PROHIBITED error code."
         if !object.flag(sys::CKA_DESTROYABLE) {
@@ -55,7 +60,7 @@ impl Token {
         if let (Home::File(name), Some(locked)) = (object.home, &locked) {
             locked.remove(name.id)?;
         }
-        self.objects.write().remove(handle);
+        objects.remove(handle);
         Ok(())
     }
 
@@ -120,7 +125,7 @@ impl Token {
             if own.is_some_and(|(_, own)| *own == version) {
                 continue;
             }
-            let name = crate::store::FileName { id, version };
+            let name = FileName { id, version };
             let object = Object::restored(locked.read(name)?, Home::File(name))?;
             match own {
                 Some((handle, _)) => self.objects.write().replace(*handle, object),
@@ -131,9 +136,9 @@ impl Token {
         }
         locked.is_known_now()
     }
+}
 
-    fn visible(&self, handle: u64) -> Option<Arc<Object>> {
-        let object = self.objects.read().get(handle).cloned()?;
-        (!object.flag(sys::CKA_PRIVATE) || self.logged_in()).then_some(object)
-    }
+/// The object behind a handle, if it may be seen.
+fn seen(objects: &Objects, handle: u64, logged_in: bool) -> Option<Arc<Object>> {
+    objects.get(handle).filter(|object| logged_in || !object.flag(sys::CKA_PRIVATE)).cloned()
 }

@@ -101,17 +101,16 @@ impl Model {
     }
 }
 
-/// What is there of a round, by label: values of data, nothing for keys.
-fn there(sim: &Sim) -> BTreeMap<String, (u64, String)> {
-    let text = |value: Vec<u8>| String::from_utf8(value).unwrap();
+/// What processes have left, by label: values of data, nothing for keys.
+fn there(sim: &Sim) -> BTreeMap<String, String> {
+    let text = |value| String::from_utf8(value).unwrap();
     let objects = sim.raw.find_all(sim.session).unwrap().into_iter().map(|object| {
-        let value = match sim.value(object, sys::CKA_CLASS) == sys::CKO_DATA.to_ne_bytes() {
-            true => text(sim.value(object, sys::CKA_VALUE)),
-            false => String::new(),
-        };
-        (text(sim.value(object, sys::CKA_LABEL)), (object, value))
+        let is_data = sim.value(object, sys::CKA_CLASS) == sys::CKO_DATA.to_ne_bytes();
+        let value = if is_data { text(sim.value(object, sys::CKA_VALUE)) } else { String::new() };
+        (text(sim.value(object, sys::CKA_LABEL)), value)
     });
-    objects.filter(|(label, _)| label.starts_with('r') && label.contains('-')).collect()
+    // Those that every token has from the start have other labels.
+    objects.filter(|(label, _)| label.contains('-')).collect()
 }
 
 #[test]
@@ -135,20 +134,14 @@ fn whenever_a_process_is_killed_each_object_is_wholly_there_or_wholly_absent() {
         process.kill().iter().for_each(|line| model.hear(line));
         open += u64::from(model.is_open());
         let found = there(&sim);
-        model.check(&found.iter().map(|(label, (_, value))| (label.clone(), value.clone())).collect());
+        model.check(&found);
         if round % 20 == 0 {
-            let fresh = there(&Sim::new(&config));
-            assert!(
-                found
-                    .iter()
-                    .map(|(label, (_, value))| (label, value))
-                    .eq(fresh.iter().map(|(label, (_, value))| (label, value)))
-            );
+            assert_eq!(there(&Sim::new(&config)), found, "for whoever comes anew");
         }
-        found.values().for_each(|(object, _)| sim.destroy(*object).unwrap());
+        found.keys().for_each(|label| destroy(sim.raw, sim.session, label).unwrap());
     }
-    // Nearly all the time of such a process is inside of steps.
-    assert!(open > KILLS / 2, "{open} of {KILLS} were killed in a step");
+    // Most of the time of such a process is inside of steps.
+    assert!(open > KILLS / 4, "{open} of {KILLS} were killed in a step");
     let left = std::fs::read_dir(directory.path().join("sim-0")).unwrap();
     let left: Vec<_> = left.map(|file| file.unwrap().file_name()).filter(|name| name.len() > 32).collect();
     assert!(left.is_empty(), "{left:?}");

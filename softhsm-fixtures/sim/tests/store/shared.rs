@@ -59,6 +59,32 @@ fn changes_in_one_tick_of_the_clock_are_all_seen() {
 }
 
 #[test]
+fn threads_of_one_process_know_each_object_under_one_handle() {
+    let (_directory, config) = directory();
+    let sim = Sim::new(&config);
+    let slot = sim.raw.slots().unwrap()[0];
+    let (threads, each) = (4, 50);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (raw, session) = (sim.raw, sim.raw.open(slot).unwrap());
+            scope.spawn(move || {
+                for number in 0..each {
+                    let label = format!("t{thread}-{number}");
+                    let made = make(raw, session, &label, "x").unwrap();
+                    assert_eq!(only(raw, session, &label), Ok(made));
+                }
+            });
+        }
+    });
+    let class = sys::CKO_DATA.to_ne_bytes();
+    let found = sim.raw.find_all(sim.session).unwrap();
+    let data = found.into_iter().filter(|object| sim.value(*object, sys::CKA_CLASS) == class);
+    let labels: Vec<_> = data.map(|object| sim.value(object, sys::CKA_LABEL)).collect();
+    let distinct: std::collections::BTreeSet<_> = labels.iter().collect();
+    assert_eq!((labels.len(), distinct.len()), (threads * each, threads * each));
+}
+
+#[test]
 fn objects_of_every_kind_outlive_the_process_and_work_in_the_next_one() {
     let (_directory, config) = directory();
     let first = Sim::new(&config);
