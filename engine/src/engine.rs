@@ -17,6 +17,7 @@ use crate::engine::instances::Started;
 use crate::engine::ledger::Ledger;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
+use crate::keys::catalogue::shelf::SEALER;
 use crate::keys::copies::Copies;
 use crate::keys::generate::{KeySpec, generate};
 use crate::keys::known::Known;
@@ -203,7 +204,7 @@ impl Engine {
     /// With several [instances](crate::Builder::instances) one of them makes it and the key is used in all.
     ///
     /// # Errors
-    /// `KeyAmbiguous` if the token has a key of this name; `Busy` if another instance does not come to a standstill;
+    /// `KeyAmbiguous` if the token has a key of this name; `InvalidInput` for the one name that the engine uses itself; `Busy` if another instance does not come to a standstill;
     /// what the token answers.
     ///
     /// # Blocking
@@ -211,6 +212,9 @@ impl Engine {
     /// length until a self-test is over ([`Builder::coalescing`](crate::Builder::coalescing)).
     pub fn generate_key(&self, name: &str, spec: KeySpec) -> Result<Key> {
         check_not_forked()?;
+        if name.as_bytes() == SEALER {
+            return Err(Error::refused(ErrorKind::InvalidInput, "the engine keeps this name for itself"));
+        }
         let (shared, listing) = (&self.shared, &self.shared.listings[0]);
         // Until it is known to be the only one of its name.
         let pass = Arc::new(shared.tokens[0].pass_gate()?);
@@ -264,6 +268,7 @@ impl Engine {
         if found.objects().is_empty() {
             return Err(Error::operator(ErrorKind::KeyNotFound, "nothing was destroyed"));
         }
+        shared.check_not_managed(&found)?;
         found.check_same(&shared.tokens)?;
         for (index, listed) in found.held() {
             shared.core.end_holds(index);
