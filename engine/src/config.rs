@@ -89,6 +89,8 @@ pub struct Config {
     #[serde(default = "yes")]
     message_api: bool,
     canary_key: Option<String>,
+    key_group: Option<String>,
+    gcm_messages_max: Option<u64>,
     #[serde(default)]
     module_kind: Kind,
     #[serde(default = "yes")]
@@ -237,6 +239,12 @@ impl Config {
         if let Some(name) = &self.canary_key {
             builder = builder.canary_key(name);
         }
+        if let Some(name) = &self.key_group {
+            builder = builder.key_group(name);
+        }
+        if let Some(messages) = self.gcm_messages_max {
+            builder = builder.gcm_messages_max(messages);
+        }
         if self.pin_despite_warning {
             builder = builder.pin_despite_warning();
         }
@@ -293,6 +301,8 @@ impl Config {
             ("random_pool", self.random_pool != other.random_pool),
             ("message_api", self.message_api != other.message_api),
             ("canary_key", self.canary_key != other.canary_key),
+            ("key_group", self.key_group != other.key_group),
+            ("gcm_messages_max", self.gcm_messages_max != other.gcm_messages_max),
             ("module_kind", self.module_kind != other.module_kind),
             ("module_reset", self.module_reset != other.module_reset),
             ("inline", self.inline != other.inline),
@@ -426,7 +436,7 @@ fn unquoted(what: &str) -> String {
 }
 
 /// Longest message of the TOML parser that is passed on, in characters: it lists the fields there are.
-const MESSAGE_MAX: usize = 400;
+const MESSAGE_MAX: usize = 600;
 
 const fn default_deadline() -> Limit {
     Limit(Some(Duration::from_secs(10)))
