@@ -162,7 +162,8 @@
 //! * **Unwrapped keys** are extractable unless the template says otherwise, and not `CKA_LOCAL`, `CKA_ALWAYS_SENSITIVE` or
 //!   `CKA_NEVER_EXTRACTABLE` (`C_UnwrapKey`); derived keys have the last two from their base (curves, 2.3.5).
 //! * **`C_SetPIN`** sets the user PIN of one token, of 4 to 64 bytes, in a read/write session, logged in or not. The old PIN
-//!   takes a try as for `C_Login`, and the login stays as it is.
+//!   takes a try as for `C_Login`, and the login stays as it is. Nobody types a new one at a keypad: a call without both
+//!   answers `CKR_ARGUMENTS_BAD`.
 //!
 //! # Store
 //!

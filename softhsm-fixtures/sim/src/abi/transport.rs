@@ -130,12 +130,8 @@ unsafe fn derive(
     if class != sys::CKO_SECRET_KEY {
         return Err(sys::CKR_TEMPLATE_INCONSISTENT);
     }
-    let len = match key_type {
-        sys::CKK_DES3 => 24,
-        _ => template.number(sys::CKA_VALUE_LEN)?.ok_or(sys::CKR_TEMPLATE_INCOMPLETE)?,
-    };
-    let len = usize::try_from(len).ok().filter(|&len| len <= 512).ok_or(sys::CKR_KEY_SIZE_RANGE)?;
-    let mut value = agreement.agree(base.key().ok_or(sys::CKR_KEY_HANDLE_INVALID)?, len)?;
+    let (len, base_key) = (value_len(&template, key_type)?, base.key().ok_or(sys::CKR_KEY_HANDLE_INVALID)?);
+    let mut value = agreement.agree(base_key, len)?;
     if key_type == sys::CKK_DES3 {
         crate::material::set_parity(&mut value);
     }
@@ -146,6 +142,15 @@ unsafe fn derive(
     };
     // SAFETY: as for the entry.
     unsafe { add(call, Object::secret(made, &template, origin)?, key) }
+}
+
+/// Length of the value of a key that is derived.
+fn value_len(template: &Template, key_type: sys::CK_KEY_TYPE) -> Result<usize, sys::CK_RV> {
+    let len = match key_type {
+        sys::CKK_DES3 => 24,
+        _ => template.number(sys::CKA_VALUE_LEN)?.ok_or(sys::CKR_TEMPLATE_INCOMPLETE)?,
+    };
+    usize::try_from(len).ok().filter(|&len| len <= 512).ok_or(sys::CKR_KEY_SIZE_RANGE)
 }
 
 /// What of a key is wrapped: the value of a secret one, the encoding of a private one.
