@@ -10,6 +10,9 @@ mod readme {}
 #[doc = include_str!("../docs/embedding.md")]
 pub mod embedding {}
 
+#[doc = include_str!("../docs/message-format.md")]
+pub mod message_format {}
+
 #[doc = include_str!("../docs/recipes.md")]
 pub mod recipes {}
 
@@ -35,7 +38,11 @@ mod key;
 #[cfg(not(hsmux_loom))]
 mod keys;
 #[cfg(not(hsmux_loom))]
+mod message;
+#[cfg(not(hsmux_loom))]
 mod metrics;
+#[cfg(all(test, not(hsmux_loom)))]
+mod mutation;
 #[cfg(not(hsmux_loom))]
 mod offload;
 #[cfg(not(hsmux_loom))]
@@ -96,6 +103,10 @@ pub use keys::generate::KeySpec;
 pub use keys::name::KeyName;
 #[cfg(not(hsmux_loom))]
 pub use keys::wrap::KeyWrap;
+#[cfg(not(hsmux_loom))]
+pub use message::blob::{Blob, BlobAlgorithm, BlobHeader, BlobRef};
+#[cfg(not(hsmux_loom))]
+pub use message::context::{EncryptionContext, EncryptionContextBuilder};
 #[cfg(not(hsmux_loom))]
 pub use metrics::{
     CheckSnapshot, Health, IntervalLog, MergeSnapshot, OperationSnapshot, RandomPoolSnapshot, ScopeSnapshot,
