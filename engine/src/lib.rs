@@ -29,6 +29,8 @@ mod describe;
 #[cfg(not(hsmux_loom))]
 mod engine;
 #[cfg(not(hsmux_loom))]
+mod envelope;
+#[cfg(not(hsmux_loom))]
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -89,6 +91,18 @@ pub use config::Config;
 pub use describe::{KeyDescription, MechanismDescription, ModuleDescription, TokenDescription, inspect};
 #[cfg(not(hsmux_loom))]
 pub use engine::Engine;
+#[cfg(not(hsmux_loom))]
+pub use envelope::Envelope;
+#[cfg(not(hsmux_loom))]
+pub use envelope::data_key::{DataKey, DataKeyProvider, GeneratedDataKey};
+#[cfg(not(hsmux_loom))]
+pub use envelope::header::{ChunkSize, EnvelopeHeader};
+#[cfg(not(hsmux_loom))]
+pub use envelope::reader::EnvelopeReader;
+#[cfg(not(hsmux_loom))]
+pub use envelope::settings::EnvelopeSettings;
+#[cfg(not(hsmux_loom))]
+pub use envelope::writer::EnvelopeWriter;
 #[cfg(not(hsmux_loom))]
 pub use error::{Error, ErrorKind, Outcome, Result, Retry};
 #[cfg(not(hsmux_loom))]
