@@ -1,5 +1,6 @@
 //! Keys, as callers hold them: each method makes a request and does nothing yet.
 
+mod message;
 mod stream;
 mod transport;
 
@@ -18,6 +19,7 @@ use crate::request::{Item, Many, Request};
 use crate::token::facts::KeyKind;
 use crate::token::task::{Iv, Mechanism};
 
+pub use message::DataKeys;
 pub use stream::SignStream;
 pub use transport::WrappedKey;
 

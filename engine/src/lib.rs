@@ -10,6 +10,9 @@ mod readme {}
 #[doc = include_str!("../docs/embedding.md")]
 pub mod embedding {}
 
+#[doc = include_str!("../docs/message-format.md")]
+pub mod message_format {}
+
 #[doc = include_str!("../docs/recipes.md")]
 pub mod recipes {}
 
@@ -26,6 +29,8 @@ mod describe;
 #[cfg(not(hsmux_loom))]
 mod engine;
 #[cfg(not(hsmux_loom))]
+mod envelope;
+#[cfg(not(hsmux_loom))]
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -35,7 +40,11 @@ mod key;
 #[cfg(not(hsmux_loom))]
 mod keys;
 #[cfg(not(hsmux_loom))]
+mod message;
+#[cfg(not(hsmux_loom))]
 mod metrics;
+#[cfg(all(test, not(hsmux_loom)))]
+mod mutation;
 #[cfg(not(hsmux_loom))]
 mod offload;
 #[cfg(not(hsmux_loom))]
@@ -85,9 +94,21 @@ pub use engine::Engine;
 #[cfg(not(hsmux_loom))]
 pub use engine::keys::{KeyInfo, KeyVersionInfo, ManagedKeys, RefusedRecord};
 #[cfg(not(hsmux_loom))]
+pub use envelope::Envelope;
+#[cfg(not(hsmux_loom))]
+pub use envelope::data_key::{DataKey, DataKeyProvider, GeneratedDataKey};
+#[cfg(not(hsmux_loom))]
+pub use envelope::header::{ChunkSize, EnvelopeHeader};
+#[cfg(not(hsmux_loom))]
+pub use envelope::reader::EnvelopeReader;
+#[cfg(not(hsmux_loom))]
+pub use envelope::settings::EnvelopeSettings;
+#[cfg(not(hsmux_loom))]
+pub use envelope::writer::EnvelopeWriter;
+#[cfg(not(hsmux_loom))]
 pub use error::{Error, ErrorKind, Outcome, Result, Retry};
 #[cfg(not(hsmux_loom))]
-pub use key::{Key, SignStream, WrappedKey};
+pub use key::{DataKeys, Key, SignStream, WrappedKey};
 #[cfg(not(hsmux_loom))]
 pub use keys::catalogue::record::KeyOrigin;
 #[cfg(not(hsmux_loom))]
@@ -107,6 +128,10 @@ pub use keys::state::KeyState;
 #[cfg(not(hsmux_loom))]
 pub use keys::wrap::KeyWrap;
 #[cfg(not(hsmux_loom))]
+pub use message::blob::{Blob, BlobAlgorithm, BlobHeader, BlobRef};
+#[cfg(not(hsmux_loom))]
+pub use message::context::{EncryptionContext, EncryptionContextBuilder};
+#[cfg(not(hsmux_loom))]
 pub use metrics::{
     CheckSnapshot, Health, IntervalLog, MergeSnapshot, OperationSnapshot, RandomPoolSnapshot, ScopeSnapshot,
     Snapshot, Stage, TokenSnapshot,
@@ -117,7 +142,7 @@ pub use operate::Tier;
 pub use operation::{
     AesCbc, AesCtr, AesEcb, AesGcm, Cipher, Ciphertext, Cmac, Decrypt, Ecdsa, Ed25519, Encrypt, Hmac,
     MacPadding, Operation, OperationKind, Plaintext, Random, RandomBytes, RawMechanism, RetailMac, RsaOaep,
-    RsaPkcs1, RsaPkcs1Encryption, RsaPss, Sign, SignAlgorithm, Signature, TripleDesCbc, TripleDesEcb,
+    RsaPkcs1, RsaPkcs1Encryption, RsaPss, Seal, Sign, SignAlgorithm, Signature, TripleDesCbc, TripleDesEcb,
     Verdict, Verify,
 };
 #[cfg(not(hsmux_loom))]

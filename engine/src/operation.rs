@@ -34,7 +34,7 @@ pub(crate) use public::spki_der;
 
 /// What a request does, as a type that fixes what it yields.
 ///
-/// The trait is sealed: the operations are [`Sign`], [`Verify`], [`Encrypt`], [`Decrypt`] and [`Random`].
+/// The trait is sealed: the operations are [`Sign`], [`Verify`], [`Encrypt`], [`Seal`], [`Decrypt`] and [`Random`].
 pub trait Operation: sealed::Sealed + 'static {
     /// What the request yields when it succeeds.
     type Output: Send + 'static;
@@ -51,6 +51,10 @@ pub enum Verify {}
 /// Encrypts.
 #[derive(Debug)]
 pub enum Encrypt {}
+
+/// Encrypts into a self-describing [`Blob`](crate::Blob).
+#[derive(Debug)]
+pub enum Seal {}
 
 /// Decrypts.
 #[derive(Debug)]
@@ -75,6 +79,10 @@ impl Operation for Encrypt {
     type Output = Ciphertext;
 }
 
+impl Operation for Seal {
+    type Output = crate::message::blob::Blob;
+}
+
 impl Operation for Decrypt {
     type Output = Plaintext;
 }
@@ -96,6 +104,7 @@ mod sealed {
     impl Sealed for super::Verify {}
     impl Sealed for super::Encrypt {}
     impl Sealed for super::Decrypt {}
+    impl Sealed for super::Seal {}
     impl Sealed for super::Random {}
     impl Sealed for super::Joint {}
 }

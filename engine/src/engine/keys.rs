@@ -145,6 +145,11 @@ impl Shared {
         Ok(version)
     }
 
+    /// The managed key of this id.
+    pub(crate) fn managed_by_id(&self, id: &KeyId) -> Result<Arc<Managed>> {
+        self.ledger.catalogue.read().by_id(id)
+    }
+
     /// A version of the managed key of this id.
     pub(crate) fn version_by_id(&self, id: &KeyId, number: u32) -> Result<Arc<KeyVersion>> {
         let managed = self.ledger.catalogue.read().by_id(id)?;

@@ -10,7 +10,7 @@ use crate::keys::generate::KeySpec;
 use crate::keys::key_id::{KeyId, KeyNumber};
 use crate::keys::state::{Gate, KeyState, Use};
 use crate::operation::OperationKind;
-use crate::sync::{Mutex, RwLock};
+use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
 use crate::token::message_count::MessageCount;
 
 /// A key of the catalogue.
@@ -19,6 +19,8 @@ pub(crate) struct Managed {
     pub(crate) number: KeyNumber,
     pub(crate) id: KeyId,
     entry: RwLock<Arc<Entry>>,
+    /// Counts what has changed, for those who keep what they got from it.
+    changes: AtomicU64,
     /// The versions that were asked for, by number.
     loaded: Mutex<BTreeMap<u32, Arc<KeyVersion>>>,
 }
@@ -40,7 +42,7 @@ pub(crate) struct Tie {
 
 impl Managed {
     pub(crate) fn new(number: KeyNumber, id: KeyId, entry: Arc<Entry>) -> Self {
-        Self { number, id, entry: RwLock::new(entry), loaded: Mutex::default() }
+        Self { number, id, entry: RwLock::new(entry), changes: AtomicU64::new(0), loaded: Mutex::default() }
     }
 
     /// The record that holds.
@@ -54,8 +56,14 @@ impl Managed {
         let takes = entry.beats(&known);
         if takes {
             *known = Arc::clone(entry);
+            self.changes.fetch_add(1, Ordering::Relaxed);
         }
         takes
+    }
+
+    /// Grows with every change of the key.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     /// Something of the record.

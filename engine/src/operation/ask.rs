@@ -284,6 +284,14 @@ impl Ask {
         }
     }
 
+    /// What AES-GCM authenticates besides the message.
+    pub(crate) fn additional_data(&self) -> Option<&[u8]> {
+        match self.mechanism() {
+            Some(Mechanism::AesGcm { aad, .. }) => aad.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Whether it decrypts by a raw mechanism that takes the padding of PKCS#1 v1.5 off, or leaves it to the caller.
     #[inline]
     pub(crate) const fn is_raw_rsa_decryption(&self) -> bool {

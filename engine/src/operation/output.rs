@@ -107,6 +107,10 @@ impl Ciphertext {
 }
 
 impl Plaintext {
+    pub(crate) fn of(bytes: Vec<u8>) -> Self {
+        Self { bytes: Zeroizing::new(bytes) }
+    }
+
     /// The message.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -186,7 +190,7 @@ pub(crate) fn ciphertext(ask: &Ask, bytes: Vec<u8>) -> Result<Ciphertext> {
 }
 
 pub(crate) fn plaintext(_ask: &Ask, bytes: Vec<u8>) -> Result<Plaintext> {
-    Ok(Plaintext { bytes: Zeroizing::new(bytes) })
+    Ok(Plaintext::of(bytes))
 }
 
 pub(crate) fn random(_ask: &Ask, bytes: Vec<u8>) -> Result<RandomBytes> {
