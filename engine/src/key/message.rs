@@ -40,7 +40,11 @@ impl Key {
     /// # Errors
     /// `InvalidInput` if it was made by another key or version. Whatever else is wrong with it, or with the context, is
     /// `DecryptFailed` when the request has run.
-    pub fn open<'a>(&'a self, blob: BlobRef<'a>, context: &EncryptionContext) -> Result<Request<'a, Decrypt>> {
+    pub fn open<'a>(
+        &'a self,
+        blob: BlobRef<'a>,
+        context: &EncryptionContext,
+    ) -> Result<Request<'a, Decrypt>> {
         let tie = self.version().tie.as_ref().ok_or_else(not_managed)?;
         if (blob.key_id(), blob.key_version().get()) != (tie.id.as_str(), tie.version) {
             let text = "another key or version has made it: Engine::key_for finds that";

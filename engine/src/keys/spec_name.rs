@@ -89,7 +89,7 @@ impl FromStr for KeySpec {
         let hmac = || {
             let bits: u32 = name.strip_prefix("hmac-")?.parse().ok()?;
             let spec = Self::Hmac(bits / 8);
-            (bits % 8 == 0 && spec.is_offered() && spec.to_string() == name).then_some(spec)
+            (bits.is_multiple_of(8) && spec.is_offered() && spec.to_string() == name).then_some(spec)
         };
         let named = NAMES.iter().find(|(known, _)| *known == name).map(|(_, spec)| *spec);
         named.or_else(hmac).ok_or_else(|| {

@@ -7,6 +7,7 @@
     reason = "a helper of tests fails its test"
 )]
 
+mod blobs;
 mod hostile;
 mod killed;
 mod messages;

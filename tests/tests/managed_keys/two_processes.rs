@@ -114,7 +114,7 @@ fn two_that_change_one_key_at_once_never_both_think_that_they_made_the_same_vers
         for (index, worker) in workers.iter_mut().enumerate() {
             let answer = worker.next().unwrap();
             match answer.split(' ').collect::<Vec<_>>()[..] {
-                ["ok", version] => drop(made.entry(version.to_owned()).or_insert_with(Vec::new).push(index)),
+                ["ok", version] => made.entry(version.to_owned()).or_insert_with(Vec::new).push(index),
                 ["error", "conflict", ..] => conflicts += 1,
                 _ => unreachable!("{answer}"),
             }
