@@ -22,7 +22,7 @@ use std::io::{Read, Write};
 use ring::digest::{Context, SHA256};
 use zeroize::Zeroize;
 
-use self::chunks::{CHUNKS_MAX, Commitment, MessageKey, TAG_LEN};
+use self::chunks::{Commitment, MessageKey, TAG_LEN};
 use self::data_key::{DataKeyProvider, no_random};
 use self::header::{EnvelopeHeader, Fixed, MESSAGE_ID_LEN};
 use self::keyring::Keyring;
@@ -127,10 +127,7 @@ impl<P: DataKeyProvider> Envelope<P> {
     /// See [`Envelope`].
     pub fn seal_into(&self, plaintext: &[u8], context: &EncryptionContext, out: &mut Vec<u8>) -> Result<()> {
         let chunk_len = self.settings.chunk().bytes();
-        let chunks = plaintext.len().div_ceil(chunk_len).max(1);
-        if chunks as u64 > CHUNKS_MAX {
-            return Err(chunks::too_long());
-        }
+        let chunks = chunks::count(plaintext.len(), chunk_len)?;
         let begun = self.begin(plaintext.len() as u64, context)?;
         let before = out.len();
         out.reserve(header::len_with(&begun.held.wrapped) + plaintext.len() + chunks * TAG_LEN);
@@ -139,6 +136,46 @@ impl<P: DataKeyProvider> Envelope<P> {
             // A chunk may lie there that is not sealed.
             out[before..].zeroize();
             out.truncate(before);
+        }
+        sealed
+    }
+
+    /// Makes the message of the plaintext that is in `buffer`, in the same memory. This spares reading a second buffer, which is
+    /// most of what [`Envelope::seal_into`] takes longer than AES-GCM alone.
+    ///
+    /// A message is longer than its plaintext: by 73 bytes, the wrapped data key, and 16 bytes for each chunk. If `buffer` has
+    /// no room for that, it gets other memory, and the old is wiped.
+    ///
+    /// # Errors
+    /// As [`Envelope::seal`]; `buffer` is then as it was, but empty after `Internal`.
+    ///
+    /// # Blocking
+    /// See [`Envelope`].
+    pub fn seal_in_place(&self, buffer: &mut Vec<u8>, context: &EncryptionContext) -> Result<()> {
+        let (text_len, chunk_len) = (buffer.len(), self.settings.chunk().bytes());
+        let chunks = chunks::count(text_len, chunk_len)?;
+        let begun = self.begin(text_len as u64, context)?;
+        let mut header = Vec::new();
+        begun.write_header(&mut header)?;
+        let message_len = header.len() + text_len + chunks * TAG_LEN;
+        if buffer.capacity() < message_len {
+            let mut larger = Vec::with_capacity(message_len);
+            larger.extend_from_slice(buffer);
+            buffer.zeroize();
+            *buffer = larger;
+        }
+        buffer.resize(message_len, 0);
+        // Each chunk moves towards the end, by the header and the tags before it: the last one first, onto nothing that is
+        // still needed. In the end every byte is written over.
+        let sealed = begun.key.seal_backwards(chunks, buffer, |number, buffer| {
+            let from = number * chunk_len;
+            let (to, len) = (header.len() + from + number * TAG_LEN, (text_len - from).min(chunk_len));
+            buffer.copy_within(from..from + len, to);
+            to..to + len
+        });
+        match &sealed {
+            Ok(()) => buffer[..header.len()].copy_from_slice(&header),
+            Err(_) => buffer.zeroize(),
         }
         sealed
     }
@@ -153,23 +190,43 @@ impl<P: DataKeyProvider> Envelope<P> {
     /// # Blocking
     /// See [`Envelope`].
     pub fn open(&self, message: &[u8], context: &EncryptionContext) -> Result<Plaintext> {
+        let mut out = Payload::default();
+        self.open_into(message, context, &mut out)?;
+        Ok(Plaintext::of(std::mem::take(&mut *out)))
+    }
+
+    /// As [`Envelope::open`], behind what is in `out`, which grows at most once. The plaintext is the caller's to wipe; one that
+    /// need not be wiped, in memory that is used again, is opened in half the time (1 MiB: 183 us for 393).
+    ///
+    /// # Errors
+    /// As [`Envelope::open`]; `out` is then as it was, and what had been opened is wiped.
+    ///
+    /// # Blocking
+    /// See [`Envelope`].
+    pub fn open_into(&self, message: &[u8], context: &EncryptionContext, out: &mut Vec<u8>) -> Result<()> {
         let header = EnvelopeHeader::parse(message)?;
         let chunks = &message[header.as_bytes().len()..];
         if chunks.len() < TAG_LEN {
             return Err(Error::decrypt_failed());
         }
         let mut key = self.message_key(&header, context)?;
-        let sealed_len = header.chunk_size().bytes() + TAG_LEN;
-        // On the way out of an error it wipes what has been opened. It never grows: that would leave a copy behind.
-        let mut out = Payload::new(Vec::with_capacity(chunks.len()));
-        let mut left = chunks.chunks(sealed_len).peekable();
+        let before = out.len();
+        // Now, and never between two chunks: memory that is left would keep plaintext.
+        out.reserve(chunks.len());
+        let mut left = chunks.chunks(header.chunk_size().bytes() + TAG_LEN).peekable();
         while let Some(sealed) = left.next() {
             let from = out.len();
             out.extend_from_slice(sealed);
-            let plaintext_len = key.open(&mut out[from..], left.peek().is_none())?;
-            out.truncate(from + plaintext_len);
+            match key.open(&mut out[from..], left.peek().is_none()) {
+                Ok(len) => out.truncate(from + len),
+                Err(error) => {
+                    out[before..].zeroize();
+                    out.truncate(before);
+                    return Err(error);
+                }
+            }
         }
-        Ok(Plaintext::of(std::mem::take(&mut *out)))
+        Ok(())
     }
 
     /// Seals what is written to it, chunk by chunk, and writes the message to `out`.

@@ -4,6 +4,8 @@
 //! CRYPTO 2015) numbers the chunks in their nonces and marks the last one there: a chunk that is moved, repeated or
 //! missing, and a message that is cut, meet a nonce under which nothing was sealed.
 
+use std::ops::Range;
+
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, MAX_TAG_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
 use subtle::ConstantTimeEq;
@@ -19,7 +21,7 @@ pub(super) const TAG_LEN: usize = MAX_TAG_LEN;
 
 /// Most chunks of a message: their numbers have 32 bits. With the largest chunks that is 2^52 bytes, 2^48 blocks under one
 /// key, where AES-GCM is told from random with a chance of 2^-33 (NIST SP 800-38D, 8.3 allows 2^32 calls).
-pub(super) const CHUNKS_MAX: u64 = 1 << 32;
+const CHUNKS_MAX: u64 = 1 << 32;
 
 /// In front of what the message's key is derived from.
 const LABEL: &[u8] = b"hsmux.envelope.v1";
@@ -85,8 +87,26 @@ impl MessageKey {
     /// `InvalidInput` after 2^32 chunks.
     pub(super) fn seal(&mut self, chunk: &mut [u8], last: bool) -> Result<impl AsRef<[u8]> + use<>> {
         let nonce = self.step(last).ok_or_else(too_long)?;
-        let failed = |_| Error::internal("a chunk could not be sealed");
-        self.key.seal_in_place_separate_tag(nonce, Aad::empty(), chunk).map_err(failed)
+        self.key.seal_in_place_separate_tag(nonce, Aad::empty(), chunk).map_err(not_sealed)
+    }
+
+    /// Seals the chunks of a whole message, the last one first: `place` puts the chunk of this number into its place, behind
+    /// which is room for its tag, and says where that is.
+    pub(super) fn seal_backwards(
+        self,
+        chunks: usize,
+        buffer: &mut [u8],
+        place: impl Fn(usize, &mut [u8]) -> Range<usize>,
+    ) -> Result<()> {
+        for number in (0..chunks).rev() {
+            let range = place(number, buffer);
+            // The key is used up here, and each number comes once.
+            let nonce = nonce(u32::try_from(number).map_err(|_| too_long())?, number == chunks - 1);
+            let (chunk, rest) = buffer[range.start..].split_at_mut(range.len());
+            let tag = self.key.seal_in_place_separate_tag(nonce, Aad::empty(), chunk).map_err(not_sealed)?;
+            rest[..TAG_LEN].copy_from_slice(tag.as_ref());
+        }
+        Ok(())
     }
 
     /// Opens the next chunk where it lies, the tag at its end; returns how many bytes of plaintext are at its front.
@@ -105,20 +125,37 @@ impl MessageKey {
         opened.map(|plaintext| plaintext.len()).map_err(|_| Error::decrypt_failed())
     }
 
-    /// The nonce of the next chunk: its number in 11 bytes, and one that is 1 for the last. None is ever the same: the key
-    /// has no other chunk of this number.
+    /// The nonce of the next chunk. None is ever the same: the key has no other chunk of this number.
     fn step(&mut self, last: bool) -> Option<Nonce> {
         let number = self.next?;
         self.next = if last { None } else { number.checked_add(1) };
-        let mut nonce = [0; 12];
-        nonce[7..11].copy_from_slice(&number.to_be_bytes());
-        nonce[11] = last.into();
-        Some(Nonce::assume_unique_for_key(nonce))
+        Some(nonce(number, last))
     }
 }
 
+/// The number of a chunk in 11 bytes, and one that is 1 for the last.
+fn nonce(number: u32, last: bool) -> Nonce {
+    let mut nonce = [0; 12];
+    nonce[7..11].copy_from_slice(&number.to_be_bytes());
+    nonce[11] = last.into();
+    Nonce::assume_unique_for_key(nonce)
+}
+
+fn not_sealed(_: ring::error::Unspecified) -> Error {
+    Error::internal("a chunk could not be sealed")
+}
+
+/// How many chunks a message has.
+///
+/// # Errors
+/// `InvalidInput` if they are more than there are numbers.
+pub(super) fn count(plaintext_len: usize, chunk_len: usize) -> Result<usize> {
+    let chunks = plaintext_len.div_ceil(chunk_len).max(1);
+    if chunks as u64 > CHUNKS_MAX { Err(too_long()) } else { Ok(chunks) }
+}
+
 /// The error of a message with more chunks than there are numbers.
-pub(super) fn too_long() -> Error {
+fn too_long() -> Error {
     Error::refused(ErrorKind::InvalidInput, "a message of more than 4294967296 chunks")
 }
 

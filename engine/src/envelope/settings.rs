@@ -78,7 +78,7 @@ impl EnvelopeSettings {
         self
     }
 
-    /// How large the chunks of new messages are; messages are opened whatever their chunks are. Default 16 KiB.
+    /// How large the chunks of new messages are; messages are opened whatever their chunks are. Default 64 KiB.
     ///
     /// Larger chunks cost fewer tags (16 bytes each), and more memory where messages are read and written piece by piece,
     /// as each is held whole. A message that fits into one chunk is one pass of AES-GCM.
@@ -130,6 +130,6 @@ mod tests {
         assert_eq!((messages, bytes, age, keys), (65_536, 1 << 36, Duration::from_secs(300), 100));
         let Bounds { messages, bytes, age, keys } = settings.opening();
         assert_eq!((messages, bytes, age, keys), (u64::MAX, u64::MAX, Duration::from_secs(300), 1_000));
-        assert_eq!(settings.chunk().bytes(), 16_384);
+        assert_eq!(settings.chunk().bytes(), 65_536);
     }
 }

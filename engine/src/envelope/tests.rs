@@ -128,6 +128,33 @@ fn a_message_is_sealed_behind_what_is_there() {
 }
 
 #[test]
+fn a_message_is_sealed_where_its_text_lies() {
+    let envelope = envelope();
+    for (len, room) in lengths().flat_map(|len| [(len, 0), (len, 10_000)]) {
+        let mut buffer = Vec::with_capacity(len + room);
+        buffer.extend(plaintext(len));
+        let at = buffer.as_ptr();
+        envelope.seal_in_place(&mut buffer, &context()).unwrap();
+        assert_eq!(buffer.as_ptr() == at, room > 0, "in the same memory if there is room: {len}");
+        assert_eq!(envelope.open(&buffer, &context()).unwrap().as_bytes(), plaintext(len), "{len}");
+        assert_eq!(buffer.len(), envelope.seal(&plaintext(len), &context()).unwrap().len(), "{len}");
+    }
+}
+
+#[test]
+fn a_message_is_opened_behind_what_is_there_or_nothing_is() {
+    let (envelope, mut out) = (envelope(), b"front".to_vec());
+    let mut message = envelope.seal(&plaintext(3_000), &context()).unwrap();
+    envelope.open_into(&message, &context(), &mut out).unwrap();
+    assert_eq!(out, [b"front", &plaintext(3_000)[..]].concat());
+    // The last chunk is not authentic; two have been opened before.
+    *message.last_mut().unwrap() ^= 1;
+    let mut out = b"front".to_vec();
+    assert_eq!(refused(envelope.open_into(&message, &context(), &mut out)), decrypt_failed());
+    assert_eq!(out, b"front");
+}
+
+#[test]
 fn the_same_text_is_never_sealed_to_the_same_bytes() {
     let envelope = envelope();
     let (one, other) =
