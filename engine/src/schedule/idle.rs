@@ -203,7 +203,7 @@ mod tests {
         assert!(idle.take_at(70).is_none());
         assert!((0..70).all(|_| idle.take(100).is_some_and(|i| *i < 70)) && idle.take(0).is_none());
         idle.set_limit(128);
-        assert_eq!((0..58).filter_map(|_| idle.take(0)).map(|i| *i).sum::<usize>(), (70..128).sum());
+        assert_eq!((0..58).filter_map(|_| idle.take(0)).map(|i| *i).sum::<usize>(), (70..128).sum::<usize>());
         assert!(idle.take(128).is_none());
         let rest: Vec<_> = std::iter::from_fn(|| idle.take_any()).map(|i| *i).collect();
         assert_eq!(rest, [128, 129], "nobody holds them");
