@@ -2,6 +2,7 @@
 //!
 //! [`run`] is the program. What else is public is for those who test it from outside, fuzzers above all.
 
+mod audit;
 pub mod bulk;
 mod config;
 mod connection;
@@ -45,6 +46,8 @@ enum Command {
     /// List the tokens that no PIN is sent to because one was refused, and clear that
     #[command(after_help = EXIT_CODES)]
     Pin(pin::record::Args),
+    /// Verify an audit log, prove what is in it, show it. Needs no HSM
+    Audit(audit::Args),
     /// Print the completion script of a shell
     Completion(manual::CompletionArgs),
     /// Write the manual pages into a directory
@@ -64,6 +67,7 @@ pub fn run() -> ExitCode {
         Command::Bulk(args) => bulk::run(args),
         Command::Config(args) => config::run(args),
         Command::Pin(args) => pin::record::run(args),
+        Command::Audit(args) => audit::run(args),
         Command::Completion(args) => manual::complete(&args),
         Command::Man(args) => manual::write_pages(&args),
     };
