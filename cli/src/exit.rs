@@ -25,6 +25,8 @@ pub(crate) enum Exit {
     RecordsFailed = 9,
     /// Whoever read the output has gone before its end. Only where the output is worth nothing unless whole.
     OutputClosed = 10,
+    /// The audit log does not verify, or no record could be made.
+    Audit = 11,
     /// By SIGINT: 128 and its number, as shells have it.
     Interrupted = 130,
     /// By SIGTERM.
@@ -45,6 +47,7 @@ Exit codes:
   8  busy: overloaded, deadline exceeded, call hung, somebody else changes the same key
   9  some records failed (bulk)
   10  output closed before its end (bulk)
+  11  audit log: it does not verify, or no record could be made
   130  interrupted by SIGINT, 143 by SIGTERM; a first one lets bulk write what is in flight";
 
 /// Why the program ends early.
@@ -124,6 +127,7 @@ impl Exit {
             | ErrorKind::DeadlineExceeded
             | ErrorKind::Hung
             | ErrorKind::Busy => Self::Busy,
+            ErrorKind::Audit => Self::Audit,
             _ => Self::Other,
         }
     }
@@ -136,9 +140,17 @@ mod tests {
     #[test]
     fn every_kind_of_error_has_its_class() {
         let of = |exit| ErrorKind::ALL.into_iter().filter(|kind| Exit::of(*kind) == exit).count();
-        let classes =
-            [Exit::Usage, Exit::Module, Exit::Token, Exit::Pin, Exit::Key, Exit::Operation, Exit::Busy];
-        assert_eq!(classes.map(of), [1, 1, 2, 3, 2, 7, 5]);
+        let classes = [
+            Exit::Usage,
+            Exit::Module,
+            Exit::Token,
+            Exit::Pin,
+            Exit::Key,
+            Exit::Operation,
+            Exit::Busy,
+            Exit::Audit,
+        ];
+        assert_eq!(classes.map(of), [1, 1, 2, 3, 2, 7, 5, 1]);
         assert_eq!(Exit::of(ErrorKind::Device), Exit::Other);
     }
 

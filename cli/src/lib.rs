@@ -2,6 +2,7 @@
 //!
 //! [`run`] is the program. What else is public is for those who test it from outside, fuzzers above all.
 
+mod audit;
 pub mod bulk;
 mod config;
 mod connection;
@@ -49,6 +50,8 @@ enum Command {
     /// Make, list, rotate, suspend and destroy managed keys
     #[command(after_help = EXIT_CODES)]
     Keys(Box<keys::Args>),
+    /// Verify an audit log, prove what is in it, show it. Needs no HSM
+    Audit(audit::Args),
     /// Print the completion script of a shell
     Completion(manual::CompletionArgs),
     /// Write the manual pages into a directory
@@ -69,6 +72,7 @@ pub fn run() -> ExitCode {
         Command::Config(args) => config::run(args),
         Command::Pin(args) => pin::record::run(args),
         Command::Keys(args) => keys::run(*args),
+        Command::Audit(args) => audit::run(args),
         Command::Completion(args) => manual::complete(&args),
         Command::Man(args) => manual::write_pages(&args),
     };

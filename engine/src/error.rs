@@ -71,6 +71,8 @@ pub enum ErrorKind {
     Device,
     /// This process was forked after the module was loaded; PKCS#11 forbids its use here.
     Forked,
+    /// The audit log could not be written to, or does not verify. Where the operation ran, its answer is withheld.
+    Audit,
     /// The engine broke one of its own rules; please report it.
     Internal,
 }
@@ -185,7 +187,7 @@ impl Outcome {
 
 impl ErrorKind {
     /// Every kind, in the order of their declaration.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Configuration,
         Self::Module,
         Self::TokenNotFound,
@@ -211,6 +213,7 @@ impl ErrorKind {
         Self::Busy,
         Self::Device,
         Self::Forked,
+        Self::Audit,
         Self::Internal,
     ];
 
@@ -243,6 +246,7 @@ impl ErrorKind {
             Self::Busy => "busy",
             Self::Device => "device",
             Self::Forked => "forked",
+            Self::Audit => "audit",
             Self::Internal => "internal",
         }
     }
@@ -276,6 +280,7 @@ impl ErrorKind {
             Self::Busy => "token busy",
             Self::Device => "token or module fault",
             Self::Forked => "process forked after the module was loaded",
+            Self::Audit => "audit log not usable",
             Self::Internal => "internal error",
         }
     }

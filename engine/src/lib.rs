@@ -16,6 +16,12 @@ pub mod message_format {}
 #[doc = include_str!("../docs/recipes.md")]
 pub mod recipes {}
 
+#[doc = include_str!("../docs/audit.md")]
+pub mod audit_format {}
+
+#[cfg(not(hsmux_loom))]
+#[cfg_attr(not(test), expect(dead_code, reason = "the way of requests does not write to the log yet"))]
+mod audit;
 #[cfg(not(hsmux_loom))]
 mod builder;
 #[cfg(not(hsmux_loom))]
@@ -62,6 +68,8 @@ mod pin;
 #[cfg(not(hsmux_loom))]
 mod pkcs11;
 #[cfg(not(hsmux_loom))]
+mod place;
+#[cfg(not(hsmux_loom))]
 mod random_pool;
 #[cfg(not(hsmux_loom))]
 mod request;
@@ -83,6 +91,13 @@ mod token {
 #[cfg(not(hsmux_loom))]
 mod uri;
 
+#[cfg(all(feature = "baseline", not(hsmux_loom)))]
+pub use audit::trial::{AuditTrial, AuditTrialFigures};
+#[cfg(not(hsmux_loom))]
+pub use audit::{
+    Audit, AuditCheckpoint, AuditConsistency, AuditFault, AuditInclusion, AuditKey, AuditLog, AuditLoss,
+    AuditMode, AuditReport, AuditTail,
+};
 #[cfg(not(hsmux_loom))]
 pub use builder::{Builder, Missing};
 #[cfg(not(hsmux_loom))]

@@ -3,7 +3,6 @@
 mod attempt;
 mod directory;
 mod keep;
-mod place;
 mod read;
 mod record;
 mod records;

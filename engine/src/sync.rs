@@ -5,6 +5,9 @@
 //! every order that C11's memory model allows, piece by piece; by shuttle in many orders of whole threads, all of the
 //! schedule together.
 
+/// The queue of the audit log, which is no part of what the models check: whoever fills it waits for nothing.
+#[cfg(not(hsmux_loom))]
+pub(crate) use crossbeam::queue::ArrayQueue;
 pub(crate) use crossbeam::utils::CachePadded;
 
 /// Atomics for settings, which order nothing and belong to no protocol: real ones in models too, which would only

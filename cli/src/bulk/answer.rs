@@ -143,6 +143,7 @@ const fn ends_the_run(kind: ErrorKind) -> bool {
             | ErrorKind::MechanismUnavailable
             | ErrorKind::Draining
             | ErrorKind::Forked
+            | ErrorKind::Audit
     )
 }
 

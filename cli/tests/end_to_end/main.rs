@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod audit;
 mod bulk;
 mod config;
 mod failures;

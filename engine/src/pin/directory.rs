@@ -6,9 +6,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::place::{self, sync};
 use crate::clock::now;
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
+use crate::place::{self, sync};
 use crate::sync::Parker;
 
 /// A directory of this user's in which nobody else writes, nor can they put another in its place.

@@ -1,4 +1,4 @@
-//! Where a state directory is: made for this user alone, and on a way that nobody else can lead elsewhere.
+//! Where a directory of the engine's own is: made for this user alone, and on a way that nobody else can lead elsewhere.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, Metadata};
@@ -16,7 +16,7 @@ const STICKY: u32 = 0o1000;
 const LINKS_MAX: usize = 40;
 
 /// Makes what is missing of a directory's path, for this user alone. When it returns all of it outlives a loss of power.
-pub(super) fn make(path: &Path) -> Result<()> {
+pub(crate) fn make(path: &Path) -> Result<()> {
     let path = std::path::absolute(path)?;
     let missing: Vec<_> = path.ancestors().take_while(|level| !level.exists()).collect();
     for level in missing.into_iter().rev() {
@@ -31,7 +31,7 @@ pub(super) fn make(path: &Path) -> Result<()> {
 
 /// Synchronises a directory, and the one that it is in: whoever made it may have been killed before they did. An error says
 /// that nothing would outlive a loss of power there.
-pub(super) fn settle(directory: &Path) -> Result<()> {
+pub(crate) fn settle(directory: &Path) -> Result<()> {
     sync(directory)?;
     let Some(parent) = directory.parent() else { return Ok(()) };
     // The root of a file system has no name in it that could be lost.
@@ -46,7 +46,7 @@ pub(super) fn settle(directory: &Path) -> Result<()> {
 }
 
 /// A file is there under its name after a crash only if its directory was synchronised.
-pub(super) fn sync(directory: &Path) -> Result<()> {
+pub(crate) fn sync(directory: &Path) -> Result<()> {
     File::open(directory)?.sync_all()
 }
 
@@ -55,7 +55,7 @@ pub(super) fn sync(directory: &Path) -> Result<()> {
 /// # Errors
 /// Unless it is a directory of this user's in which nobody else may write, and nobody but this user and root can put
 /// another in its place: by its name, by that of a directory above it, or by a link on the way.
-pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
+pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
     let mut left = parts(&std::path::absolute(path)?);
     let (mut place, mut links) = (PathBuf::from("/"), 0);
     while let Some(part) = left.pop() {
