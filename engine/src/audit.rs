@@ -5,12 +5,12 @@
 //! (`checkpointer.rs`), with a window a third synchronises (`syncer.rs`); when is decided in `pace.rs`, which is pure.
 //! `open.rs` checks what a crash has left; `verify.rs` and `prove.rs` are for others, later, without an HSM.
 
-mod checkpoint;
+pub(crate) mod checkpoint;
 mod checkpointer;
 mod disk;
 mod files;
 mod hex;
-mod journal;
+pub(crate) mod journal;
 mod key;
 mod line;
 mod log;
@@ -18,7 +18,7 @@ mod merkle;
 mod open;
 mod pace;
 mod prove;
-mod record;
+pub(crate) mod record;
 mod resume;
 mod settings;
 mod syncer;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::audit::Audit;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::catalogue::lease::MESSAGES_MAX;
@@ -61,6 +62,7 @@ pub(crate) struct Settings {
     pub(crate) tiers: Vec<(String, Tier)>,
     pub(crate) drained: Vec<String>,
     pub(crate) canary_key: Option<String>,
+    pub(crate) audit: Option<Audit>,
     pub(crate) key_group: String,
     pub(crate) gcm_messages_max: u64,
     pub(crate) module_kind: ModuleKind,
@@ -96,6 +98,7 @@ impl Engine {
             tiers: Vec::new(),
             drained: Vec::new(),
             canary_key: None,
+            audit: None,
             key_group: "default".to_owned(),
             gcm_messages_max: MESSAGES_MAX,
             module_kind: ModuleKind::Standard,
@@ -312,6 +315,18 @@ impl<M, T, P> Builder<M, T, P> {
     #[must_use]
     pub fn canary_key(mut self, name: impl Into<String>) -> Self {
         self.settings.canary_key = Some(name.into());
+        self
+    }
+
+    /// Writes down every use of a key and every change to one, in a log in which nothing can be altered unnoticed. Default: none.
+    ///
+    /// [`Audit`] says what it costs and what happens when the disk is full. Its checkpoints are signed by a managed key of the
+    /// tokens that is made when the first engine with a log is built, and that nobody else gets at;
+    /// [`Engine::audit_public_key`](crate::Engine::audit_public_key) is what they are verified with. What engines keep for
+    /// themselves (MACs of records, probes of keys, canaries) is not recorded.
+    #[must_use]
+    pub fn audit(mut self, audit: Audit) -> Self {
+        self.settings.audit = Some(audit);
         self
     }
 

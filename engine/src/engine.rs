@@ -1,5 +1,6 @@
 //! The engine, as callers hold it: how it starts, and how it stops.
 
+pub(crate) mod audit;
 mod instances;
 mod keeper;
 pub(crate) mod keys;
@@ -8,11 +9,12 @@ mod listing;
 mod recovery;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::builder::Settings;
 use crate::clock::now;
+use crate::engine::audit::Book;
 use crate::engine::instances::Started;
 use crate::engine::ledger::Ledger;
 use crate::error::{Error, ErrorKind, Result};
@@ -67,6 +69,8 @@ pub(crate) struct Shared {
     pub(crate) random_pool: Option<Arc<RandomPool>>,
     pub(crate) listings: Vec<RwLock<Listing>>,
     pub(crate) ledger: Ledger,
+    /// The audit log, if there is one. Set when the engine is built.
+    pub(crate) book: OnceLock<Arc<Book>>,
     /// By token: when its keys may be listed again.
     paces: Vec<Pace>,
     keys: Known,
@@ -127,12 +131,18 @@ impl Engine {
             random_pool,
             listings,
             ledger,
+            book: OnceLock::new(),
             keys: Known::default(),
             libraries,
         };
         let engine = Self { shared: Arc::new(shared) };
         recovery::listen(&engine.shared);
         keeper::open(&engine.shared)?;
+        if let Some(audit) = &settings.audit {
+            // Before any key is used.
+            let book = Book::open(&engine.shared, audit, settings.requests_max)?;
+            let _set = engine.shared.book.set(Arc::new(book));
+        }
         if let Some(name) = &settings.canary_key {
             recovery::watch_over(&engine.shared, engine.key(name.as_str())?.version())?;
         }
@@ -298,6 +308,13 @@ impl Engine {
         Request::new(&self.shared, None, Ask::random(len), Input::default(), random)
     }
 
+    /// The public key of the audit log's checkpoints, as SubjectPublicKeyInfo in DER (RFC 5280, 4.1.2.7): what
+    /// [`AuditLog`](crate::AuditLog) and `hsmux audit verify` take. None without a log.
+    #[must_use]
+    pub fn audit_public_key(&self) -> Option<&[u8]> {
+        self.shared.book.get().map(|book| book.public_key())
+    }
+
     /// What the engine has done so far; nothing in a forked child.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
@@ -305,7 +322,9 @@ impl Engine {
             return Snapshot::empty();
         }
         let pool = self.shared.random_pool.as_ref().map(|pool| pool.counts()).unwrap_or_default();
-        Snapshot::take(&self.shared.core, self.shared.libraries.iter().map(Library::counts), pool)
+        let libraries = self.shared.libraries.iter().map(Library::counts);
+        let audit = self.shared.book.get().map(|book| book.snapshot()).unwrap_or_default();
+        Snapshot::take(&self.shared.core, libraries, pool).with_audit(audit)
     }
 
     /// Takes no new requests, lets those in flight finish until `limit`, fails the rest, and closes every session.
@@ -336,6 +355,10 @@ impl Engine {
                 break;
             }
             heard.wait_timeout(left);
+        }
+        if let Some(book) = self.shared.book.get() {
+            // The last checkpoint is signed while the token's sessions are there.
+            book.close(until.max(now().after(CLOSE_MIN)));
         }
         core.stop();
         // Here and not by the watcher, so that what idles counts as closed although the time may be up.

@@ -120,10 +120,12 @@ impl Key {
         self
     }
 
-    /// Whether a managed key is not permitted for an algorithm.
+    /// The name of an algorithm, where anybody wants to know: a key that is not permitted for all, or the audit log. Empty else.
     #[inline]
-    fn forbids(&self, name: impl FnOnce() -> &'static str) -> bool {
-        self.version().tie.as_ref().is_some_and(|tie| !tie.permits(name))
+    fn names(&self, name: impl FnOnce() -> &'static str) -> &'static str {
+        let is_wanted = self.shared.book.get().is_some()
+            || self.version().tie.as_ref().is_some_and(|tie| tie.is_restricted());
+        if is_wanted { name() } else { "" }
     }
 
     /// Signs a message, or makes its MAC.
@@ -133,8 +135,8 @@ impl Key {
         message: impl Into<Cow<'a, [u8]>>,
     ) -> Request<'a, Sign> {
         let how = how.into();
-        let forbidden = self.forbids(|| how.name());
-        self.request(Ask::sign(how), message, signature, forbidden)
+        let named = self.names(|| how.name());
+        self.request(Ask::sign(how), message, signature, named)
     }
 
     /// Signs a digest that the caller has computed.
@@ -144,8 +146,8 @@ impl Key {
         digest: impl Into<Cow<'a, [u8]>>,
     ) -> Request<'a, Sign> {
         let how = how.into();
-        let forbidden = self.forbids(|| how.name());
-        self.request(Ask::sign_digest(how), digest, signature, forbidden)
+        let named = self.names(|| how.name());
+        self.request(Ask::sign_digest(how), digest, signature, named)
     }
 
     /// Verifies the signature of a digest that the caller has computed.
@@ -156,8 +158,8 @@ impl Key {
         signature: &[u8],
     ) -> Request<'a, Verify> {
         let how = how.into();
-        let forbidden = self.forbids(|| how.name());
-        self.request(Ask::verify_digest(how, signature), digest, verdict, forbidden)
+        let named = self.names(|| how.name());
+        self.request(Ask::verify_digest(how, signature), digest, verdict, named)
     }
 
     /// Verifies a signature on the host, or a MAC by making it again.
@@ -168,8 +170,8 @@ impl Key {
         signature: &[u8],
     ) -> Request<'a, Verify> {
         let how = how.into();
-        let forbidden = self.forbids(|| how.name());
-        self.request(Ask::verify(how, signature), message, verdict, forbidden)
+        let named = self.names(|| how.name());
+        self.request(Ask::verify(how, signature), message, verdict, named)
     }
 
     /// Encrypts.
@@ -179,8 +181,8 @@ impl Key {
         plain: impl Into<Cow<'a, [u8]>>,
     ) -> Request<'a, Encrypt> {
         let how = how.into();
-        let forbidden = self.forbids(|| how.name());
-        self.request(Ask::encrypt(how), plain, ciphertext, forbidden)
+        let named = self.names(|| how.name());
+        self.request(Ask::encrypt(how), plain, ciphertext, named)
     }
 
     /// Decrypts.
@@ -190,8 +192,8 @@ impl Key {
         cipher: impl Into<Cow<'a, [u8]>>,
     ) -> Request<'a, Decrypt> {
         let how = how.into();
-        let forbidden = self.forbids(|| how.name());
-        self.request(Ask::decrypt(how), cipher, plaintext, forbidden)
+        let named = self.names(|| how.name());
+        self.request(Ask::decrypt(how), cipher, plaintext, named)
     }
 
     /// The public key as SubjectPublicKeyInfo in DER (RFC 5280, 4.1.2.7).
@@ -259,14 +261,14 @@ impl Key {
         mut ask: Ask,
         input: impl Into<Cow<'a, [u8]>>,
         build: fn(&Ask, Vec<u8>) -> Result<O::Output>,
-        forbidden: bool,
+        named: &'static str,
     ) -> Request<'a, O> {
         let (version, tokens) = (self.version(), &self.shared.tokens);
         ask.choose(|usage, mechanism| {
             version.eligible(usage, mechanism, tokens) != 0 && allows(&version.facts, mechanism)
         });
         let request = Request::new(&self.shared, Some(version), ask, input.into().into(), build);
-        request.tenant(self.tenant).at_risk(self.at_risk).forbidden(forbidden)
+        request.tenant(self.tenant).at_risk(self.at_risk).named(named)
     }
 }
 

@@ -20,7 +20,6 @@ pub mod recipes {}
 pub mod audit_format {}
 
 #[cfg(not(hsmux_loom))]
-#[cfg_attr(not(test), expect(dead_code, reason = "the way of requests does not write to the log yet"))]
 mod audit;
 #[cfg(not(hsmux_loom))]
 mod builder;
@@ -148,8 +147,8 @@ pub use message::blob::{Blob, BlobAlgorithm, BlobHeader, BlobRef};
 pub use message::context::{EncryptionContext, EncryptionContextBuilder};
 #[cfg(not(hsmux_loom))]
 pub use metrics::{
-    CheckSnapshot, Health, IntervalLog, MergeSnapshot, OperationSnapshot, RandomPoolSnapshot, ScopeSnapshot,
-    Snapshot, Stage, TokenSnapshot,
+    AuditSnapshot, CheckSnapshot, Health, IntervalLog, MergeSnapshot, OperationSnapshot, RandomPoolSnapshot,
+    ScopeSnapshot, Snapshot, Stage, TokenSnapshot,
 };
 #[cfg(not(hsmux_loom))]
 pub use operate::Tier;

@@ -14,8 +14,8 @@ pub use hlog::IntervalLog;
 use recorder::Recorder;
 pub use recorder::Stage;
 pub use snapshot::{
-    CheckSnapshot, Health, MergeSnapshot, OperationSnapshot, RandomPoolSnapshot, ScopeSnapshot, Snapshot,
-    TokenSnapshot,
+    AuditSnapshot, CheckSnapshot, Health, MergeSnapshot, OperationSnapshot, RandomPoolSnapshot,
+    ScopeSnapshot, Snapshot, TokenSnapshot,
 };
 
 /// What the recorders have of a stage, of one kind of operation or of all.

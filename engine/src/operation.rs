@@ -26,7 +26,7 @@ pub use algorithm::{
 };
 pub(crate) use ask::Ask;
 pub(crate) use check::{allows, without_key};
-pub(crate) use encode::{Scratch, digest_algorithm};
+pub(crate) use encode::{Scratch, digest_algorithm, ecdsa_der};
 pub use kind::OperationKind;
 pub use output::{Ciphertext, Plaintext, RandomBytes, Signature, Verdict};
 pub(crate) use output::{ciphertext, plaintext, random, signature, verdict};

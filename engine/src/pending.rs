@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use crate::clock::now;
 use crate::error::{Error, Outcome, Result};
 use crate::operation::Operation;
-use crate::request::{Build, Trace, check_not_forked, finish};
+use crate::request::{Audited, Build, Settling, Trace, check_not_forked, finish};
 use crate::schedule::core::Core;
 use crate::schedule::deadlines::Registration;
 use crate::schedule::node::{Node, expired};
@@ -26,6 +26,10 @@ pub struct Pending<O: Operation> {
     registration: Option<Registration>,
     /// Its span, if somebody listens: closed here, on the caller's side.
     trace: Option<Box<Trace>>,
+    /// Its record in the audit log, if there is one.
+    audited: Option<Box<Audited>>,
+    /// The answer, while it waits for its record.
+    settling: Option<Box<Settling<O::Output>>>,
     /// The answer of a request that the host has carried out by itself: it never had a node.
     answered: Option<Box<Result<O::Output>>>,
     build: Build<O>,
@@ -33,13 +37,20 @@ pub struct Pending<O: Operation> {
 
 impl<O: Operation> Pending<O> {
     pub(crate) fn new(core: Arc<Core>, node: Arc<Node>, trace: Option<Box<Trace>>, build: Build<O>) -> Self {
-        Self { core, node: Some(node), registration: None, trace, answered: None, build }
+        let (audited, settling) = (None, None);
+        Self { core, node: Some(node), registration: None, trace, audited, settling, answered: None, build }
+    }
+
+    pub(crate) fn audited(mut self, audited: Option<Box<Audited>>) -> Self {
+        self.audited = audited;
+        self
     }
 
     /// For a request that is answered already.
     pub(crate) fn answered(core: Arc<Core>, answer: Result<O::Output>, build: Build<O>) -> Self {
         let answered = Some(Box::new(answer));
-        Self { core, node: None, registration: None, trace: None, answered, build }
+        let (audited, settling) = (None, None);
+        Self { core, node: None, registration: None, trace: None, audited, settling, answered, build }
     }
 
     /// Waits for the output.
@@ -67,6 +78,10 @@ impl<O: Operation> Pending<O> {
                 }
             }
         });
+        let answer = match self.audited.take() {
+            Some(audited) => audited.settle(answer).wait(),
+            None => answer,
+        };
         Trace::end(&mut self.trace, answer)
     }
 
@@ -114,6 +129,9 @@ impl<O: Operation> Pending<O> {
     }
 
     fn note_run(&mut self, node: &Node) {
+        if let Some(audited) = &mut self.audited {
+            audited.ran_on(node.ran_on());
+        }
         if let Some(trace) = &mut self.trace {
             trace.ran(node.ran());
         }
@@ -135,7 +153,17 @@ impl<O: Operation> Future for Pending<O> {
         if let Some(answer) = this.answered.take() {
             return Poll::Ready(*answer);
         }
-        if let Poll::Ready(answer) = this.collect(context) {
+        if this.settling.is_none()
+            && let Poll::Ready(answer) = this.collect(context)
+        {
+            match this.audited.take() {
+                Some(audited) => this.settling = Some(Box::new(audited.settle(answer))),
+                None => return Poll::Ready(Trace::end(&mut this.trace, answer)),
+            }
+        }
+        if let Some(settling) = &mut this.settling {
+            let answer = std::task::ready!(Pin::new(&mut **settling).poll(context));
+            this.settling = None;
             return Poll::Ready(Trace::end(&mut this.trace, answer));
         }
         this.register();
@@ -149,13 +177,19 @@ impl<O: Operation> Drop for Pending<O> {
     fn drop(&mut self) {
         if check_not_forked().is_err() {
             // Leaked: in a forked child, locks may be held by threads that are not there.
-            std::mem::forget((self.node.take(), self.trace.take()));
+            std::mem::forget((
+                self.node.take(),
+                self.trace.take(),
+                self.audited.take(),
+                self.settling.take(),
+            ));
             return;
         }
         self.unregister();
         let Some(node) = self.node.take() else { return };
         if node.withdraw() {
             self.core.count_withdrawn();
+            Audited::forget(&mut self.audited);
         } else if let Some(trace) = &mut self.trace {
             trace.abandon();
         }

@@ -1,5 +1,6 @@
 //! Requests: what is asked, before it is in flight.
 
+mod audited;
 mod flight;
 mod future;
 mod group;
@@ -20,8 +21,11 @@ use std::time::Duration;
 
 use zeroize::Zeroize;
 
+use crate::audit::AuditMode;
+use crate::audit::record::{On, Text, Use, Uses};
 use crate::clock::{Time, now};
 use crate::engine::Shared;
+use crate::engine::audit::Book;
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::keys::KeyVersion;
 use crate::keys::managed::Tie;
@@ -33,6 +37,7 @@ use crate::schedule::node::{expired, may_repeat};
 use crate::token::facts::{KeyFacts, KeyKind};
 use crate::token::task::Mechanism;
 
+pub(crate) use audited::{Audited, Ones, Settling};
 pub use future::RequestFuture;
 pub(crate) use many::Item;
 pub use many::Many;
@@ -68,8 +73,16 @@ pub struct Request<'a, O: Operation> {
     at_most_once: bool,
     /// The caller takes the risk that a compromised key is.
     at_risk: bool,
-    /// The key is not permitted for the algorithm.
-    forbidden: bool,
+    /// The name of the algorithm, if anybody wants to know.
+    named: &'static str,
+    /// What the audit log is to call it, if there is one.
+    label: Option<Box<Label>>,
+    /// Its record, from when it starts until it is in flight; then its [`Pending`] has it.
+    audited: Option<Box<Audited>>,
+    /// What the audit log says of those that were put together.
+    uses: Option<Box<Uses>>,
+    /// Its intent is in the audit log.
+    is_intended: bool,
     /// The caller has tried it itself, and may have had it executed.
     tried: Option<Outcome>,
     /// How many requests of the caller it is: more than one if they were put together.
@@ -80,6 +93,13 @@ pub struct Request<'a, O: Operation> {
 
 /// Makes the output of the finished bytes.
 pub(crate) type Build<O> = fn(&Ask, Vec<u8>) -> Result<<O as Operation>::Output>;
+
+/// What a caller calls a request, for the audit log.
+#[derive(Clone, Default)]
+struct Label {
+    id: Option<RequestId>,
+    caller: Option<Box<str>>,
+}
 
 #[derive(Clone, Copy)]
 enum Deadline {
@@ -116,7 +136,11 @@ impl<'a, O: Operation> Request<'a, O> {
             waits_for_room: false,
             at_most_once: false,
             at_risk: false,
-            forbidden: false,
+            named: "",
+            label: None,
+            audited: None,
+            uses: None,
+            is_intended: false,
             tried: None,
             requests: 1,
             trace: None,
@@ -132,7 +156,8 @@ impl<'a, O: Operation> Request<'a, O> {
             waits_for_room: self.waits_for_room,
             at_most_once: self.at_most_once,
             at_risk: self.at_risk,
-            forbidden: self.forbidden,
+            named: self.named,
+            label: self.label.clone(),
             ..Request::new(self.shared, self.key, ask, input, build)
         }
     }
@@ -142,8 +167,8 @@ impl<'a, O: Operation> Request<'a, O> {
         self
     }
 
-    pub(crate) fn forbidden(mut self, forbidden: bool) -> Self {
-        self.forbidden = forbidden;
+    pub(crate) fn named(mut self, name: &'static str) -> Self {
+        self.named = name;
         self
     }
 
@@ -215,7 +240,20 @@ impl<'a, O: Operation> Request<'a, O> {
     ///
     /// Where no subscriber wants the span it costs a load and a branch, and the id, if that is set then, is not kept.
     pub fn request_id(mut self, id: impl Into<RequestId>) -> Self {
-        Trace::name(&mut self.trace, id.into());
+        let id = id.into();
+        if self.shared.book.get().is_some() {
+            self.label.get_or_insert_default().id = Some(id);
+        }
+        Trace::name(&mut self.trace, id);
+        self
+    }
+
+    /// Who asks, in the application's own words: kept in the request's record in the audit log
+    /// ([`Builder::audit`](crate::Builder::audit)), and nowhere else. Default: nobody is named.
+    pub fn caller(mut self, label: &str) -> Self {
+        if self.shared.book.get().is_some() {
+            self.label.get_or_insert_default().caller = Some(label.into());
+        }
         self
     }
 
@@ -228,7 +266,7 @@ impl<'a, O: Operation> Request<'a, O> {
     /// Until the answer or the deadline. Without a deadline and with an idle session, the calling thread runs
     /// the request itself.
     pub fn wait(mut self) -> Result<O::Output> {
-        let mask = self.start()?;
+        let mask = self.start_here()?;
         if self.ask.call().is_none() {
             let answer = self.run_on_host();
             return self.end(answer);
@@ -256,7 +294,7 @@ impl<'a, O: Operation> Request<'a, O> {
     where
         O::Output: AsRef<[u8]>,
     {
-        let mask = self.start()?;
+        let mask = self.start_here()?;
         let needed = self.ask.final_len_max(self.key_kind(), self.input.len());
         if out.len() < needed {
             let text = format!("the output takes {needed} bytes, the buffer {}", out.len());
@@ -285,7 +323,7 @@ impl<'a, O: Operation> Request<'a, O> {
     /// # Cancel safety
     /// Dropping the [`Pending`] withdraws the request if no session has begun it; else its result is dropped.
     pub fn submit(mut self) -> std::result::Result<Pending<O>, Box<Refused<'a, O>>> {
-        match self.start() {
+        match self.start_here() {
             Ok(_) if self.ask.call().is_none() => {
                 let answer = self.run_on_host();
                 let answer = self.end(answer);
@@ -351,16 +389,78 @@ impl<'a, O: Operation> Request<'a, O> {
     #[inline]
     fn start(&mut self) -> Result<u64> {
         Trace::start(&mut self.trace, self.ask.kind(), self.input.len());
-        self.check().map_err(|error| self.fail(error))
+        let mask = self.check().map_err(|error| self.fail(error))?;
+        if let Some(book) = self.shared.book.get() {
+            self.begin_record(book);
+        }
+        Ok(mask)
     }
 
-    /// Closes the request's span with its answer.
+    /// Closes the request's span with its answer, which waits for its record if there is an audit log.
     fn end<T>(&mut self, answer: Result<T>) -> Result<T> {
+        let answer = match self.audited.take() {
+            Some(audited) => audited.settle(answer).wait(),
+            None => answer,
+        };
         Trace::end(&mut self.trace, answer)
+    }
+
+    /// What the audit log is to say of it, but for how it ends.
+    #[cold]
+    fn begin_record(&mut self, book: &Arc<Book>) {
+        let Some(version) = self.key.filter(|_| self.audited.is_none()) else { return };
+        let tie = version.tie.as_ref();
+        let label = self.label.as_deref();
+        let on = On {
+            caller: label.and_then(|label| label.caller.as_deref()).map(Text::from),
+            key: tie.map(|tie| Text::from(tie.id.as_str())),
+            version: tie.map(|tie| tie.version),
+            operation: self.ask.kind().as_str().into(),
+            algorithm: (!self.named.is_empty()).then_some(self.named.into()),
+        };
+        let request = label.and_then(|label| label.id).map(|id| id.to_string().into());
+        let ones = match self.uses.take() {
+            Some(all) => Ones::All(*all),
+            None => Ones::One(Use::of(request, &self.input)),
+        };
+        self.audited = Some(Box::new(Audited::new(Arc::clone(book), on, ones)));
+    }
+
+    /// Whether there is an audit log.
+    fn is_recorded(&self) -> bool {
+        self.shared.book.get().is_some()
+    }
+
+    /// The id that the audit log knows it by.
+    fn label_id(&self) -> Option<RequestId> {
+        self.label.as_ref()?.id
+    }
+
+    /// What is to be recorded, and durable, before it begins; none if nothing is.
+    fn intent(&mut self) -> Option<Settling<()>> {
+        let is_wanted = self.shared.book.get().is_some_and(|book| book.mode == AuditMode::StrictIntent);
+        if !is_wanted || std::mem::replace(&mut self.is_intended, true) {
+            return None;
+        }
+        self.audited.as_ref().map(|audited| audited.intend())
+    }
+
+    /// Starts the request, and waits on this thread until its intent is durable, if that is to be.
+    #[inline]
+    fn start_here(&mut self) -> Result<u64> {
+        let mask = self.start()?;
+        match self.intent() {
+            Some(intent) => intent.wait().map(|()| mask).map_err(|error| self.fail(error)),
+            None => Ok(mask),
+        }
     }
 
     /// Closes the request's span with an error.
     fn fail(&mut self, error: Error) -> Error {
+        if self.tried.is_none() {
+            // It has not run, and will not.
+            Audited::forget(&mut self.audited);
+        }
         // The caller's own try counts.
         let unknown = self.tried.is_some_and(|outcome| outcome != Outcome::NotDone);
         let error = if unknown { error.after_unknown() } else { error };
@@ -401,9 +501,9 @@ impl<'a, O: Operation> Request<'a, O> {
             let ledger = &self.shared.ledger;
             ledger.check_messages(count)?;
         }
-        match self.forbidden {
-            true => Err(Error::refused(ErrorKind::NotPermitted, "it was not made for this algorithm")),
-            false => Ok(()),
+        match tie.permits(self.named) {
+            false => Err(Error::refused(ErrorKind::NotPermitted, "it was not made for this algorithm")),
+            true => Ok(()),
         }
     }
 

@@ -74,6 +74,10 @@ pub(crate) struct Uses {
     root: Hex,
 }
 
+/// Requests of one call, as they are put together.
+#[derive(Default)]
+pub(crate) struct Gathered(Tree);
+
 /// What has been changed, beyond the key that it was done to.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Change {
@@ -196,13 +200,41 @@ impl What {
     }
 }
 
+impl Use {
+    /// Of a request by its id, and of what it is given.
+    pub(crate) fn of(request: Option<Box<str>>, input: &[u8]) -> Self {
+        Self { request, input: Some(Hex(super::merkle::sha256(input))) }
+    }
+
+    /// Of which nothing is said.
+    pub(crate) const fn unnamed() -> Self {
+        Self { request: None, input: None }
+    }
+}
+
 impl Uses {
     /// Of requests by their ids and the SHA-256 of what each was given (32 zero bytes if that was nothing).
+    #[cfg(test)]
     pub(crate) fn of<'a>(requests: impl IntoIterator<Item = (&'a str, &'a Hash)>) -> Self {
-        let mut tree = Tree::default();
+        let mut all = Gathered::default();
+        requests.into_iter().for_each(|(id, input)| all.push(id, input));
+        all.end()
+    }
+}
+
+impl Gathered {
+    /// Adds a request by its id and what it is given.
+    pub(crate) fn add(&mut self, id: &str, input: &[u8]) {
+        self.push(id, &super::merkle::sha256(input));
+    }
+
+    fn push(&mut self, id: &str, input: &Hash) {
         // The digest first: it has one length, so that no other pair gives the same bytes.
-        requests.into_iter().for_each(|(id, input)| tree.push(leaf_of(&[input, id.as_bytes()])));
-        Self { count: tree.size(), root: Hex(tree.root()) }
+        self.0.push(leaf_of(&[input, id.as_bytes()]));
+    }
+
+    pub(crate) fn end(self) -> Uses {
+        Uses { count: self.0.size(), root: Hex(self.0.root()) }
     }
 }
 

@@ -9,6 +9,7 @@ pub(super) mod recover;
 
 use std::sync::Arc;
 
+use super::audit::SIGNER;
 use super::{Engine, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::catalogue::record::KeyRecord;
@@ -97,10 +98,17 @@ impl Shared {
     /// `KeyNotFound` for an id that nobody has; `KeyAmbiguous`.
     pub(super) fn managed(&self, name: &KeyName<'_>) -> Result<Option<Arc<Managed>>> {
         let catalogue = self.ledger.catalogue.read();
-        match (name.managed_id(), name.plain_label()) {
+        let found = match (name.managed_id(), name.plain_label()) {
             (Some(id), _) => catalogue.by_id(id).map(Some),
             (None, Some(label)) => catalogue.by_name(label),
             (None, None) => Ok(None),
+        }?;
+        match &found {
+            // Whoever had it could sign checkpoints of his own.
+            Some(managed) if managed.of_record(|key| key.terms.name == SIGNER)? => {
+                Err(Error::refused(ErrorKind::KeyNotFound, "it is the audit log's own"))
+            }
+            _ => Ok(found),
         }
     }
 

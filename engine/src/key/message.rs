@@ -32,7 +32,7 @@ impl Key {
         let version = NonZeroU32::new(tie.version).ok_or_else(|| Error::internal("version 0 of a key"))?;
         let header = BlobHeader::new(tie.id.as_str(), version, BlobAlgorithm::AesGcm, plain.len())?;
         let how = AesGcm::new().aad(header.additional_data(context));
-        Ok(self.request(Ask::encrypt(how), plain, blob, self.forbids(|| "aes-gcm")))
+        Ok(self.request(Ask::encrypt(how), plain, blob, self.names(|| "aes-gcm")))
     }
 
     /// Decrypts a blob that this version of this key has made: [`Engine::key_for`] finds it.

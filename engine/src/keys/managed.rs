@@ -162,11 +162,14 @@ impl Tie {
 
     /// Whether the key was made for an algorithm.
     #[inline]
-    pub(crate) fn permits(&self, name: impl FnOnce() -> &'static str) -> bool {
-        self.algorithms.is_empty() || {
-            let name = name();
-            self.algorithms.iter().any(|permitted| permitted == name)
-        }
+    pub(crate) fn permits(&self, name: &str) -> bool {
+        self.algorithms.is_empty() || self.algorithms.iter().any(|permitted| permitted == name)
+    }
+
+    /// Whether it was made for some algorithms only.
+    #[inline]
+    pub(crate) fn is_restricted(&self) -> bool {
+        !self.algorithms.is_empty()
     }
 
     /// # Errors

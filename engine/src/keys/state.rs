@@ -163,6 +163,21 @@ impl Change {
         Self::Rotate,
     ];
 
+    /// What the audit log calls it.
+    pub(crate) const fn operation(self) -> &'static str {
+        match self {
+            Self::Activate => "activate-key",
+            Self::Suspend => "suspend-key",
+            Self::Resume => "resume-key",
+            Self::Deactivate => "deactivate-key",
+            Self::Compromise => "mark-key-compromised",
+            Self::ScheduleDestruction => "schedule-key-destruction",
+            Self::CancelDestruction => "cancel-key-destruction",
+            Self::Destroy => "destroy-key",
+            Self::Rotate => "rotate-key",
+        }
+    }
+
     const fn done(self) -> &'static str {
         match self {
             Self::Activate => "activated",

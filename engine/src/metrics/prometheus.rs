@@ -301,8 +301,8 @@ pub(crate) const fn gauges(snapshot: &Snapshot) -> [(&'static str, &'static str,
 }
 
 /// Counters without labels: name, help, value.
-pub(crate) const fn counters(snapshot: &Snapshot) -> [(&'static str, &'static str, u64); 13] {
-    let pool = &snapshot.random_pool;
+pub(crate) const fn counters(snapshot: &Snapshot) -> [(&'static str, &'static str, u64); 17] {
+    let (pool, audit) = (&snapshot.random_pool, &snapshot.audit);
     [
         ("hsmux_requests_refused_total", "Requests refused for want of room.", snapshot.refused),
         (
@@ -335,6 +335,22 @@ pub(crate) const fn counters(snapshot: &Snapshot) -> [(&'static str, &'static st
             "hsmux_random_pool_fetched_bytes_total",
             "Random bytes that the pool was filled with.",
             pool.fetched,
+        ),
+        (
+            "hsmux_audit_records_total",
+            "Records in the audit log, those of earlier engines too.",
+            audit.records,
+        ),
+        (
+            "hsmux_audit_records_lost_total",
+            "Records refused or shed because they could not be written.",
+            audit.lost,
+        ),
+        ("hsmux_audit_faults_total", "How often writing the audit log has failed.", audit.faults),
+        (
+            "hsmux_audit_checkpoints_failed_total",
+            "Checkpoints of the audit log that could not be signed or stored.",
+            audit.checkpoints_failed,
         ),
         ("hsmux_waker_panics_total", "Panics in wakers of callers, caught by the engine.", snapshot.panics),
     ]

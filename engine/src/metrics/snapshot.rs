@@ -1,7 +1,7 @@
 //! Snapshots: what the recorders, counters and gauges of an engine say at a moment.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
 
@@ -65,6 +65,8 @@ pub struct Snapshot {
     pub panics: u64,
     /// The pool of random bytes; all zero where it is off.
     pub random_pool: RandomPoolSnapshot,
+    /// What the audit log has done; all 0 without one.
+    pub audit: AuditSnapshot,
 }
 
 /// The pool of random bytes of a [`Snapshot`]. Requests that it serves are counted here and not among the operations of
@@ -204,6 +206,28 @@ impl OperationSnapshot {
     }
 }
 
+/// What the audit log has done since the engine was built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AuditSnapshot {
+    /// Records that the log has, those of earlier engines too.
+    pub records: u64,
+    /// Records that were refused, or shed, because they could not be written.
+    pub lost: u64,
+    /// How often writing has failed.
+    pub faults: u64,
+    /// Whether it fails now.
+    pub is_failing: bool,
+    /// Checkpoints that were signed and stored.
+    pub checkpoints: u64,
+    /// Attempts to sign or store one that have failed.
+    pub checkpoints_failed: u64,
+    /// How long the disk took to synchronise, half of the times at most.
+    pub sync_p50: Duration,
+    /// And 99 of 100 times at most.
+    pub sync_p99: Duration,
+}
+
 impl Snapshot {
     /// Of a forked child, where nothing happens and locks may be held for ever.
     pub(crate) fn empty() -> Self {
@@ -228,6 +252,7 @@ impl Snapshot {
             tokens_ejected: 0,
             panics: 0,
             random_pool: RandomPoolSnapshot::default(),
+            audit: AuditSnapshot::default(),
         }
     }
 
@@ -265,7 +290,13 @@ impl Snapshot {
             tokens_ejected: read(&core.counters.tokens_ejected),
             panics: read(&core.counters.panics),
             random_pool: pool.into(),
+            audit: AuditSnapshot::default(),
         }
+    }
+
+    /// With what the audit log has done.
+    pub(crate) fn with_audit(self, audit: AuditSnapshot) -> Self {
+        Self { audit, ..self }
     }
 }
 

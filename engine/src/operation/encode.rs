@@ -102,6 +102,18 @@ const fn digest_info_prefix(hash: Hash) -> &'static [u8; DIGEST_INFO_PREFIX_LEN]
 /// The same for the three SHA-2 hashes used here.
 pub(super) const DIGEST_INFO_PREFIX_LEN: usize = 19;
 
+/// The DER form of a signature on P-256 as tokens give it, `r || s`.
+///
+/// # Errors
+/// `Internal`, if it is none.
+pub(crate) fn ecdsa_der(fixed: &[u8]) -> Result<Vec<u8>> {
+    let mut output = fixed.to_vec();
+    output.resize(ecdsa_der_len_max(Curve::P256).max(fixed.len()), 0);
+    let len = ecdsa_to_der(Curve::P256, &mut output)?;
+    output.truncate(len);
+    Ok(output)
+}
+
 /// Longest DER form of an ECDSA signature on this curve.
 ///
 /// Each half is a tag, a length and up to one zero byte in front of the field element, and the sequence has

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::Request;
-use crate::clock::Time;
+use super::{Request, Settling};
+use crate::clock::{Time, now};
 use crate::error::{ErrorKind, Outcome, Result};
 use crate::offload::offload;
 use crate::operation::{Operation, Scratch};
@@ -51,6 +51,8 @@ pub(super) enum Entered<O: Operation> {
 pub(super) enum Slowly {
     /// It is long and has to be hashed, away from the thread that polls.
     Hash { mask: u64 },
+    /// Its intent is to be in the audit log before it begins.
+    Intent { intent: Settling<()> },
     /// It waits for room.
     Room { mask: u64, started: Time, deadline: Option<Time> },
 }
@@ -123,6 +125,9 @@ impl<'a, O: Operation> Request<'a, O> {
         started: Option<Time>,
     ) -> Result<Entered<O>> {
         let mask = self.start()?;
+        if let Some(intent) = self.intent() {
+            return Ok(Entered::Slowly(Slowly::Intent { intent }));
+        }
         if self.is_long() {
             return Ok(Entered::Slowly(Slowly::Hash { mask }));
         }
@@ -154,9 +159,21 @@ impl<'a, O: Operation> Request<'a, O> {
     pub(super) fn slowly(self, how: Slowly) -> Boxed<'a, Result<Pending<O>>> {
         match how {
             Slowly::Hash { mask } => Box::pin(self.hash_elsewhere(mask)),
+            Slowly::Intent { intent } => Box::pin(self.enter_intended(intent)),
             Slowly::Room { mask, started, deadline } => {
                 Box::pin(wait_for_room(self, mask, None, started, deadline))
             }
+        }
+    }
+
+    /// Waits until the intent is durable, and then enters as any other.
+    async fn enter_intended(mut self, intent: Settling<()>) -> Result<Pending<O>> {
+        let started = now();
+        intent.await.map_err(|error| self.fail(error))?;
+        match self.try_enter(None, Some(started))? {
+            Entered::Flying(pending) => Ok(pending),
+            Entered::Slowly(how) => self.slowly(how).await,
+            Entered::Done(output) => Ok(self.answered(Ok(output))),
         }
     }
 

@@ -70,9 +70,9 @@ impl<'a, O: Operation> Group<'a, O> {
     pub(super) fn launch(&mut self) -> Option<Result<JointFlight<'a, O>, Left<'a, O>>> {
         let requests = std::mem::take(&mut self.requests);
         let first = requests.first()?;
-        let mut joining = Joining::new(self.merge?, requests.len(), self.bytes);
+        let mut joining = Joining::new(self.merge?, requests.len(), self.bytes, first.is_recorded());
         let mut lens = Vec::with_capacity(requests.len());
-        lens.extend(requests.iter().map(|it| joining.add(&it.ask, it.key_kind(), &it.input)));
+        lens.extend(requests.iter().map(|it| joining.add(&it.ask, it.key_kind(), &it.input, it.label_id())));
         let started = now();
         let flight = Flight::of(joining.join(first), Some(started));
         let (requests, lens) = (requests.into_iter(), lens.into_iter());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Build, Request};
+use super::{Audited, Build, Request, Settling};
 use crate::error::{Error, Result};
 use crate::keys::KeyVersion;
 use crate::offload::offload;
@@ -23,6 +23,12 @@ impl<O: Operation> HostWork<O> {
     }
 }
 
+/// Work of the host: under way, or to begin when its intent is in the audit log.
+enum Running<F, O: Operation> {
+    Begun(F),
+    Waits(Settling<()>, HostWork<O>),
+}
+
 impl<O: Operation> Request<'_, O> {
     /// Runs it on this thread.
     pub(super) fn run_on_host(&self) -> Result<O::Output> {
@@ -41,11 +47,27 @@ impl<O: Operation> Request<'_, O> {
     /// is polled.
     pub(super) fn begin_on_host(mut self) -> Result<impl Future<Output = Result<O::Output>> + Send> {
         self.start()?;
+        let intent = self.intent();
         let work = self.host_work().map_err(|error| self.fail(error))?;
-        let running = offload(move || work.run());
-        let mut trace = self.trace;
+        let (mut trace, mut audited) = (self.trace, self.audited);
+        let begin = |work: HostWork<O>| offload(move || work.run());
+        let running = match intent {
+            None => Running::Begun(begin(work)),
+            Some(intent) => Running::Waits(intent, work),
+        };
         Ok(async move {
+            let running = match running {
+                Running::Begun(running) => running,
+                Running::Waits(intent, work) => {
+                    intent.await.inspect_err(|_| Audited::forget(&mut audited))?;
+                    begin(work)
+                }
+            };
             let answer = running.await.and_then(|answer| answer);
+            let answer = match audited {
+                Some(audited) => audited.settle(answer).await,
+                None => answer,
+            };
             super::Trace::end(&mut trace, answer)
         })
     }

@@ -90,6 +90,9 @@ impl<O: Operation> Request<'_, O> {
         let result = seat.session.run_all((call, self.ask.parts()), handles, input, output, when);
         let end = now();
         seat.watch.leave_inline();
+        if let Some(audited) = &mut self.audited {
+            audited.ran_on(Some(seat.place.token));
+        }
         if let Some(trace) = &mut self.trace {
             trace.ran(Some(Ran { queued_ns: 0, token_ns: end.ns_since(start) }));
         }

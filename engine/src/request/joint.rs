@@ -4,7 +4,8 @@
 //! A joint is one request of the engine: the inputs of its requests one after the other, its output cut where they meet.
 //! It has two of them at least: a request without company runs as what it is.
 
-use super::{Build, Request, trace};
+use super::{Build, Request, RequestId, trace};
+use crate::audit::record::Gathered;
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::operation::{Ask, Joint, Operation, Scratch};
 use crate::payload::{Input, Payload};
@@ -24,20 +25,32 @@ pub(super) struct Joining {
     output_len: usize,
     parts: Vec<Part>,
     requests: usize,
+    /// What the audit log says of them, if there is one.
+    recorded: Option<Gathered>,
 }
 
 impl Joining {
     /// For so many requests that share calls in this way, with inputs of so many bytes together.
-    pub(super) fn new(merge: Merge, requests: usize, bytes: usize) -> Self {
+    pub(super) fn new(merge: Merge, requests: usize, bytes: usize, is_recorded: bool) -> Self {
         let mut input = Payload::default();
         // At once: growing would leave copies behind.
         input.reserve_exact(bytes);
         let parts = Vec::with_capacity(if merge.is_of_blocks() { 0 } else { requests });
-        Self { merge, input, output_len: 0, parts, requests: 0 }
+        let recorded = is_recorded.then(Gathered::default);
+        Self { merge, input, output_len: 0, parts, requests: 0, recorded }
     }
 
     /// Adds a request that has been checked. Returns how much of the output is its own.
-    pub(super) fn add(&mut self, ask: &Ask, key: Option<KeyKind>, input: &[u8]) -> usize {
+    pub(super) fn add(
+        &mut self,
+        ask: &Ask,
+        key: Option<KeyKind>,
+        input: &[u8],
+        id: Option<RequestId>,
+    ) -> usize {
+        if let Some(recorded) = &mut self.recorded {
+            recorded.add(&id.map(|id| id.to_string()).unwrap_or_default(), input);
+        }
         let output = ask.output_len(key, input.len());
         let mut scratch = Scratch::new();
         let encoded = ask.encode(input, &mut scratch);
@@ -58,6 +71,7 @@ impl Joining {
         let ask = like.ask.joint(self.output_len, self.parts);
         let mut request = like.alike(ask, Input::Owned(self.input), build);
         request.requests = u32::try_from(self.requests).unwrap_or(u32::MAX);
+        request.uses = self.recorded.map(|all| Box::new(all.end()));
         request
     }
 }

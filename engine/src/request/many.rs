@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::future::wait_for_room;
 use super::host::HostWork;
 use super::queue::Ready;
+use super::{Audited, Settling};
 use super::{Request, RequestId, Trace, check_not_forked};
 use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Result};
@@ -51,7 +52,7 @@ pub struct Many<'a, O: Operation> {
     /// What all have in common. It has no input.
     pub(super) like: Request<'a, O>,
     pub(super) items: Vec<Item<'a>>,
-    id: Option<RequestId>,
+    pub(super) id: Option<RequestId>,
     /// Why none of them may run.
     pub(super) refusal: Option<Error>,
     /// Whether the deadline of each counts from when it tries for room, not from the start of the batch.
@@ -212,17 +213,40 @@ impl<'a, O: Operation> Many<'a, O> {
     /// All on rayon's threads, at once.
     async fn run_on_host(mut self) -> Vec<Result<O::Output>> {
         let items = std::mem::take(&mut self.items);
+        let mut intents = Vec::new();
         let begun = items.into_iter().map(|item| {
             let mut request = self.request(item);
-            let work = request.start().and_then(|_| request.host_work());
-            (request.trace, work)
+            let started = request.start();
+            intents.extend(request.intent());
+            let work = started.and_then(|_| request.host_work());
+            ((request.trace, request.audited), work)
         });
-        let (traces, works): (Vec<_>, Vec<_>) = begun.unzip();
+        let (mut traces, works): (Vec<_>, Vec<_>) = begun.unzip();
+        let mut intended = Ok(());
+        for intent in intents {
+            intended = intended.and(intent.await);
+        }
+        if let Err(error) = intended {
+            traces.iter_mut().for_each(|(_, audited)| Audited::forget(audited));
+            return traces.iter().map(|_| Err(error.clone())).collect();
+        }
         let run = |work: Result<HostWork<O>>| work.and_then(HostWork::run);
         let answers = offload(move || works.into_par_iter().map(run).collect::<Vec<_>>()).await;
         let answers = answers.unwrap_or_else(|error| traces.iter().map(|_| Err(error.clone())).collect());
-        let end = |(mut trace, answer)| Trace::end(&mut trace, answer);
-        traces.into_iter().zip(answers).map(end).collect()
+        // All records are on their way before the first is waited for.
+        let settle = |((trace, audited), answer): ((_, Option<Box<Audited>>), _)| {
+            let settling = match audited {
+                Some(audited) => audited.settle(answer),
+                None => Settling::now(answer),
+            };
+            (trace, settling)
+        };
+        let settling: Vec<_> = traces.into_iter().zip(answers).map(settle).collect();
+        let mut ended = Vec::with_capacity(settling.len());
+        for (mut trace, settling) in settling {
+            ended.push(Trace::end(&mut trace, settling.await));
+        }
+        ended
     }
 }
 
@@ -255,6 +279,10 @@ pub(super) async fn run_all<'a, O: Operation>(
     for (request, encoded) in requests {
         let mut next = Some((request, encoded));
         while let Some((mut request, encoded)) = next.take() {
+            if let Err(error) = intend(&mut request).await {
+                flying.push_back(Err(request.fail(error)));
+                break;
+            }
             let error = match prepare(&mut request, &encoded, started) {
                 Ok(ready) => {
                     entered = true;
@@ -308,6 +336,19 @@ impl Batch {
             let lane = core.lane(lane);
             core.submit(&lane, self.nodes.drain(..));
         }
+    }
+}
+
+/// Has a request's intent recorded, if that is to be before it begins.
+async fn intend<O: Operation>(request: &mut Request<'_, O>) -> Result<()> {
+    let is_wanted = request.is_recorded() && !request.is_intended;
+    if !is_wanted {
+        return Ok(());
+    }
+    request.start()?;
+    match request.intent() {
+        Some(intent) => intent.await,
+        None => Ok(()),
     }
 }
 

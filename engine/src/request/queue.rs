@@ -98,6 +98,7 @@ impl<'a, O: Operation> Request<'a, O> {
         let node = Node::make(asked, task, fill, started, deadline, waker, Some(permit));
         let lane = self.lane(mask, node.kind);
         let pending = Pending::new(Arc::clone(core), Arc::clone(&node), self.trace.take(), self.build);
+        let pending = pending.audited(self.audited.take());
         Ok(Ready { lane, node, pending })
     }
 

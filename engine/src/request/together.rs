@@ -116,7 +116,7 @@ impl<'a, O: Operation> Many<'a, O> {
             if chunk.is_empty() {
                 return None;
             }
-            let mut joint = Joining::new(merge, len, bytes);
+            let mut joint = Joining::new(merge, len, bytes, self.like.is_recorded());
             // Once for all: they are under one key.
             let facts = self.like.facts().ok_or_else(without_key);
             let facts = facts.and_then(|facts| self.like.ask.check_key(facts).map(|()| facts));
@@ -129,7 +129,7 @@ impl<'a, O: Operation> Many<'a, O> {
     fn add(&self, facts: &Result<&KeyFacts>, item: &Item<'a>, joint: &mut Joining) -> Result<usize> {
         let facts = facts.as_ref().map_err(Clone::clone)?;
         self.like.ask.check_message(facts, &item.input)?;
-        Ok(joint.add(&self.like.ask, Some(facts.kind), &item.input))
+        Ok(joint.add(&self.like.ask, Some(facts.kind), &item.input, self.id))
     }
 
     /// The outputs of a chunk.

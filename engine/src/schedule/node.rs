@@ -11,7 +11,7 @@ use crate::payload::Payload;
 use crate::request::Ran;
 use crate::schedule::admission::{Permit, Places};
 use crate::schedule::cost::is_hopeless;
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::token::facts::KeyKind;
 use crate::token::merge::Merge;
 use crate::token::task::{Call, Part, Task};
@@ -31,6 +31,8 @@ pub(crate) struct Node {
     pub(crate) deadline: Option<Time>,
     /// When a session last began it and was done with it, for the waiter's span; 0 before.
     began_ns: AtomicU64,
+    /// Where it ran.
+    token: AtomicUsize,
     ended_ns: AtomicU64,
     body: Mutex<Body>,
 }
@@ -214,7 +216,19 @@ impl Node {
         body: Mutex<Body>,
     ) -> Self {
         let (began_ns, ended_ns) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { asked, task: None, kind, requests: 1, size: 0, submitted, deadline, began_ns, ended_ns, body }
+        Self {
+            asked,
+            task: None,
+            kind,
+            requests: 1,
+            size: 0,
+            submitted,
+            deadline,
+            began_ns,
+            token: AtomicUsize::new(0),
+            ended_ns,
+            body,
+        }
     }
 
     /// What the token is to do: the call, and the parts of requests that were put together.
@@ -234,10 +248,16 @@ impl Node {
     }
 
     /// A session has run it, before its answer is set.
-    pub(crate) fn note_run(&self, began: Time, ended: Time) {
+    pub(crate) fn note_run(&self, began: Time, ended: Time, token: usize) {
+        self.token.store(token, Ordering::Relaxed);
         // Relaxed: who has collected the answer has had the body's lock after the session had it.
         self.began_ns.store(began.as_ns(), Ordering::Relaxed);
         self.ended_ns.store(ended.as_ns(), Ordering::Relaxed);
+    }
+
+    /// The token that it ran on last, if it ran.
+    pub(crate) fn ran_on(&self) -> Option<usize> {
+        (self.ended_ns.load(Ordering::Relaxed) > 0).then(|| self.token.load(Ordering::Relaxed))
     }
 
     /// How it ran, if a session was done with it when its answer was collected.

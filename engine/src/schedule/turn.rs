@@ -91,7 +91,7 @@ impl Worker<'_> {
             return None;
         }
         ended.at = end;
-        node.note_run(at, end);
+        node.note_run(at, end, self.place.token);
         match result {
             Ok(()) => {
                 let plan = if node.requests > 1 { merged_plan(node) } else { node.plan() };
@@ -183,7 +183,7 @@ impl Worker<'_> {
         }
         seat.recorder.merged(requests);
         for (position, buffers) in begun {
-            nodes[position].note_run(at, end);
+            nodes[position].note_run(at, end, self.place.token);
             self.answer(seat, watch, &nodes[position], buffers, at, end);
         }
     }

@@ -10,7 +10,7 @@ use crate::keys::Found;
 use crate::keys::catalogue::record::{KeyOrigin, Subject, VersionRecord};
 use crate::keys::hex::HexBytes;
 use crate::keys::identity::proof_by;
-use crate::keys::key_config::KeyConfig;
+use crate::keys::key_config::{KeyConfig, check_name};
 use crate::keys::key_id::{KeyId, KeyNumber};
 use crate::keys::name::KeyName;
 
@@ -27,22 +27,30 @@ impl ManagedKeys<'_> {
     /// attributes do not allow the purpose; `InvalidInput` without a `CKA_ID`, or with different ones.
     pub fn adopt<'n>(&self, key: impl Into<KeyName<'n>>, name: &str, config: &KeyConfig) -> Result<KeyId> {
         crate::request::check_not_forked()?;
-        let (key, shared) = (key.into(), self.shared);
+        check_name(name)?;
+        let adopted = self.shared.adopt(&key.into(), name, config);
+        let id = adopted.as_ref().ok().cloned();
+        let fields = vec![("name", name.to_owned()), ("spec", config.spec.to_string())];
+        self.shared.record_change("adopt-key", id.as_ref(), Some(1), fields, adopted)
+    }
+}
+
+impl Shared {
+    fn adopt(self: &Arc<Self>, key: &KeyName<'_>, name: &str, config: &KeyConfig) -> Result<KeyId> {
+        let shared = self;
         let terms = config.terms(name, &shared.ledger.group, unix_now())?;
         let number = KeyNumber::new(shared.draw()?);
         // Without objects: nothing goes if this ends half-way.
         let change = shared.claim(vec![Subject::Key(number), Subject::Name(name.to_owned())], Vec::new())?;
         shared.check_name_is_free(name)?;
-        shared.objects(&key)?;
-        let found = Found::find(&key, &shared.tokens, &shared.listings)?;
+        shared.objects(key)?;
+        let found = Found::find(key, &shared.tokens, &shared.listings)?;
         shared.check_not_managed(&found)?;
         found.check_same(&shared.tokens)?;
         let version = shared.version_as_found(&found, config)?;
         shared.record_new(&change, number, terms, version)
     }
-}
 
-impl Shared {
     fn version_as_found(&self, found: &Found, config: &KeyConfig) -> Result<VersionRecord> {
         let refuse = |kind, why: &'static str| Err(Error::refused(kind, why));
         let Some((first, listed)) = found.held().next() else {

@@ -13,7 +13,7 @@ use crate::keys::catalogue::record::{Content, KeyOrigin, KeyRecord, Record, Subj
 use crate::keys::generate::{KeySpec, Making};
 use crate::keys::hex::HexBytes;
 use crate::keys::identity::proof_by;
-use crate::keys::key_config::KeyConfig;
+use crate::keys::key_config::{KeyConfig, check_name};
 use crate::keys::key_id::{KeyId, KeyNumber};
 use crate::keys::name::KeyName;
 use crate::keys::state::KeyState;
@@ -36,7 +36,18 @@ impl ManagedKeys<'_> {
     /// Until every token has it: seconds for large RSA keys.
     pub fn create(&self, name: &str, config: &KeyConfig) -> Result<KeyId> {
         crate::request::check_not_forked()?;
-        let shared = self.shared;
+        check_name(name)?;
+        let made = self.shared.create_key(name, config);
+        let id = made.as_ref().ok().cloned();
+        let fields = vec![("name", name.to_owned()), ("spec", config.spec.to_string())];
+        self.shared.record_change("create-key", id.as_ref(), Some(1), fields, made)
+    }
+}
+
+impl Shared {
+    /// Makes a key, of whatever name.
+    pub(in crate::engine) fn create_key(self: &Arc<Self>, name: &str, config: &KeyConfig) -> Result<KeyId> {
+        let shared = self;
         let terms = config.terms(name, &shared.ledger.group, unix_now())?;
         shared.check_all_serve(config.spec)?;
         let number = KeyNumber::new(shared.draw()?);

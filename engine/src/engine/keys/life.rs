@@ -95,8 +95,7 @@ impl ManagedKeys<'_> {
     /// As [`ManagedKeys::activate`]. After an error of a token other tokens may have lost the key already, and the next engine that
     /// finds that goes on with it.
     pub fn destroy<'n>(&self, key: impl Into<KeyName<'n>>) -> Result<()> {
-        let managed = self.shared.find_managed(&key.into())?;
-        self.shared.destroy_managed(&managed)
+        self.recorded("destroy-key", &key.into(), |shared, managed| shared.destroy_managed(managed))
     }
 
     /// Makes the next version of a key, which new work uses from then on; older ones still verify and decrypt. Returns its number.
@@ -106,8 +105,7 @@ impl ManagedKeys<'_> {
     /// # Errors
     /// As [`ManagedKeys::activate`], and as [`ManagedKeys::create`].
     pub fn rotate<'n>(&self, key: impl Into<KeyName<'n>>) -> Result<u32> {
-        let managed = self.shared.find_managed(&key.into())?;
-        self.shared.rotate(&managed, |_| true)
+        self.recorded("rotate-key", &key.into(), |shared, managed| shared.rotate(managed, |_| true))
     }
 
     /// Has a name stand for a key, from now on and instead of whatever it stood for: atomically, for everybody who asks later.
@@ -116,9 +114,10 @@ impl ManagedKeys<'_> {
     /// As [`ManagedKeys::activate`]; `KeyAmbiguous` if it is the name of a key; `InvalidInput` if it is none.
     pub fn set_alias<'n>(&self, alias: &str, key: impl Into<KeyName<'n>>) -> Result<()> {
         check_name(alias)?;
-        let managed = self.shared.find_managed(&key.into())?;
-        managed.check_lives()?;
-        self.shared.write_alias(alias, Some(&managed))
+        self.recorded("set-alias", &key.into(), |shared, managed| {
+            managed.check_lives()?;
+            shared.write_alias(alias, Some(managed))
+        })
     }
 
     /// Takes an alias away.
@@ -126,13 +125,26 @@ impl ManagedKeys<'_> {
     /// # Errors
     /// As [`ManagedKeys::activate`]; `KeyNotFound` if there is no such alias.
     pub fn remove_alias(&self, alias: &str) -> Result<()> {
-        self.shared.write_alias(alias, None)
+        let done = self.shared.write_alias(alias, None);
+        self.shared.record_change("remove-alias", None, None, vec![("alias", alias.to_owned())], done)
     }
 
     fn change(&self, name: KeyName<'_>, change: Change, edit: impl FnOnce(&mut KeyRecord)) -> Result<()> {
+        self.recorded(change.operation(), &name, |shared, managed| shared.change_state(managed, change, edit))
+    }
+
+    /// Changes a key, and keeps the answer back until the audit log has it, if there is one.
+    fn recorded<T>(
+        &self,
+        operation: &'static str,
+        name: &KeyName<'_>,
+        change: impl FnOnce(&Arc<Shared>, &Arc<Managed>) -> Result<T>,
+    ) -> Result<T> {
         crate::request::check_not_forked()?;
-        let managed = self.shared.find_managed(&name)?;
-        self.shared.change_state(&managed, change, edit)
+        let managed = self.shared.find_managed(name)?;
+        let done = change(self.shared, &managed);
+        let version = managed.of_record(KeyRecord::primary).ok();
+        self.shared.record_change(operation, Some(&managed.id), version, Vec::new(), done)
     }
 }
 
@@ -230,12 +242,14 @@ impl Shared {
             }
             self.lease_messages(&managed)?;
             let due = managed.of_record(|key| (key.is_due(now), key.rotates(now)))?;
-            let done = match due {
-                (true, _) => self.destroy_managed(&managed),
-                (_, true) => self.rotate(&managed, |key| key.rotates(unix_now())).map(drop),
-                _ => Ok(()),
+            let (operation, done) = match due {
+                (true, _) => ("destroy-key", self.destroy_managed(&managed)),
+                (_, true) => ("rotate-key", self.rotate(&managed, |key| key.rotates(unix_now())).map(drop)),
+                _ => continue,
             };
-            match done {
+            let version = managed.of_record(KeyRecord::primary).ok();
+            let by = vec![("by", "schedule".to_owned())];
+            match self.record_change(operation, Some(&managed.id), version, by, done) {
                 // Another engine does it.
                 Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::KeyState) => {}
                 done => done?,

@@ -1,0 +1,158 @@
+//! The audit log of an engine: who signs it, and what changes of keys leave there.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use cryptoki_sys as sys;
+use ring::digest::{SHA256, digest};
+
+use super::Shared;
+use crate::audit::checkpoint::Signer;
+use crate::audit::journal::Journal;
+use crate::audit::record::{Change, End, On, Record, Text, What};
+use crate::audit::{Audit, AuditKey, AuditMode};
+use crate::clock::{Time, time_of_day};
+use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
+use crate::keys::KeyVersion;
+use crate::keys::generate::KeySpec;
+use crate::keys::key_config::KeyConfig;
+use crate::keys::key_id::KeyId;
+use crate::metrics::AuditSnapshot;
+use crate::operation::{ecdsa_der, spki_der};
+use crate::pkcs11::Mechanism;
+use crate::request::Settling;
+use crate::token::facts::Curve;
+
+/// The name of the key that signs checkpoints: a managed one, so that every token has it. No caller gets at it.
+pub(crate) const SIGNER: &str = "hsmux.audit";
+
+/// An open audit log, and what its records say of this engine.
+pub(crate) struct Book {
+    pub(crate) journal: Journal,
+    pub(crate) mode: AuditMode,
+    /// Serial numbers, by token.
+    tokens: Vec<Text>,
+    /// `SubjectPublicKeyInfo` of the key that signs.
+    public_key: Vec<u8>,
+}
+
+/// How long a signature for a checkpoint may take.
+const SIGN_LIMIT: Duration = Duration::from_secs(10);
+
+impl Book {
+    /// Opens the log, with the key on the tokens that signs it, which is made if there is none.
+    pub(super) fn open(shared: &Arc<Shared>, settings: &Audit, room: usize) -> Result<Self> {
+        let version = signing_key(shared)?;
+        let public = version.facts.public.as_ref();
+        let public =
+            public.ok_or_else(|| Error::internal("a key of an elliptic curve without a public half"))?;
+        let public_key = spki_der(public)?;
+        let signer = TokenSigner { shared: Arc::downgrade(shared), version, public_key: public_key.clone() };
+        let journal = Journal::open(settings, room, Some(Box::new(signer)))?;
+        let tokens = shared.tokens.iter().map(|token| Text::from(token.info.serial.as_str())).collect();
+        Ok(Self { journal, mode: settings.mode, tokens, public_key })
+    }
+
+    pub(crate) fn token(&self, index: Option<usize>) -> Option<Text> {
+        index.and_then(|index| self.tokens.get(index)).cloned()
+    }
+
+    pub(super) fn public_key(&self) -> &[u8] {
+        &self.public_key
+    }
+
+    pub(super) fn snapshot(&self) -> AuditSnapshot {
+        let figures = self.journal.figures();
+        let sync = |quantile| Duration::from_nanos(figures.sync_ns.value_at_quantile(quantile));
+        AuditSnapshot {
+            records: figures.records,
+            lost: figures.lost,
+            faults: figures.faults,
+            is_failing: figures.is_failing,
+            checkpoints: figures.checkpoints,
+            checkpoints_failed: figures.checkpoints_failed,
+            sync_p50: sync(0.5),
+            sync_p99: sync(0.99),
+        }
+    }
+
+    pub(super) fn close(&self, until: Time) {
+        self.journal.close(until);
+    }
+}
+
+fn signing_key(shared: &Arc<Shared>) -> Result<Arc<KeyVersion>> {
+    let find = || shared.ledger.catalogue.read().by_name(SIGNER);
+    if find()?.is_none() {
+        let made = shared.create_key(SIGNER, &KeyConfig::new(KeySpec::Ec(Curve::P256)));
+        match made {
+            // Another engine has just made it, or is about to.
+            Err(error) if !matches!(error.kind(), ErrorKind::KeyAmbiguous | ErrorKind::Conflict) => {
+                return Err(error);
+            }
+            _ => shared.find_catalogue()?,
+        }
+    }
+    let later = || Error::new(ErrorKind::Conflict, Retry::Later, Outcome::NotDone);
+    let managed = find()?.ok_or_else(later)?;
+    shared.primary_of(&managed)
+}
+
+/// Signs on the service session of a token, so also while no requests are taken any more.
+struct TokenSigner {
+    shared: Weak<Shared>,
+    version: Arc<KeyVersion>,
+    public_key: Vec<u8>,
+}
+
+impl Signer for TokenSigner {
+    fn key(&self) -> AuditKey {
+        #[expect(clippy::expect_used, reason = "the engine has written it itself, of a key on P-256")]
+        AuditKey::parse(&self.public_key).expect("a public key")
+    }
+
+    fn sign(&self, text: &[u8]) -> Result<Vec<u8>> {
+        let gone = || Error::new(ErrorKind::Draining, Retry::Never, Outcome::NotDone);
+        let shared = self.shared.upgrade().ok_or_else(gone)?;
+        let text_digest = digest(&SHA256, text);
+        let lost = || Error::new(ErrorKind::TokenLost, Retry::Later, Outcome::NotDone);
+        let (token, handle) = shared
+            .serving()
+            .find_map(|token| Some((token, self.version.handles.on(token)?)))
+            .ok_or_else(lost)?;
+        let pair = shared.tokens[token].consult(SIGN_LIMIT, move |session, epoch| {
+            if epoch != handle.epoch {
+                return Err(Error::new(ErrorKind::TokenLost, Retry::Later, Outcome::NotDone));
+            }
+            let mut signature = vec![0; 2 * Curve::P256.field_len()];
+            let how = Mechanism::Plain(sys::CKM_ECDSA);
+            let len = session.sign(handle.object, &how, text_digest.as_ref(), &mut signature)?;
+            signature.truncate(len);
+            Ok(signature)
+        })?;
+        ecdsa_der(&pair)
+    }
+}
+
+impl Shared {
+    /// Records a change of a key, and keeps its answer back until that is durable.
+    pub(super) fn record_change<T>(
+        &self,
+        operation: &'static str,
+        key: Option<&KeyId>,
+        version: Option<u32>,
+        fields: Vec<(&'static str, String)>,
+        answer: Result<T>,
+    ) -> Result<T> {
+        let Some(book) = self.book.get() else { return answer };
+        let (outcome, error) = match &answer {
+            Ok(_) => (Outcome::Done, None),
+            Err(error) => (error.outcome(), Some(error.kind())),
+        };
+        let key = key.map(|id| Text::from(id.as_str()));
+        let on = On { caller: None, key, version, operation: operation.into(), algorithm: None };
+        let fields = fields.into_iter().map(|(name, value)| (name.into(), value.into_boxed_str())).collect();
+        let what = What::Change(on, Change { request: None, fields }, End { token: None, outcome, error });
+        Settling::of(&book.journal, Record { time: time_of_day(), what }, answer).wait()
+    }
+}
