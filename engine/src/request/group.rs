@@ -8,7 +8,7 @@ use zeroize::Zeroize;
 
 use super::flight::Flight;
 use super::joint::{BYTES_MAX, Joining, REQUESTS_MAX, is_of_all, part_of, too_short};
-use super::{Request, trace};
+use super::{Audited, Request, trace};
 use crate::clock::{Time, now};
 use crate::error::{Error, Result};
 use crate::operation::{Joint, Operation};
@@ -38,6 +38,7 @@ impl<'a, O: Operation> Group<'a, O> {
         if request.start().is_err() {
             return Some(request);
         }
+        Audited::forget(&mut request.audited);
         self.bytes = request.input.len();
         self.merge = Some(merge);
         self.requests.push(request);
@@ -56,6 +57,8 @@ impl<'a, O: Operation> Group<'a, O> {
         if !alike || request.start().is_err() {
             return Some(request);
         }
+        // They have one record, all together.
+        Audited::forget(&mut request.audited);
         self.bytes += request.input.len();
         self.requests.push(request);
         None

@@ -1,0 +1,259 @@
+//! The audit log of an engine: every use and every change is in it, and no reply is given without its record.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests fail them and say what they measured"
+)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use futures::StreamExt;
+use hsmux::{
+    AesEcb, AesGcm, Audit, AuditKey, AuditLog, AuditMode, Curve, Ecdsa, Engine, ErrorKind, Hmac, KeyConfig,
+    KeySpec, pipeline,
+};
+use hsmux_tests::{Hsm, LONG, eventually};
+use serde_json::Value;
+
+/// Every record of a log.
+fn records(directory: &Path) -> Vec<Value> {
+    let mut tail = AuditLog::at(directory).tail(1_000_000).unwrap();
+    std::iter::from_fn(|| tail.next_record().unwrap())
+        .map(|line| serde_json::from_str(&line).unwrap())
+        .collect()
+}
+
+fn of_kind<'a>(records: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    records.iter().filter(|record| record["kind"] == kind).collect()
+}
+
+fn window_of(requests: usize) -> NonZeroUsize {
+    NonZeroUsize::new(requests).unwrap()
+}
+
+fn verify(directory: &Path, engine: &Engine) {
+    let key = AuditKey::parse(engine.audit_public_key().unwrap()).unwrap();
+    let report = AuditLog::at(directory).verify(&[key], None).unwrap();
+    assert!(report.fault.is_none(), "{:?}", report.fault);
+}
+
+#[test]
+fn every_way_of_asking_leaves_a_record_and_every_change_does() {
+    let (hsm, site) = (Hsm::new(2, "seed=1"), tempfile::tempdir().unwrap());
+    let log = site.path().join("audit");
+    let engine = hsm.builder().audit(Audit::new(&log).name("example.com/tests")).build().unwrap();
+    let keys = engine.managed_keys();
+    let id = keys.create("card", &KeyConfig::new(KeySpec::Ec(Curve::P256))).unwrap();
+    keys.create("vault", &KeyConfig::new(KeySpec::Aes(32))).unwrap();
+    let (card, vault) = (engine.key("card").unwrap(), engine.key("vault").unwrap());
+    let p256 = Ecdsa::P256_SHA256;
+    // By the caller's own thread, by a worker, awaited, submitted.
+    let request = || card.sign(p256, b"message").caller("shop 7");
+    let signature = request().request_id("inline").deadline(None).wait().unwrap();
+    request().request_id("queued").wait().unwrap();
+    futures::executor::block_on(request().request_id("awaited").into_future()).unwrap();
+    request().request_id("submitted").submit().unwrap().wait().unwrap();
+    // By the host.
+    assert!(card.verify(p256, b"message", &signature).request_id("verified").wait().unwrap().is_valid());
+    let verified = card.verify(p256, b"message", &signature).request_id("verified-async");
+    assert!(futures::executor::block_on(verified.into_future()).unwrap().is_valid());
+    // One that fails, and one that is refused before anything runs: that is no use.
+    let sealed = vault.encrypt(AesGcm::new(), b"message").request_id("sealed").wait().unwrap().into_vec();
+    let mut broken = sealed.clone();
+    broken[20] ^= 1;
+    let failed = vault.decrypt(AesGcm::new(), broken).request_id("failed").wait().unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::DecryptFailed);
+    assert!(vault.sign(Hmac::SHA256, b"x").request_id("refused").wait().is_err());
+    // Many in one call, and a window.
+    let blocks = vault.encrypt_many(AesEcb, (0..9_u8).map(|i| vec![i; 16])).request_id("batch").wait();
+    assert!(blocks.iter().all(Result::is_ok));
+    let window = (0..20_u8).map(|i| vault.encrypt(AesEcb, vec![i; 16]).request_id(u64::from(i)));
+    let window: Vec<_> =
+        futures::executor::block_on(pipeline(futures::stream::iter(window), window_of(8)).collect());
+    assert!(window.iter().all(Result::is_ok));
+    keys.rotate("card").unwrap();
+    keys.suspend("card").unwrap();
+    assert!(keys.destroy("card").is_err());
+    assert_eq!(engine.key("hsmux.audit").unwrap_err().kind(), ErrorKind::KeyNotFound);
+    assert_eq!(engine.drain(LONG), 0);
+
+    let all = records(&log);
+    let uses = of_kind(&all, "use");
+    let named = |id: &str| {
+        let found: Vec<_> = uses.iter().filter(|record| record["request"] == id).collect();
+        assert_eq!(found.len(), 1, "{id}");
+        *found[0]
+    };
+    for name in ["inline", "queued", "awaited", "submitted"] {
+        let record = named(name);
+        assert_eq!(
+            (&record["caller"], &record["key"], &record["version"]),
+            (&"shop 7".into(), &id.as_str().into(), &1.into())
+        );
+        assert_eq!(
+            (&record["operation"], &record["algorithm"]),
+            (&"sign-ecdsa".into(), &"ecdsa-p256-sha256".into())
+        );
+        assert_eq!(record["outcome"], "done");
+        assert!(record["token"].is_string(), "{record}");
+        let input: String = ring_sha256(b"message");
+        assert_eq!(record["input"], input);
+    }
+    assert!(named("verified")["token"].is_null() && named("verified-async")["operation"] == "verify");
+    assert_eq!(
+        (&named("failed")["outcome"], &named("failed")["error"]),
+        (&"done".into(), &"decrypt-failed".into())
+    );
+    assert!(uses.iter().all(|record| record["request"] != "refused"));
+    // Of blocks together: one record a call, which counts them.
+    let counted: u64 = of_kind(&all, "uses").iter().map(|record| record["count"].as_u64().unwrap()).sum();
+    let single = uses.iter().filter(|record| record["operation"] == "encrypt-aes-ecb").count() as u64;
+    assert!(counted + single == 29 && counted > 9, "{counted} and {single}");
+    let changes: Vec<_> =
+        of_kind(&all, "change").iter().map(|record| record["operation"].as_str().unwrap()).collect();
+    assert_eq!(changes, ["create-key", "create-key", "rotate-key", "suspend-key", "destroy-key"]);
+    assert_eq!(of_kind(&all, "change")[4]["error"], "key-state");
+    verify(&log, &engine);
+    assert!(!std::fs::read_to_string(log.join("00000000.jsonl")).is_ok_and(|text| text.contains("1234")));
+}
+
+fn ring_sha256(text: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn with_intents_each_operation_is_known_before_it_begins() {
+    let (hsm, site) = (Hsm::new(1, "seed=1"), tempfile::tempdir().unwrap());
+    let log = site.path().join("audit");
+    let engine = hsm.builder().audit(Audit::new(&log).mode(AuditMode::StrictIntent)).build().unwrap();
+    engine.managed_keys().create("vault", &KeyConfig::new(KeySpec::Aes(32))).unwrap();
+    let vault = engine.key("vault").unwrap();
+    let encrypt = |id: u64| vault.encrypt(AesGcm::new(), b"message").request_id(id);
+    encrypt(1).deadline(None).wait().unwrap();
+    encrypt(2).wait().unwrap();
+    futures::executor::block_on(encrypt(3).into_future()).unwrap();
+    encrypt(4).submit().unwrap().wait().unwrap();
+    let many = vault.encrypt_many(AesGcm::new(), [b"a", b"b"]).request_id(5_u64).wait();
+    assert!(many.iter().all(Result::is_ok));
+    let window = (6..12).map(encrypt);
+    let window: Vec<_> =
+        futures::executor::block_on(pipeline(futures::stream::iter(window), window_of(3)).collect());
+    assert!(window.iter().all(Result::is_ok));
+    assert_eq!(engine.drain(LONG), 0);
+    let all = records(&log);
+    for id in 1..12 {
+        let kinds: Vec<_> = all
+            .iter()
+            .filter(|record| record["request"] == id.to_string())
+            .map(|record| record["kind"].as_str().unwrap())
+            .collect();
+        let wanted: &[&str] = if id == 5 { &["intent", "intent", "use", "use"] } else { &["intent", "use"] };
+        assert_eq!(
+            {
+                let mut sorted = kinds.clone();
+                sorted.sort_unstable();
+                sorted
+            },
+            wanted,
+            "{id}"
+        );
+        assert_eq!(kinds[0], "intent", "{id}");
+    }
+    verify(&log, &engine);
+}
+
+#[test]
+fn who_gives_a_request_up_after_it_began_leaves_a_record_too() {
+    let (hsm, site) = (Hsm::new(1, "seed=1"), tempfile::tempdir().unwrap());
+    let log = site.path().join("audit");
+    let engine = hsm.builder().audit(Audit::new(&log)).build().unwrap();
+    engine.managed_keys().create("mac", &KeyConfig::new(KeySpec::Hmac(32))).unwrap();
+    let key = engine.key("mac").unwrap();
+    hsm.sim.configure("hang=C_Sign:1").unwrap();
+    let pending = key.sign(Hmac::SHA256, b"message").request_id("given-up").submit().unwrap();
+    eventually("it hangs", || hsm.sim.hanging() == 1);
+    drop(pending);
+    hsm.sim.release_hangs();
+    assert_eq!(engine.drain(LONG), 0);
+    let all = records(&log);
+    let of_it: Vec<_> = all.iter().filter(|record| record["request"] == "given-up").collect();
+    assert_eq!((of_it.len(), &of_it[0]["outcome"]), (1, &"unknown".into()));
+}
+
+/// The environment of a process that is killed.
+const STORE: &str = "HSMUX_TEST_STORE";
+const LOG: &str = "HSMUX_TEST_LOG";
+
+fn build(store: &str, log: impl Into<std::path::PathBuf>) -> Engine {
+    // It has to be there when the engine loads it.
+    let sim = p11_sim::Loaded::private_copy(store).unwrap();
+    let builder = Engine::builder().module(sim.path()).tokens(["sim-0"]).pin("1234".to_owned());
+    builder.init_args(store).sessions(2).audit(Audit::new(log)).build().unwrap()
+}
+
+#[test]
+fn a_process_that_other_tests_start() {
+    let var = |name| std::env::var(name).ok();
+    let (Some(store), Some(log)) = (var(STORE), var(LOG)) else { return };
+    let engine = build(&store, log);
+    let key = engine.key("hmac").unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let key = &key;
+            scope.spawn(move || {
+                for number in 0.. {
+                    let id = format!("{}-{thread}-{number}", std::process::id());
+                    key.sign(Hmac::SHA256, id.as_bytes()).request_id(id.as_str()).wait().unwrap();
+                    // A reply, as the application gives it to whoever asked.
+                    writeln!(std::io::stdout().lock(), "\nreply {id}").unwrap();
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn no_reply_was_given_without_a_record_when_the_process_is_killed() {
+    let kills: usize = std::env::var("HSMUX_KILLS").map_or(20, |text| text.parse().unwrap());
+    let site = tempfile::tempdir().unwrap();
+    let log = site.path().join("audit");
+    let (mut replies, mut dice) = (Vec::new(), 5_u64);
+    for kill in 0..kills {
+        let store = format!("store={},seed={}", site.path().join("store").display(), kill + 1);
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "a_process_that_other_tests_start", "--nocapture"]);
+        command.env(STORE, store).env(LOG, &log).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let reply = |line: String| line.strip_prefix("reply ").map(str::to_owned);
+        // It serves; then it is killed at any moment of that.
+        replies.push(lines.by_ref().find_map(reply).unwrap());
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        std::thread::park_timeout(Duration::from_micros((dice >> 33) % 30_000));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        replies.extend(lines.filter_map(reply));
+    }
+    let store = format!("store={},seed=999", site.path().join("store").display());
+    let engine = build(&store, &log);
+    assert_eq!(engine.drain(LONG), 0);
+    let all = records(&log);
+    let recorded: std::collections::HashSet<_> = of_kind(&all, "use")
+        .iter()
+        .map(|record| record["request"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    let missing: Vec<_> = replies.iter().filter(|reply| !recorded.contains(*reply)).collect();
+    assert!(missing.is_empty(), "{} of {} replies without a record", missing.len(), replies.len());
+    println!("{kills} kills: {} replies, each with its record", replies.len());
+    verify(&log, &engine);
+    if replies.len() < kills {
+        panic!("only {} replies", replies.len());
+    }
+}
