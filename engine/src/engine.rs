@@ -191,6 +191,10 @@ impl Engine {
                 Some(version) => version,
                 None => {
                     let found = Found::find(&name, &shared.tokens, &shared.listings)?;
+                    shared.open_catalogue()?;
+                    if let Some(managed) = shared.managed(&name)? {
+                        return Ok(Key::new(shared, shared.primary_of(&managed)?));
+                    }
                     shared.check_not_managed(&found)?;
                     let version = KeyVersion::load(&found, &shared.tokens, shared.copies)?;
                     let version = shared.keys.remember(found.objects(), version);
@@ -201,7 +205,7 @@ impl Engine {
                     version
                 }
             };
-            if version.tie.is_some() {
+            if version.tie.is_some() || shared.is_managed(&objects, &name)? {
                 return Err(keys::asked_otherwise());
             }
             return Ok(Key::new(shared, version));
@@ -277,6 +281,10 @@ impl Engine {
         let found = Found::find(&name.into(), &shared.tokens, &shared.listings)?;
         if found.objects().is_empty() {
             return Err(Error::operator(ErrorKind::KeyNotFound, "nothing was destroyed"));
+        }
+        // As things stand now: another engine may have made a managed key of it.
+        if shared.ledger.is_in_use() || shared.ledger.order.iter().any(|&token| shared.has_sealer(token)) {
+            shared.find_catalogue()?;
         }
         shared.check_not_managed(&found)?;
         found.check_same(&shared.tokens)?;
@@ -356,15 +364,19 @@ impl Engine {
             }
             heard.wait_timeout(left);
         }
-        if let Some(book) = self.shared.book.get() {
-            // The last checkpoint is signed while the token's sessions are there.
-            book.close(until.max(now().after(CLOSE_MIN)));
+        if self.shared.ledger.is_in_use() && core.admission.requests() == 0 {
+            self.shared.return_leases();
         }
         core.stop();
         // Here and not by the watcher, so that what idles counts as closed although the time may be up.
         core.carry_out_stop();
         self.shared.random_pool.iter().for_each(|pool| pool.wipe());
         let inside = core.wait_out(until.max(now().after(CLOSE_MIN)));
+        if let Some(book) = self.shared.book.get() {
+            // The last checkpoint is signed while the tokens' own sessions are there.
+            book.wait_collected(until);
+            book.close(until.max(now().after(CLOSE_MIN)));
+        }
         core.threads.join(now().after(CLOSE_MIN));
         for token in &self.shared.tokens {
             token.close_and_wait(now().until(until).max(CLOSE_MIN));

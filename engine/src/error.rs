@@ -136,6 +136,12 @@ impl Error {
         self
     }
 
+    /// The same error, to be tried again at once.
+    pub(crate) fn at_once(mut self) -> Self {
+        self.retry = Retry::Now;
+        self
+    }
+
     /// The same error, where an earlier attempt may have been executed.
     pub(crate) fn after_unknown(mut self) -> Self {
         if self.outcome == Outcome::NotDone {

@@ -75,6 +75,10 @@ impl Key {
             let text = "the engine is built with `validated_only`: no mode may be done on the host";
             return Err(Error::refused(ErrorKind::NotPermitted, text));
         }
+        if self.version().tie.as_ref().is_some_and(|tie| !tie.has_host_modes) {
+            let text = "the managed key was made without host modes";
+            return Err(Error::refused(ErrorKind::NotPermitted, text));
+        }
         self.version().allow_host_modes()?;
         Ok(self)
     }
@@ -279,6 +283,10 @@ impl RetailMac {
     /// `KeyMismatch` if `first` is no key of triple DES; `NotPermitted` if it may not encrypt, or not by
     /// `CKM_DES3_CBC`.
     pub fn new(first: &Key, padding: MacPadding) -> Result<Self> {
+        if first.version().tie.is_some() {
+            let text = "a managed key is no companion of another in a retail MAC";
+            return Err(Error::refused(ErrorKind::NotPermitted, text));
+        }
         let facts = &first.version().facts;
         if !matches!(facts.kind, KeyKind::TripleDes { .. }) {
             return Err(Error::refused(ErrorKind::KeyMismatch, "the first key is no key of triple DES"));

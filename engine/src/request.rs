@@ -501,6 +501,10 @@ impl<'a, O: Operation> Request<'a, O> {
             let ledger = &self.shared.ledger;
             ledger.check_messages(count)?;
         }
+        if self.ask.is_raw() {
+            let text = "a managed key is not used by raw mechanisms, which pass by what it was made for";
+            return Err(Error::refused(ErrorKind::NotPermitted, text));
+        }
         match tie.permits(self.named) {
             false => Err(Error::refused(ErrorKind::NotPermitted, "it was not made for this algorithm")),
             true => Ok(()),

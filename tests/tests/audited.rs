@@ -252,3 +252,21 @@ fn no_reply_was_given_without_a_record_when_the_process_is_killed() {
     verify(&log, &engine);
     assert!(replies.len() >= kills, "only {} replies", replies.len());
 }
+
+#[test]
+fn a_drain_waits_for_answers_that_are_not_collected_and_each_has_its_record() {
+    let (hsm, site) = (Hsm::new(1, "seed=1"), tempfile::tempdir().unwrap());
+    let log = site.path().join("audit");
+    let engine = hsm.builder().audit(Audit::new(&log)).build().unwrap();
+    let key = engine.key("hmac").unwrap();
+    let pending = key.sign(Hmac::SHA256, b"message").request_id("late").submit().unwrap();
+    eventually("it is carried out", || engine.snapshot().in_flight == 0);
+    std::thread::scope(|scope| {
+        let drained = scope.spawn(|| engine.drain(LONG));
+        eventually("the engine drains", || key.sign(Hmac::SHA256, b"x").wait().is_err());
+        assert!(pending.wait().is_ok());
+        assert_eq!(drained.join().unwrap(), 0);
+    });
+    let all = records(&log);
+    assert_eq!(all.iter().filter(|record| record["request"] == "late").count(), 1);
+}

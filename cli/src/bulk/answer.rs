@@ -140,6 +140,8 @@ const fn ends_the_run(kind: ErrorKind) -> bool {
             | ErrorKind::KeyAmbiguous
             | ErrorKind::KeyMismatch
             | ErrorKind::NotPermitted
+            | ErrorKind::KeyState
+            | ErrorKind::Conflict
             | ErrorKind::MechanismUnavailable
             | ErrorKind::Draining
             | ErrorKind::Forked

@@ -1,12 +1,11 @@
 //! The thread that keeps the catalogue: it sees what other engines change, and does what is due.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Shared;
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::catalogue::record::Subject;
-use crate::keys::state::KeyState;
 use crate::sync::Parker;
 
 /// How often it looks. What another engine changes holds here within this and the time of a look; five seconds are promised.
@@ -24,7 +23,7 @@ pub(super) fn open(shared: &Arc<Shared>) -> Result<()> {
         return Ok(());
     }
     start(shared, parker)?;
-    if let Err(error) = shared.recover() {
+    if let Err(error) = shared.recover().and_then(|()| shared.fold_leases()) {
         // Keys that can be read are used; the rest is tried again in a second.
         tracing::warn!(%error, "what was left half-done in the catalogue is tidied up later");
     }
@@ -67,35 +66,23 @@ impl Shared {
                 tracing::debug!(token, %error, "a token's catalogue cannot be read");
             }
         }
-        if self.wants_recovery() {
-            self.recover()?;
-        }
-        self.do_what_is_due()
+        // What cannot be tidied up holds up nothing that is due.
+        let recovered = if self.wants_recovery() { self.recover() } else { Ok(()) };
+        let folded = if self.has_ended_leases() { self.fold_leases() } else { Ok(()) };
+        self.do_what_is_due().and(recovered).and(folded)
     }
 
     /// Whether anything is left half-done, or a token lacks a record.
     fn wants_recovery(&self) -> bool {
         let catalogue = self.ledger.catalogue.read();
-        let gone = |entry: &crate::keys::catalogue::record::Entry| match entry.key() {
-            Some((_, key)) if key.state == KeyState::Destroyed => {
-                key.versions.iter().any(|version| self.lists_object(&version.object.0))
-            }
-            _ => false,
-        };
-        if self.has_ended_leases() || catalogue.latest().values().any(|entry| gone(entry)) {
+        if catalogue.keys().any(|managed| managed.is_to_be_destroyed()) {
             return true;
         }
         self.serving().any(|token| {
             let view = self.ledger.view(token);
-            let lacks = |subject: &Subject| {
-                let wanted = catalogue.latest().get(subject);
-                wanted.is_some_and(|wanted| !view.records.iter().any(|entry| entry.hash == wanted.hash))
-            };
-            view.claims.iter().any(|claim| self.ledger.is_over(claim)) || catalogue.latest().keys().any(lacks)
+            let held: HashSet<_> = view.records.iter().map(|entry| entry.hash).collect();
+            view.claims.iter().any(|claim| self.ledger.is_over(claim))
+                || catalogue.latest().values().any(|entry| !held.contains(&entry.hash))
         })
-    }
-
-    fn lists_object(&self, id: &[u8]) -> bool {
-        self.listings.iter().any(|listing| listing.read().keys().any(|(_, listed)| listed.id == id))
     }
 }

@@ -13,7 +13,10 @@ use super::audit::SIGNER;
 use super::{Engine, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::catalogue::record::KeyRecord;
+use crate::keys::hex::HexBytes;
+use crate::keys::identity::proof_by;
 use crate::keys::key_id::KeyId;
+use crate::keys::known::Objects;
 use crate::keys::managed::Managed;
 use crate::keys::name::KeyName;
 use crate::keys::{Found, KeyVersion};
@@ -133,12 +136,7 @@ impl Shared {
         let found = Found::find(&name, &self.tokens, &self.listings)?.shaped(tie.spec);
         // The record, which only this token's PIN can have written, vouches for the objects that it names.
         let version = KeyVersion::load_vouched(&found, &self.tokens, self.copies, true)?;
-        if let (Some(is), Some(was)) = (version.proof(), &record.proof)
-            && is != was.0
-        {
-            let text = "what lies on the token is not the key that was made";
-            return Err(Error::operator(ErrorKind::KeyAmbiguous, text));
-        }
+        self.check_proof(&version, &found, record.proof.as_ref())?;
         if let Some(count) = &tie.messages {
             version.handles.count_messages(Arc::clone(count));
         }
@@ -154,14 +152,57 @@ impl Shared {
     }
 
     /// The managed key of this id.
-    pub(crate) fn managed_by_id(&self, id: &KeyId) -> Result<Arc<Managed>> {
-        self.ledger.catalogue.read().by_id(id)
+    pub(crate) fn managed_by_id(self: &Arc<Self>, id: &KeyId) -> Result<Arc<Managed>> {
+        crate::request::check_not_forked()?;
+        let missing = || Error::refused(ErrorKind::KeyNotFound, "no key has this id");
+        self.managed_or_read(&id.into())?.ok_or_else(missing)
     }
 
     /// A version of the managed key of this id.
-    pub(crate) fn version_by_id(&self, id: &KeyId, number: u32) -> Result<Arc<KeyVersion>> {
-        let managed = self.ledger.catalogue.read().by_id(id)?;
+    pub(crate) fn version_by_id(self: &Arc<Self>, id: &KeyId, number: u32) -> Result<Arc<KeyVersion>> {
+        let managed = self.managed_by_id(id)?;
         self.version_of(&managed, number)
+    }
+
+    /// Reads the catalogue of tokens that have one by now, if none was known.
+    /// Fails if it cannot be read: keys of a catalogue that is not known are not to be had by their objects.
+    pub(super) fn open_catalogue(self: &Arc<Self>) -> Result<()> {
+        let has_one = || self.ledger.order.iter().any(|&token| self.has_sealer(token));
+        match self.ledger.is_in_use() || has_one() {
+            true => self.find_catalogue(),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether objects that a plain name leads to have become a managed key's since they were loaded.
+    pub(super) fn is_managed(&self, objects: &Objects, name: &KeyName<'_>) -> Result<bool> {
+        if !self.ledger.is_in_use() || objects.is_empty() {
+            return Ok(false);
+        }
+        let found = Found::find(name, &self.tokens, &self.listings)?;
+        Ok(self.check_not_managed(&found).is_err())
+    }
+
+    /// Whether what was loaded is the key that was made. On one token alone nothing has asked a secret key yet.
+    fn check_proof(&self, version: &KeyVersion, found: &Found, was: Option<&HexBytes>) -> Result<()> {
+        let Some(was) = was else { return Ok(()) };
+        let shown = match (version.proof(), found.held().next()) {
+            (Some(proof), _) => Some(proof.to_vec()),
+            (None, Some((token, listed))) => {
+                let (holder, of) = (Arc::clone(&self.tokens[token]), listed.clone());
+                let proof = self.tokens[token]
+                    .with_objects(listed.epoch, move |session| proof_by(session, &holder, &of))?;
+                proof.map(|proof| proof.as_bytes().to_vec())
+            }
+            (None, None) => None,
+        };
+        match shown {
+            Some(is) if is != was.0 => {
+                let text = "what lies on the token is not the key that was made";
+                Err(Error::operator(ErrorKind::KeyAmbiguous, text))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The version of a managed key that new work uses.

@@ -62,9 +62,12 @@ pub(super) struct View {
 /// A claim that holds: what it names is this engine's to change until it is dropped.
 pub(super) struct Change<'a> {
     shared: &'a Arc<Shared>,
-    /// The token that the claim lies on.
+    /// The first token that the claim lies on.
     pub(super) arbiter: usize,
+    /// That of its gate.
     pub(super) pass: Arc<Pass>,
+    /// All of them.
+    tokens: Vec<usize>,
     claim: Arc<Claim>,
 }
 
@@ -258,8 +261,8 @@ impl Shared {
 
     /// Claims what is to be changed. `objects` are the `CKA_ID`s of those that are about to be made.
     ///
-    /// The claim lies on the first token in service; on return the catalogue has been read since nobody else may change what was
-    /// claimed.
+    /// The claim lies on every token in service, so that engines meet that do not see the same ones; on return the catalogue has
+    /// been read since nobody else may change what was claimed.
     ///
     /// # Errors
     /// `Conflict`, if somebody else has claimed it; `TokenLost`; what the token answers.
@@ -271,22 +274,24 @@ impl Shared {
         self.core.check_open()?;
         super::keeper::open_for_change(self)?;
         let ledger = &self.ledger;
-        let arbiter = self.serving().next().ok_or_else(no_token)?;
+        let tokens: Vec<_> = self.serving().collect();
+        let &arbiter = tokens.first().ok_or_else(no_token)?;
         // One change at a time in this process.
         let pass = Arc::new(self.tokens[arbiter].pass_gate()?);
         let (writer, process) = (ledger.writer, ledger.process.clone());
         let claim = Arc::new(Claim::new(subjects, objects, writer, process, unix_now()));
-        let text = serde_json::to_string(&*claim).map_err(|_| Error::internal("a claim is not written"))?;
-        let item = Arc::clone(&claim);
-        let change = Change { shared: self, arbiter, pass, claim };
-        self.write_shelf(arbiter, &change.pass, move |shelf, session, _| {
-            shelf.write(session, "hsmux claim", &text, Item::Claim(item))
-        })?;
+        let change = Change { shared: self, arbiter, pass, tokens, claim };
+        change.write_claim()?;
         change.await_rivals()?;
         for token in self.serving() {
             self.at_shelf(token, SERVICE_LIMIT, |_, _, _| Ok(()))?;
         }
         Ok(change)
+    }
+
+    /// The claims that lie on a token now.
+    fn claims_on(&self, token: usize) -> Result<Vec<Arc<Claim>>> {
+        self.at_shelf(token, SERVICE_LIMIT, |shelf, _, _| Ok(shelf.claims().map(Arc::clone).collect()))
     }
 }
 
@@ -302,14 +307,36 @@ impl View {
 }
 
 impl Change<'_> {
-    /// Waits until nobody else holds the claim.
+    /// The pass of a token's gate: the arbiter's is held already.
+    pub(super) fn pass_of(&self, token: usize) -> Result<Arc<Pass>> {
+        match token == self.arbiter {
+            true => Ok(Arc::clone(&self.pass)),
+            false => self.shared.tokens[token].pass_gate().map(Arc::new),
+        }
+    }
+
+    fn write_claim(&self) -> Result<()> {
+        let text =
+            serde_json::to_string(&*self.claim).map_err(|_| Error::internal("a claim is not written"))?;
+        for &token in &self.tokens {
+            let (item, text) = (Arc::clone(&self.claim), text.clone());
+            self.shared.write_shelf(token, &self.pass_of(token)?, move |shelf, session, _| {
+                shelf.write(session, "hsmux claim", &text, Item::Claim(item))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Waits until nobody else holds the claim, on any token.
     fn await_rivals(&self) -> Result<()> {
         let until = now().after(RIVALS_MAX);
         let parker = Parker::new();
         loop {
-            self.shared.at_shelf(self.arbiter, SERVICE_LIMIT, |_, _, _| Ok(()))?;
-            let (view, ledger) = (self.shared.ledger.view(self.arbiter), &self.shared.ledger);
-            let live = view.claims.iter().filter(|claim| !ledger.is_over(claim));
+            let mut claims = Vec::new();
+            for &token in &self.tokens {
+                claims.extend(self.shared.claims_on(token)?);
+            }
+            let live = claims.iter().filter(|claim| !self.shared.ledger.is_over(claim));
             match self.claim.judge(live.map(AsRef::as_ref)) {
                 Verdict::Holds => return Ok(()),
                 Verdict::Waits if now() < until => parker.park_timeout(RIVALS_LOOK),
@@ -412,13 +439,18 @@ impl Drop for Change<'_> {
         if self.shared.ledger.abandoned.lock().contains(&self.claim.hash()) {
             return;
         }
-        let (claim, arbiter) = (Arc::clone(&self.claim), self.arbiter);
-        let gone = self.shared.write_shelf(arbiter, &self.pass, move |shelf, session, _| {
-            shelf.remove(session, |item| matches!(item, Item::Claim(other) if *other == claim))
-        });
+        let remove = |token: usize| {
+            let claim = Arc::clone(&self.claim);
+            self.shared.write_shelf(token, &self.pass_of(token)?, move |shelf, session, _| {
+                shelf.remove(session, |item| matches!(item, Item::Claim(other) if *other == claim))
+            })
+        };
+        // The arbiter's last: while that one is there, nobody else goes on.
+        let gone = self.tokens.iter().rev().map(|&token| remove(token)).fold(Ok(()), Result::and);
         if let Err(error) = gone {
-            // It ends with this process, or by its time.
-            tracing::warn!(token = arbiter, %error, "a claim on a key is left behind");
+            // The next look takes it for over, and takes it away.
+            self.shared.ledger.abandoned.lock().push(self.claim.hash());
+            tracing::warn!(%error, "a claim on a key is left behind for a moment");
         }
     }
 }

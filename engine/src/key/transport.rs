@@ -9,6 +9,7 @@ use crate::keys::KeyVersion;
 use crate::keys::derive::{Agreement, AgreementKdf};
 use crate::keys::generate::KeySpec;
 use crate::keys::listing::Listed;
+use crate::keys::state::Use;
 use crate::keys::wrap::{KeyWrap, WRAPPED_LEN_MAX};
 use crate::pkcs11::{Mechanism, ObjectHandle, Session};
 use crate::request::check_not_forked;
@@ -66,6 +67,7 @@ impl Key {
     /// and length a self-test ([`Builder::coalescing`](crate::Builder::coalescing)); at most a minute each.
     pub fn agree(&self, peer: &[u8], kdf: AgreementKdf, shared: &[u8], spec: KeySpec) -> Result<Self> {
         check_not_forked()?;
+        self.check_use(Use::Agree)?;
         let facts = &self.version().facts;
         let KeyKind::Ec(curve) = facts.kind else {
             return Err(Error::refused(ErrorKind::KeyMismatch, "a key of an elliptic curve is needed"));
@@ -91,6 +93,9 @@ impl Key {
     /// As [`Key::agree`].
     pub fn wrap(&self, how: KeyWrap, other: &Self) -> Result<WrappedKey> {
         check_not_forked()?;
+        self.check_use(Use::Wrap)?;
+        // What leaves the token is no key of the catalogue: those stay where they are.
+        permit(other.version().tie.is_none(), "a managed key leaves no token")?;
         self.check_wrapping()?;
         permit(self.version().facts.wrap, "CKA_WRAP is not set")?;
         if !Arc::ptr_eq(&self.shared, &other.shared) {
@@ -130,6 +135,7 @@ impl Key {
     /// As [`Key::agree`].
     pub fn unwrap(&self, how: KeyWrap, wrapped: &[u8], spec: KeySpec) -> Result<Self> {
         check_not_forked()?;
+        self.check_use(Use::Unwrap)?;
         self.check_wrapping()?;
         permit(self.version().facts.unwrap, "CKA_UNWRAP is not set")?;
         // PKCS#11 2.40, C_UnwrapKey: CKA_VALUE_LEN "MUST NOT be specified" where the mechanism says the length.
@@ -144,6 +150,12 @@ impl Key {
         self.session_key(token, handle.epoch, spec, move |session| {
             Ok(session.unwrap(handle.object, &Mechanism::Plain(number), &wrapped, &template)?)
         })
+    }
+
+    /// What the catalogue says of a managed key, for uses that are no requests.
+    fn check_use(&self, to: Use) -> Result<()> {
+        let tie = self.version().tie.as_ref();
+        tie.map_or(Ok(()), |tie| tie.check_use(to, self.tenant, self.at_risk))
     }
 
     fn check_wrapping(&self) -> Result<()> {

@@ -21,6 +21,8 @@ pub(crate) struct Managed {
     entry: RwLock<Arc<Entry>>,
     /// Counts what has changed, for those who keep what they got from it.
     changes: AtomicU64,
+    /// When what is due of it is tried again, in seconds of Unix time.
+    try_at: AtomicU64,
     /// The versions that were asked for, by number.
     loaded: Mutex<BTreeMap<u32, Arc<KeyVersion>>>,
 }
@@ -33,6 +35,7 @@ pub(crate) struct Tie {
     pub(crate) spec: KeySpec,
     tenant: u64,
     algorithms: Vec<String>,
+    pub(crate) has_host_modes: bool,
     gate: Gate,
     /// Of a key that encrypts by AES-GCM.
     pub(crate) messages: Option<Arc<MessageCount>>,
@@ -40,9 +43,19 @@ pub(crate) struct Tie {
     next: OnceLock<Arc<KeyVersion>>,
 }
 
+/// How long a key is let alone whose rotation or destruction has failed: each try makes keys, claims and records.
+const TRY_AGAIN_S: u64 = 10;
+
 impl Managed {
     pub(crate) fn new(number: KeyNumber, id: KeyId, entry: Arc<Entry>) -> Self {
-        Self { number, id, entry: RwLock::new(entry), changes: AtomicU64::new(0), loaded: Mutex::default() }
+        Self {
+            number,
+            id,
+            entry: RwLock::new(entry),
+            changes: AtomicU64::new(0),
+            try_at: AtomicU64::new(0),
+            loaded: Mutex::default(),
+        }
     }
 
     /// The record that holds.
@@ -59,6 +72,15 @@ impl Managed {
             self.changes.fetch_add(1, Ordering::Relaxed);
         }
         takes
+    }
+
+    pub(crate) fn may_be_tried(&self, now: u64) -> bool {
+        now >= self.try_at.load(Ordering::Relaxed)
+    }
+
+    /// What was due of it has failed.
+    pub(crate) fn try_later(&self, now: u64) {
+        self.try_at.store(now + TRY_AGAIN_S, Ordering::Relaxed);
     }
 
     /// Grows with every change of the key.
@@ -93,6 +115,16 @@ impl Managed {
         Some((primary, self.loaded(primary)?))
     }
 
+    /// Messages that each version in use has encrypted here, of those that were leased any.
+    pub(crate) fn used_messages(&self) -> impl Iterator<Item = (u32, u64)> {
+        let loaded: Vec<_> =
+            self.loaded.lock().iter().map(|(&number, version)| (number, Arc::clone(version))).collect();
+        loaded.into_iter().filter_map(|(number, version)| {
+            let count = version.tie.as_ref()?.messages.as_ref()?;
+            (count.leased() > 0).then(|| (number, count.used()))
+        })
+    }
+
     /// Forgets the versions that were loaded, as when their objects have gone.
     pub(crate) fn unload(&self) {
         self.loaded.lock().clear();
@@ -107,8 +139,9 @@ impl Managed {
             spec,
             tenant: key.terms.tenant,
             algorithms: key.terms.algorithms.clone(),
+            has_host_modes: key.terms.host_modes,
             gate: Gate::new(key.state_at(now), key.is_doomed(), key.primary() == version),
-            messages: matches!(spec, KeySpec::Aes(_)).then(Arc::default),
+            messages: may_use_gcm(spec, &key.terms.algorithms).then(Arc::default),
             next: OnceLock::new(),
         })
     }
@@ -129,7 +162,11 @@ impl Managed {
             self.of_record(|key| (key.state_at(now), key.is_doomed(), key.primary()))?;
         let loaded = self.loaded.lock();
         let newest = loaded.get(&primary);
-        let stands_in = newest.is_none().then(|| loaded.keys().next_back().copied()).flatten();
+        // Only one that was the primary when it was loaded: others never protected here.
+        let led = loaded
+            .iter()
+            .filter(|(_, version)| version.tie.as_ref().is_some_and(|tie| tie.gate.is_primary()));
+        let stands_in = newest.is_none().then(|| led.last().map(|(&number, _)| number)).flatten();
         let mut changed = false;
         for (&number, version) in loaded.iter() {
             let Some(tie) = &version.tie else { continue };
@@ -140,7 +177,19 @@ impl Managed {
             let leads = number == primary || stands_in == Some(number);
             changed |= tie.gate.set(state, doomed, leads);
         }
+        if changed {
+            // By a date: those who keep something of the key forget it.
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(changed)
+    }
+
+    /// Whether it is destroyed, and its objects are not known to be gone from every token.
+    pub(crate) fn is_to_be_destroyed(&self) -> bool {
+        let left = |key: &KeyRecord| {
+            key.state == KeyState::Destroyed && key.versions.iter().any(|version| !version.destroyed)
+        };
+        self.of_record(left).unwrap_or(false)
     }
 
     /// # Errors
@@ -151,6 +200,12 @@ impl Managed {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a key encrypts by AES-GCM.
+fn may_use_gcm(spec: KeySpec, algorithms: &[String]) -> bool {
+    let permitted = algorithms.is_empty() || algorithms.iter().any(|name| name == "aes-gcm");
+    matches!(spec, KeySpec::Aes(_)) && permitted
 }
 
 impl Tie {

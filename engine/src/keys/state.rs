@@ -234,8 +234,13 @@ impl Gate {
         self.0.swap(word, Ordering::Relaxed) != word
     }
 
+    /// Whether new work may use this version, as far as that is for the version to say.
+    pub(crate) fn is_primary(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >> 20 & 1 == 1
+    }
+
     /// # Errors
-    /// `KeyState`, if the state of the key forbids this use.
+    /// `KeyState`, if the state of the key forbids this use; to be tried again at once where another version does it.
     #[inline]
     pub(crate) fn check(&self, to: Use, at_risk: bool) -> Result<()> {
         let word = self.0.load(Ordering::Relaxed);
@@ -255,7 +260,12 @@ fn refused(word: u32) -> Error {
     let state = KeyState::ALL.get((word >> 16 & 7) as usize).map_or("unknown", |state| state.name());
     let doomed = if word >> 19 & 1 == 1 { ", and its destruction is scheduled" } else { "" };
     let old = if word >> 20 & 1 == 0 { ", by a version that is not the primary one" } else { "" };
-    Error::operator(ErrorKind::KeyState, format!("it is {state}{doomed}{old}"))
+    let error = Error::operator(ErrorKind::KeyState, format!("it is {state}{doomed}{old}"));
+    match (state, doomed, old) {
+        // The key has just been rotated, and its latest version takes what is asked of the key again.
+        ("active", "", old) if !old.is_empty() => error.at_once(),
+        _ => error,
+    }
 }
 
 #[cfg(test)]

@@ -292,6 +292,11 @@ impl Ask {
         }
     }
 
+    /// Whether it runs by a raw mechanism.
+    pub(crate) const fn is_raw(&self) -> bool {
+        matches!(self.mechanism(), Some(Mechanism::Raw { .. }))
+    }
+
     /// Whether it decrypts by a raw mechanism that takes the padding of PKCS#1 v1.5 off, or leaves it to the caller.
     #[inline]
     pub(crate) const fn is_raw_rsa_decryption(&self) -> bool {

@@ -47,7 +47,8 @@ struct Waiting {
 }
 
 impl Audited {
-    pub(crate) const fn new(book: Arc<Book>, on: On, ones: Ones) -> Self {
+    pub(crate) fn new(book: Arc<Book>, on: On, ones: Ones) -> Self {
+        book.enter();
         Self { book, what: Some((on, ones)), token: None }
     }
 
@@ -105,6 +106,7 @@ impl Drop for Audited {
         if let Some(what) = self.take(Outcome::Unknown, None) {
             self.book.journal.append(Record { time: time_of_day(), what }, |_| ());
         }
+        self.book.leave();
     }
 }
 

@@ -319,3 +319,100 @@ fn hsm_alone(hsm: &Hsm) -> bool {
     };
     (state("gone"), state("suspended")) == (Some(KeyState::Destroyed), Some(KeyState::Suspended))
 }
+
+#[test]
+fn keys_that_wrap_and_agree_obey_their_state_and_tenant_too() {
+    use hsmux::{AgreementKdf, KeyWrap, MacPadding, RawMechanism, RetailMac};
+    let hsm = Hsm::new(1, "seed=1");
+    let engine = hsm.builder().build().unwrap();
+    let keys = engine.managed_keys();
+    keys.create("agrees", &KeyConfig::new(KeySpec::EcAgreement(Curve::P256)).tenant(7)).unwrap();
+    keys.create("wraps", &KeyConfig::new(KeySpec::AesWrap(32))).unwrap();
+    keys.create("peer", &KeyConfig::new(KeySpec::EcAgreement(Curve::P256))).unwrap();
+    let agrees = engine.key("agrees").unwrap();
+    let der = engine.key("peer").unwrap().public_key_der().unwrap();
+    let point = &der[der.len() - 65..];
+    let agree = |key: &hsmux::Key| key.agree(point, AgreementKdf::Raw, &[], KeySpec::Aes(32)).map(drop);
+    assert_eq!(kind(agree(&agrees)), Some(ErrorKind::KeyNotFound), "another tenant's");
+    let ours = agrees.clone().for_tenant(7);
+    agree(&ours).unwrap();
+    let wraps = engine.key("wraps").unwrap();
+    let carried = ours.agree(point, AgreementKdf::Raw, &[], KeySpec::Aes(32)).unwrap();
+    assert_eq!(
+        kind(wraps.wrap(KeyWrap::AesKw, &agrees)),
+        Some(ErrorKind::NotPermitted),
+        "no managed key leaves"
+    );
+    // Session keys are not extractable; that is not for the state to say.
+    assert_ne!(kind(wraps.wrap(KeyWrap::AesKw, &carried)), Some(ErrorKind::KeyState));
+    for name in ["agrees", "wraps"] {
+        keys.suspend(name).unwrap();
+    }
+    assert_eq!(kind(agree(&ours)), Some(ErrorKind::KeyState));
+    assert_eq!(kind(wraps.wrap(KeyWrap::AesKw, &carried)), Some(ErrorKind::KeyState));
+    let unwrap = |key: &hsmux::Key| key.unwrap(KeyWrap::AesKw, &[0; 40], KeySpec::Aes(32)).map(drop);
+    assert_ne!(kind(unwrap(&wraps)), Some(ErrorKind::KeyState), "suspended keys process");
+    keys.mark_compromised("wraps").unwrap();
+    assert_eq!(kind(unwrap(&wraps)), Some(ErrorKind::KeyState));
+    keys.create("des", &KeyConfig::new(KeySpec::TripleDes)).unwrap();
+    let des = engine.key("des").unwrap();
+    assert_eq!(kind(RetailMac::new(&des, MacPadding::Method2)), Some(ErrorKind::NotPermitted));
+    keys.create("vault", &KeyConfig::new(KeySpec::Aes(32))).unwrap();
+    let vault = engine.key("vault").unwrap();
+    let raw = vault.encrypt(RawMechanism::new(0x1081), [0; 16].to_vec()).wait();
+    assert_eq!(kind(raw), Some(ErrorKind::NotPermitted), "raw mechanisms pass by what a key was made for");
+    assert_eq!(
+        kind(vault.with_host_modes()),
+        Some(ErrorKind::NotPermitted),
+        "nor are host modes added later"
+    );
+}
+
+#[test]
+fn a_certificate_of_the_same_id_outlives_its_key_and_so_does_a_key_that_is_made_later() {
+    let site = tempfile::tempdir().unwrap();
+    let (id, label) = (vec![0x01], b"mine".to_vec());
+    let outside = |number, act: &dyn Fn(&Session)| {
+        let (sim, config) = on_store(&site, number);
+        sim.configure(&config).unwrap();
+        let (module, session) = outsider(&sim, &config);
+        act(&session);
+        drop(session);
+        module.finalize().unwrap();
+    };
+    let make = |session: &Session| {
+        let template = [
+            Attribute::Token(true),
+            Attribute::Label(label.clone()),
+            Attribute::Id(id.clone()),
+            Attribute::ValueLen(32_u64.into()),
+            Attribute::Sign(true),
+        ];
+        session.generate_key(&cryptoki::mechanism::Mechanism::GenericSecretKeyGen, &template).unwrap();
+    };
+    outside(1, &make);
+    {
+        let (sim, config) = on_store(&site, 2);
+        let engine = build(&sim, &config);
+        engine.key("mine").unwrap();
+        engine.managed_keys().adopt("mine", "adopted", &KeyConfig::new(KeySpec::Hmac(32))).unwrap();
+        assert_eq!(
+            kind(engine.key("mine")),
+            Some(ErrorKind::KeyNotFound),
+            "it is managed now, also where it was known"
+        );
+        engine.key("adopted").unwrap();
+        engine.managed_keys().deactivate("adopted").unwrap();
+        engine.managed_keys().destroy("adopted").unwrap();
+        assert!(engine.keys().iter().all(|key| key.label != "mine"));
+        assert_eq!(engine.drain(Duration::from_secs(10)), 0);
+    }
+    outside(3, &make);
+    let (sim, config) = on_store(&site, 4);
+    let engine = build(&sim, &config);
+    engine.managed_keys().list().unwrap();
+    assert!(
+        engine.keys().iter().any(|key| key.label == "mine"),
+        "a new key of an old id is nobody's to destroy"
+    );
+}

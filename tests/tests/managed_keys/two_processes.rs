@@ -153,3 +153,63 @@ fn two_that_make_a_key_of_one_name_at_once_make_one() {
         objects == 2 * named.len()
     });
 }
+
+#[test]
+fn the_first_key_of_all_is_found_by_its_name_in_an_engine_that_began_before_and_never_as_a_plain_one() {
+    let site = Site::new();
+    let config = site.config(1);
+    let engine = engine(&config, 1).unwrap();
+    Worker::start(&config, 1).ask("create card").unwrap();
+    let key = engine.key("card").unwrap();
+    assert_eq!((key.id().is_some(), key.version_number()), (true, Some(1)));
+    Worker::start(&config, 1).ask("suspend card").unwrap();
+    eventually("its state holds here", || key.sign(hsmux::Ecdsa::P256_SHA256, b"message").wait().is_err());
+}
+
+#[test]
+fn what_one_process_has_made_another_that_lives_destroys_for_good() {
+    let site = Site::new();
+    let config = site.config(2);
+    let engine = engine(&config, 2).unwrap();
+    let mut other = Worker::start(&config, 2);
+    other.ask("create card").unwrap();
+    let keys = engine.managed_keys();
+    keys.deactivate("card").unwrap();
+    keys.destroy("card").unwrap();
+    drop(other);
+    let fresh = crate::worker::engine(&config, 2).unwrap();
+    assert!(
+        fresh.keys().iter().all(|object| object.label != "card"),
+        "its objects are gone from both tokens"
+    );
+}
+
+#[test]
+fn a_change_that_was_cut_off_is_undone_by_an_engine_that_lives_meanwhile() {
+    let site = Site::new();
+    let config = site.config(2);
+    let engine = engine(&config, 2).unwrap();
+    engine.managed_keys().create("own", &hsmux::KeyConfig::new(hsmux::KeySpec::Hmac(32))).unwrap();
+    for kill in 0..8_u64 {
+        let mut worker = Worker::start(&config, 2);
+        worker.order(&format!("loop {kill}"));
+        std::thread::park_timeout(Duration::from_millis(7 * kill));
+        worker.kill();
+    }
+    eventually("every object is a living key's", || {
+        let living = engine.managed_keys().list().unwrap().into_iter();
+        let living = living.filter(|key| key.state != hsmux::KeyState::Destroyed);
+        let named: std::collections::HashSet<_> =
+            living.flat_map(|key| key.versions).map(|version| version.object).collect();
+        let fresh = crate::worker::engine(&config, 2).unwrap();
+        let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let orphans = fresh
+            .keys()
+            .into_iter()
+            .filter(|key| key.label.starts_with("key-"))
+            .filter(|key| !named.contains(&hex(&key.id)))
+            .count();
+        drop(fresh);
+        orphans == 0
+    });
+}

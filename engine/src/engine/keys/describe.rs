@@ -87,6 +87,7 @@ impl ManagedKeys<'_> {
     /// # Blocking
     /// Until every token in service has been read.
     pub fn list(&self) -> Result<Vec<KeyInfo>> {
+        crate::request::check_not_forked()?;
         self.shared.find_catalogue()?;
         let catalogue = self.shared.ledger.catalogue.read();
         let mut keys = catalogue
@@ -102,6 +103,7 @@ impl ManagedKeys<'_> {
     /// # Errors
     /// `KeyNotFound`; `KeyAmbiguous`.
     pub fn info<'n>(&self, key: impl Into<KeyName<'n>>) -> Result<KeyInfo> {
+        crate::request::check_not_forked()?;
         let managed = self.shared.find_managed(&key.into())?;
         let aliases = self.shared.ledger.catalogue.read().aliases_of(managed.number);
         info(&managed, aliases)
@@ -112,6 +114,7 @@ impl ManagedKeys<'_> {
     /// # Errors
     /// As [`ManagedKeys::list`].
     pub fn refused_records(&self) -> Result<Vec<RefusedRecord>> {
+        crate::request::check_not_forked()?;
         self.shared.find_catalogue()?;
         let mut refused = Vec::new();
         for &token in &self.shared.ledger.order {

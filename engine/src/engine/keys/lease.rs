@@ -61,7 +61,11 @@ impl Shared {
         let text = serde_json::to_string(&*lease).map_err(|_| Error::internal("a lease is not written"))?;
         let mut written = Err(crate::engine::ledger::no_token());
         for token in self.serving() {
-            let pass = Arc::new(self.tokens[token].pass_gate()?);
+            if self.ledger.view(token).leases.contains(&lease) {
+                written = Ok(());
+                continue;
+            }
+            let Ok(pass) = self.tokens[token].pass_gate().map(Arc::new) else { continue };
             let (lease, text) = (Arc::clone(&lease), text.clone());
             let done = self.write_shelf(token, &pass, move |shelf, session, _| {
                 shelf.write(session, "hsmux lease", &text, Item::Lease(Arc::clone(&lease)))?;
@@ -80,13 +84,43 @@ impl Shared {
         written
     }
 
+    /// Gives back what is left of this engine's leases, when nothing more is encrypted: the key keeps what was used.
+    pub(crate) fn return_leases(&self) {
+        let keys: Vec<_> = self.ledger.catalogue.read().keys().map(Arc::clone).collect();
+        for (managed, version, used) in keys
+            .iter()
+            .flat_map(|managed| managed.used_messages().map(move |(version, used)| (managed, version, used)))
+        {
+            let (key, writer) = (managed.number, self.ledger.writer());
+            let lease = Arc::new(Lease::new(key, version, writer, self.ledger.process.clone(), used));
+            let Ok(text) = serde_json::to_string(&*lease) else { continue };
+            for token in self.serving() {
+                let Ok(pass) = self.tokens[token].pass_gate().map(Arc::new) else { continue };
+                let (lease, text) = (Arc::clone(&lease), text.clone());
+                let returned = self.write_shelf(token, &pass, move |shelf, session, _| {
+                    if lease.messages > 0 {
+                        shelf.write(session, "hsmux lease", &text, Item::Lease(Arc::clone(&lease)))?;
+                    }
+                    // After that: whoever is killed in between leaves the larger one, which counts.
+                    shelf.remove(session, |item| match item {
+                        Item::Lease(old) => **old != *lease && is_of_same(old, &lease),
+                        _ => false,
+                    })
+                });
+                if let Err(error) = returned {
+                    tracing::debug!(token, %error, "messages that were leased and not used stay counted");
+                }
+            }
+        }
+    }
+
     /// Whether writers have left leases that nobody uses any more.
     pub(crate) fn has_ended_leases(&self) -> bool {
         self.ledger.views().iter().flat_map(|view| &view.leases).any(|lease| self.has_ended(lease))
     }
 
     /// Adds the leases of writers that are gone to the records of their keys, and takes them away.
-    pub(super) fn fold_leases(self: &Arc<Self>) -> Result<()> {
+    pub(crate) fn fold_leases(self: &Arc<Self>) -> Result<()> {
         let views = self.ledger.views();
         let mut keys: Vec<KeyNumber> = views
             .iter()
@@ -119,11 +153,7 @@ impl Shared {
             change.commit(entry.next(Content::Key(Box::new(key)), self.ledger.writer(), unix_now()))?;
         }
         for token in self.serving() {
-            let pass = if token == change.arbiter {
-                Arc::clone(&change.pass)
-            } else {
-                Arc::new(self.tokens[token].pass_gate()?)
-            };
+            let pass = change.pass_of(token)?;
             let ended = ended.clone();
             self.write_shelf(token, &pass, move |shelf, session, _| {
                 shelf.remove(session, |item| matches!(item, Item::Lease(lease) if ended.contains(lease)))
@@ -139,6 +169,9 @@ impl Shared {
 
 /// Whether a lease is an older one of the same writer.
 fn is_older(old: &Lease, new: &Lease) -> bool {
-    (old.lease, old.version, old.writer) == (new.lease, new.version, new.writer)
-        && old.messages < new.messages
+    is_of_same(old, new) && old.messages < new.messages
+}
+
+fn is_of_same(one: &Lease, other: &Lease) -> bool {
+    (one.lease, one.version, one.writer) == (other.lease, other.version, other.writer)
 }

@@ -95,7 +95,7 @@ impl ManagedKeys<'_> {
     /// As [`ManagedKeys::activate`]. After an error of a token other tokens may have lost the key already, and the next engine that
     /// finds that goes on with it.
     pub fn destroy<'n>(&self, key: impl Into<KeyName<'n>>) -> Result<()> {
-        self.recorded("destroy-key", &key.into(), |shared, managed| shared.destroy_managed(managed))
+        self.recorded("destroy-key", &key.into(), |shared, managed| shared.destroy_managed(managed, |_| true))
     }
 
     /// Makes the next version of a key, which new work uses from then on; older ones still verify and decrypt. Returns its number.
@@ -125,12 +125,15 @@ impl ManagedKeys<'_> {
     /// # Errors
     /// As [`ManagedKeys::activate`]; `KeyNotFound` if there is no such alias.
     pub fn remove_alias(&self, alias: &str) -> Result<()> {
+        crate::request::check_not_forked()?;
         let done = self.shared.write_alias(alias, None);
         self.shared.record_change("remove-alias", None, None, vec![("alias", alias.to_owned())], done)
     }
 
     fn change(&self, name: KeyName<'_>, change: Change, edit: impl FnOnce(&mut KeyRecord)) -> Result<()> {
-        self.recorded(change.operation(), &name, |shared, managed| shared.change_state(managed, change, edit))
+        self.recorded(change.operation(), &name, |shared, managed| {
+            shared.change_state(managed, change, |_| true, edit)
+        })
     }
 
     /// Changes a key, and keeps the answer back until the audit log has it, if there is one.
@@ -165,21 +168,38 @@ impl Shared {
         self: &Arc<Self>,
         managed: &Arc<Managed>,
         change: Change,
+        wanted: impl FnOnce(&KeyRecord) -> bool,
         edit: impl FnOnce(&mut KeyRecord),
     ) -> Result<()> {
         let claim = self.claim(vec![Subject::Key(managed.number)], Vec::new())?;
         let (entry, mut key) = content(managed)?;
+        if !wanted(&key) {
+            let text = "another engine has just changed it";
+            return Err(Error::new(ErrorKind::Conflict, Retry::Later, Outcome::NotDone).because(text));
+        }
         // As things stand now, dates counted in.
         key.state = key.state_at(unix_now()).after(change, key.is_doomed())?;
         edit(&mut key);
         claim.commit(follow(&entry, key, self)).map(drop)
     }
 
-    /// Writes that a key is destroyed, then destroys it.
-    pub(super) fn destroy_managed(self: &Arc<Self>, managed: &Arc<Managed>) -> Result<()> {
-        self.change_state(managed, Change::Destroy, |key| key.destroy_at = None)?;
+    /// Writes that a key is destroyed, if that is still wanted once nobody else can change it; then destroys it.
+    pub(super) fn destroy_managed(
+        self: &Arc<Self>,
+        managed: &Arc<Managed>,
+        wanted: impl FnOnce(&KeyRecord) -> bool,
+    ) -> Result<()> {
+        self.change_state(managed, Change::Destroy, wanted, |key| key.destroy_at = None)?;
         managed.unload();
-        self.recover()
+        self.finish_destruction(managed)
+    }
+
+    /// Writes that the objects of a destroyed key are gone from every token.
+    pub(super) fn write_destroyed(self: &Arc<Self>, managed: &Managed) -> Result<()> {
+        let claim = self.claim(vec![Subject::Key(managed.number)], Vec::new())?;
+        let (entry, mut key) = content(managed)?;
+        key.versions.iter_mut().for_each(|version| version.destroyed = true);
+        claim.commit(follow(&entry, key, self)).map(drop)
     }
 
     /// Makes the next version, if it is still wanted once nobody else can make it.
@@ -233,28 +253,34 @@ impl Shared {
 
     /// What is due by the time of day: destructions, rotations, and states that dates have changed.
     pub(crate) fn do_what_is_due(self: &Arc<Self>) -> Result<()> {
-        let now = unix_now();
         let keys: Vec<_> = self.ledger.catalogue.read().keys().map(Arc::clone).collect();
-        for managed in keys {
-            self.apply(&managed, now);
-            if managed.wants_successor() {
-                self.primary_of(&managed)?;
-            }
-            self.lease_messages(&managed)?;
-            let due = managed.of_record(|key| (key.is_due(now), key.rotates(now)))?;
-            let (operation, done) = match due {
-                (true, _) => ("destroy-key", self.destroy_managed(&managed)),
-                (_, true) => ("rotate-key", self.rotate(&managed, |key| key.rotates(unix_now())).map(drop)),
-                _ => continue,
-            };
-            let version = managed.of_record(KeyRecord::primary).ok();
-            let by = vec![("by", "schedule".to_owned())];
-            match self.record_change(operation, Some(&managed.id), version, by, done) {
-                // Another engine does it.
-                Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::KeyState) => {}
-                done => done?,
-            }
+        // Dates hold whatever else fails.
+        let now = unix_now();
+        keys.iter().for_each(|managed| self.apply(managed, now));
+        // One key that fails holds up no other, and is let alone for a while.
+        keys.iter()
+            .filter(|managed| managed.may_be_tried(now))
+            .map(|managed| self.do_what_is_due_of(managed).inspect_err(|_| managed.try_later(now)))
+            .fold(Ok(()), Result::and)
+    }
+
+    fn do_what_is_due_of(self: &Arc<Self>, managed: &Arc<Managed>) -> Result<()> {
+        let now = unix_now();
+        if managed.wants_successor() {
+            self.primary_of(managed)?;
         }
-        Ok(())
+        self.lease_messages(managed)?;
+        let (operation, done) = match managed.of_record(|key| (key.is_due(now), key.rotates(now)))? {
+            (true, _) => ("destroy-key", self.destroy_managed(managed, |key| key.is_due(unix_now()))),
+            (_, true) => ("rotate-key", self.rotate(managed, |key| key.rotates(unix_now())).map(drop)),
+            _ => return Ok(()),
+        };
+        let version = managed.of_record(KeyRecord::primary).ok();
+        let by = vec![("by", "schedule".to_owned())];
+        match self.record_change(operation, Some(&managed.id), version, by, done) {
+            // Another engine does it.
+            Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::KeyState) => Ok(()),
+            done => done,
+        }
     }
 }

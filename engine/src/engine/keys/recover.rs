@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use cryptoki::object::Attribute;
+use cryptoki::object::{Attribute, ObjectClass};
 
 use crate::engine::Shared;
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::state::KeyState;
+use crate::keys::catalogue::claim::Claim;
+use crate::keys::catalogue::record::KeyRecord;
+use crate::keys::managed::Managed;
 use crate::pkcs11::Session;
 use crate::token::SERVICE_LIMIT;
 use crate::token::gate::Pass;
@@ -19,42 +21,58 @@ impl Shared {
     /// # Errors
     /// What a token answers; then the rest is done the next time.
     pub(crate) fn recover(self: &Arc<Self>) -> Result<()> {
-        self.read_catalogue(SERVICE_LIMIT)?;
         let serving: Vec<_> = self.serving().collect();
-        let all_serve = serving.len() == self.ledger.order.len();
-        let (named, gone) = self.named_objects();
-        for &token in &serving {
-            self.bring_up_to_date(token)?;
-            let view = self.ledger.view(token);
-            let over: Vec<_> =
-                view.claims.iter().filter(|claim| self.ledger.is_over(claim)).cloned().collect();
-            let made = over.iter().flat_map(|claim| &claim.objects).map(|object| object.0.clone());
-            let orphans: Vec<_> = made.filter(|object| !named.contains(object)).collect();
-            for &holder in &serving {
-                self.destroy_all(holder, &orphans)?;
-            }
-            // Where a token is away it may hold some: the claim keeps their names until it is back.
-            if !over.is_empty() && (all_serve || orphans.is_empty()) {
-                self.remove_claims(token, over)?;
-            }
-            self.destroy_all(token, &gone)?;
+        let read =
+            || serving.iter().try_for_each(|&token| self.at_shelf(token, SERVICE_LIMIT, |_, _, _| Ok(())));
+        read()?;
+        let over = self.claims_that_are_over();
+        // Whoever has ended has written all that he ever will: only what is read from now on says what it was. Every token in
+        // service has to be read for that.
+        if !over.is_empty() {
+            read()?;
         }
-        self.fold_leases()
+        serving.iter().try_for_each(|&token| self.bring_up_to_date(token))?;
+        self.undo(over, &serving)?;
+        let keys: Vec<_> = self.ledger.catalogue.read().keys().map(Arc::clone).collect();
+        keys.iter()
+            .filter(|managed| managed.is_to_be_destroyed())
+            .try_for_each(|managed| self.finish_destruction(managed))
     }
 
-    /// `CKA_ID`s that records name: of versions that live, and of those that are destroyed.
-    fn named_objects(&self) -> (HashSet<Vec<u8>>, Vec<Vec<u8>>) {
-        let (mut named, mut gone) = (HashSet::new(), Vec::new());
-        for entry in self.ledger.catalogue.read().latest().values() {
-            let Some((_, key)) = entry.key() else { continue };
-            for version in &key.versions {
-                match key.state == KeyState::Destroyed || version.destroyed {
-                    true => gone.push(version.object.0.clone()),
-                    false => drop(named.insert(version.object.0.clone())),
-                }
-            }
+    fn claims_that_are_over(&self) -> Vec<Arc<Claim>> {
+        let mut over: Vec<Arc<Claim>> = Vec::new();
+        for token in self.serving() {
+            let view = self.ledger.view(token);
+            let of_token = view.claims.iter().filter(|claim| self.ledger.is_over(claim));
+            over.extend(of_token.filter(|claim| !over.contains(claim)).map(Arc::clone).collect::<Vec<_>>());
         }
-        (named, gone)
+        over
+    }
+
+    /// Destroys what changes have made that are over, unless a record names it; then takes their claims away.
+    fn undo(self: &Arc<Self>, over: Vec<Arc<Claim>>, serving: &[usize]) -> Result<()> {
+        if over.is_empty() {
+            return Ok(());
+        }
+        let named = self.named_objects();
+        let made = over.iter().flat_map(|claim| &claim.objects).map(|object| object.0.clone());
+        let orphans: Vec<_> = made.filter(|object| !named.contains(object)).collect();
+        if !orphans.is_empty() {
+            // On the tokens themselves: what a listing of before does not show may be there.
+            serving.iter().try_for_each(|&token| self.destroy_on(token, &orphans))?;
+        }
+        // Where a token is away it may hold some: the claims keep their names until it is back.
+        if orphans.is_empty() || serving.len() == self.ledger.order.len() {
+            serving.iter().try_for_each(|&token| self.remove_claims(token, over.clone()))?;
+        }
+        Ok(())
+    }
+
+    /// `CKA_ID`s that records name.
+    fn named_objects(&self) -> HashSet<Vec<u8>> {
+        let catalogue = self.ledger.catalogue.read();
+        let keys = catalogue.latest().values().filter_map(|entry| entry.key());
+        keys.flat_map(|(_, key)| &key.versions).map(|version| version.object.0.clone()).collect()
     }
 
     /// Writes the records that a token lacks.
@@ -65,20 +83,24 @@ impl Shared {
         latest.iter().filter(|entry| !has(entry.hash)).try_for_each(|entry| self.put_record(token, entry))
     }
 
-    /// Destroys every object of these `CKA_ID`s that a token lists.
-    fn destroy_all(&self, token: usize, ids: &[Vec<u8>]) -> Result<()> {
-        let listed: Vec<_> = {
-            let listing = self.listings[token].read();
-            let held: HashSet<_> = listing.keys().map(|(_, listed)| listed.id.as_slice()).collect();
-            ids.iter().filter(|id| held.contains(id.as_slice())).cloned().collect()
-        };
-        match listed.is_empty() {
-            true => Ok(()),
-            false => {
-                let pass = Arc::new(self.tokens[token].pass_gate()?);
-                self.destroy_objects(token, &pass, listed)
-            }
+    /// Destroys the objects of a key that is destroyed, on every token in service, and writes down that they are gone once that
+    /// is so on all: from then on their `CKA_ID`s may be others'.
+    pub(super) fn finish_destruction(self: &Arc<Self>, managed: &Managed) -> Result<()> {
+        let ids = managed.of_record(left_to_destroy)?;
+        let serving: Vec<_> = self.serving().collect();
+        serving.iter().try_for_each(|&token| self.destroy_on(token, &ids))?;
+        if ids.is_empty() || serving.len() < self.ledger.order.len() {
+            return Ok(());
         }
+        self.write_destroyed(managed)
+    }
+
+    fn destroy_on(&self, token: usize, ids: &[Vec<u8>]) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let pass = Arc::new(self.tokens[token].pass_gate()?);
+        self.destroy_objects(token, &pass, ids.to_vec())
     }
 
     /// Destroys every object of these `CKA_ID`s on a token, listed or not, and makes sure that none is left.
@@ -93,24 +115,35 @@ impl Shared {
             return Ok(());
         }
         self.read_shelf(token, session, epoch)?;
-        let (_, gone) = self.named_objects();
-        let listed: HashSet<Vec<u8>> =
-            self.listings[token].read().keys().map(|(_, listed)| listed.id.clone()).collect();
-        gone.iter().filter(|id| listed.contains(*id)).try_for_each(|id| destroy(session, id))
+        let keys: Vec<_> = self.ledger.catalogue.read().keys().map(Arc::clone).collect();
+        for managed in keys.iter().filter(|managed| managed.is_to_be_destroyed()) {
+            let ids = managed.of_record(left_to_destroy)?;
+            ids.iter().try_for_each(|id| destroy(session, id))?;
+        }
+        Ok(())
     }
 }
 
-/// Destroys every object of this `CKA_ID`, and looks whether they are gone: modules have said so of what was still there.
+/// `CKA_ID`s of what is destroyed, and not known to be gone from every token.
+fn left_to_destroy(key: &KeyRecord) -> Vec<Vec<u8>> {
+    let left = key.versions.iter().filter(|version| !version.destroyed);
+    left.map(|version| version.object.0.clone()).collect()
+}
+
+/// Destroys every key of this `CKA_ID`, and looks whether they are gone: modules have said so of what was still there. Certificates
+/// and data of the same id are nobody's keys.
 fn destroy(session: &mut Session, id: &[u8]) -> Result<()> {
-    let of_id = [Attribute::Id(id.to_vec())];
-    for object in session.find(&of_id)? {
-        match session.destroy(object).map_err(Error::from) {
-            Err(error) if error.kind() != ErrorKind::KeyNotFound => return Err(error),
-            _ => {}
+    for class in [ObjectClass::PRIVATE_KEY, ObjectClass::SECRET_KEY, ObjectClass::PUBLIC_KEY] {
+        let template = [Attribute::Class(class), Attribute::Token(true), Attribute::Id(id.to_vec())];
+        for object in session.find(&template)? {
+            match session.destroy(object).map_err(Error::from) {
+                Err(error) if error.kind() != ErrorKind::KeyNotFound => return Err(error),
+                _ => {}
+            }
+        }
+        if !session.find(&template)?.is_empty() {
+            return Err(Error::operator(ErrorKind::Device, "a key is still there after it was destroyed"));
         }
     }
-    match session.find(&of_id)?.is_empty() {
-        true => Ok(()),
-        false => Err(Error::operator(ErrorKind::Device, "a key is still there after it was destroyed")),
-    }
+    Ok(())
 }

@@ -3,6 +3,8 @@
 use std::fs;
 
 use once_cell::sync::Lazy;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 /// A process, as others on the same machine may recognise it.
@@ -38,8 +40,18 @@ impl Process {
 
     /// Whether it still runs, asked by one that sees it.
     pub(crate) fn runs(&self) -> bool {
-        started(self.number) == Some(self.started)
+        match started(self.number) {
+            Some(started) => started == self.started,
+            // Nothing is shown of it: it has ended, or belongs to another user where those are hidden (hidepid of proc(5)).
+            None => fs::exists("/proc/1").is_ok_and(|shown| !shown) && is_there(self.number),
+        }
     }
+}
+
+/// Whether there is a process of this number, as far as a signal tells that is not sent.
+fn is_there(number: u32) -> bool {
+    let number = i32::try_from(number).ok().and_then(Pid::from_raw);
+    number.is_some_and(|number| !matches!(test_kill_process(number), Err(Errno::SRCH)))
 }
 
 /// When a process started; none if there is none, or only what its parent has not collected yet.

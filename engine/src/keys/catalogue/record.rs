@@ -149,10 +149,19 @@ impl Entry {
         sound.then(|| Self { hash: hash(text), record })
     }
 
-    /// Whether this one holds where both are there: the higher revision, and of one revision that with the lower hash.
+    /// Whether this one holds where both are there: the higher revision, and of one revision that with the lower hash. But what
+    /// is destroyed stays so, and what is compromised is never trusted again, whatever was written where nobody knew.
     pub(crate) fn beats(&self, other: &Self) -> bool {
-        let rank = |entry: &Self| (entry.record.revision, std::cmp::Reverse(entry.hash));
+        let rank = |entry: &Self| (entry.finality(), entry.record.revision, std::cmp::Reverse(entry.hash));
         rank(self) > rank(other)
+    }
+
+    fn finality(&self) -> u8 {
+        match self.key().map(|(_, key)| key.state) {
+            Some(KeyState::Destroyed) => 2,
+            Some(KeyState::Compromised) => 1,
+            _ => 0,
+        }
     }
 
     pub(crate) fn key(&self) -> Option<(KeyNumber, &KeyRecord)> {

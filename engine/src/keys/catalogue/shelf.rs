@@ -88,7 +88,6 @@ impl Shelf {
         let value = format!("{text}\n{id} {}", HexBytes(mac.to_vec()));
         let mut template = ours().to_vec();
         template.extend([
-            Attribute::Private(true),
             // Immutable: whoever may write here can only add and take away.
             Attribute::Modifiable(false),
             Attribute::Label(label.as_bytes().to_vec()),
@@ -198,8 +197,10 @@ impl Shelf {
         ];
         let mut sealers = Vec::new();
         for object in session.find(&of_name)? {
-            let id = session.attributes(object, &[A::Id])?.pop().flatten().unwrap_or_default();
-            sealers.push((HexBytes(id), object));
+            let values = session.attributes(object, &SEALER_READ)?;
+            if let Some(id) = sealer_id(&values) {
+                sealers.push((HexBytes(id), object));
+            }
         }
         sealers.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         self.sealers = sealers;
@@ -207,11 +208,24 @@ impl Shelf {
     }
 }
 
+/// What is read of a key that has the name of those that MAC records.
+const SEALER_READ: [A; 6] =
+    [A::Id, A::Private, A::Sensitive, A::Local, A::AlwaysSensitive, A::NeverExtractable];
+
+/// The id of a key that MACs records: one that the token has made behind a login and that has never been outside. Of any other
+/// somebody else may know the value: some tokens let who has no PIN make objects that are not private.
+fn sealer_id(values: &[Option<Vec<u8>>]) -> Option<Vec<u8>> {
+    let (id, flags) = values.split_first()?;
+    let holds = |flag: &Option<Vec<u8>>| flag.as_deref() == Some(&[1]);
+    (flags.len() == SEALER_READ.len() - 1 && flags.iter().all(holds)).then(|| id.clone().unwrap_or_default())
+}
+
 /// What all objects of the catalogue have in common.
-fn ours() -> [Attribute; 3] {
+fn ours() -> [Attribute; 4] {
     [
         Attribute::Class(ObjectClass::DATA),
         Attribute::Token(true),
+        Attribute::Private(true),
         Attribute::Application(APPLICATION.to_vec()),
     ]
 }
@@ -263,6 +277,20 @@ fn make_sealer(session: &mut Session) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_may_have_been_outside_macs_no_records() {
+        let sound: Vec<Option<Vec<u8>>> =
+            std::iter::once(Some(vec![7])).chain((0..5).map(|_| Some(vec![1]))).collect();
+        assert_eq!(sealer_id(&sound), Some(vec![7]));
+        for flag in 1..6 {
+            for value in [None, Some(vec![0]), Some(vec![])] {
+                let mut other = sound.clone();
+                other[flag] = value;
+                assert_eq!(sealer_id(&other), None, "{:?}", SEALER_READ[flag]);
+            }
+        }
+    }
 
     #[test]
     fn a_value_is_text_key_and_mac_and_nothing_else() {
