@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam::sync::Parker;
 use hsmux::{AuditCheckpoint, AuditConsistency, AuditInclusion, AuditKey, AuditLog, AuditReport};
 
+use crate::connection::Connection;
 use crate::exit::{Exit, Failure, Result, printable};
 
 /// Options of `hsmux audit`.
@@ -15,6 +16,16 @@ use crate::exit::{Exit, Failure, Result, printable};
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
+}
+
+#[derive(Debug, clap::Args)]
+struct Key {
+    #[command(flatten)]
+    connection: Connection,
+
+    /// Print JSON instead: an object with the key in DER, in hexadecimal
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -28,6 +39,8 @@ enum What {
     /// Check a proof
     #[command(after_help = CHECK_HELP)]
     Check(Check),
+    /// Print the public key of the checkpoints, in PEM: the only one of these that needs the HSM
+    Key(Box<Key>),
     /// Show the last records. They are not verified
     #[command(after_help = TAIL_HELP)]
     Tail(Tail),
@@ -165,6 +178,7 @@ pub(crate) fn run(args: Args) -> Result {
         What::Verify(args) => verify(&args),
         What::Prove(args) => prove(&args),
         What::Check(args) => check(&args),
+        What::Key(args) => key(&args),
         What::Tail(args) => tail(&args),
     }
 }
@@ -219,6 +233,32 @@ fn prove(args: &Prove) -> Result {
     };
     let mut out = io::stdout().lock();
     writeln!(out, "{proof}")?;
+    Ok(out.flush()?)
+}
+
+/// How long the engine may take to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Prints the public key that checkpoints are verified with.
+fn key(args: &Key) -> Result {
+    let site = args.connection.resolve()?;
+    let engine = site.builder(&site.tokens()?, site.pin()?).sessions(1).build()?;
+    let der = engine.managed_keys().audit_public_key();
+    engine.drain(DRAIN);
+    let der = der?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::json!({ "spki": data_encoding::HEXLOWER.encode(&der) }))?;
+    } else {
+        writeln!(out, "-----BEGIN PUBLIC KEY-----")?;
+        // RFC 7468, 2: lines of 64 characters.
+        let text = data_encoding::BASE64.encode(&der);
+        for line in text.as_bytes().chunks(64) {
+            out.write_all(line)?;
+            writeln!(out)?;
+        }
+        writeln!(out, "-----END PUBLIC KEY-----")?;
+    }
     Ok(out.flush()?)
 }
 

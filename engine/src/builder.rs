@@ -322,7 +322,7 @@ impl<M, T, P> Builder<M, T, P> {
     ///
     /// [`Audit`] says what it costs and what happens when the disk is full. Its checkpoints are signed by a managed key of the
     /// tokens that is made when the first engine with a log is built, and that nobody else gets at;
-    /// [`Engine::audit_public_key`](crate::Engine::audit_public_key) is what they are verified with. What engines keep for
+    /// [`ManagedKeys::audit_public_key`](crate::ManagedKeys::audit_public_key) is what they are verified with. What engines keep for
     /// themselves (MACs of records, probes of keys, canaries) is not recorded.
     #[must_use]
     pub fn audit(mut self, audit: Audit) -> Self {

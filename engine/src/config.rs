@@ -1,5 +1,6 @@
 //! Configuration in a file: what a [`Builder`] takes, as TOML.
 
+mod audit;
 mod value;
 
 use std::collections::{HashMap, HashSet};
@@ -20,6 +21,7 @@ use crate::pkcs11::ModuleKind;
 use crate::request::check_not_forked;
 use crate::token::name::TokenName;
 use crate::token::verify::VerifyOutputs;
+use audit::AuditConfig;
 use value::{HangLimit, Instances, Limit, Pin, Sessions, Size};
 
 /// The configuration of an engine, as a TOML file holds it.
@@ -89,6 +91,7 @@ pub struct Config {
     #[serde(default = "yes")]
     message_api: bool,
     canary_key: Option<String>,
+    audit: Option<AuditConfig>,
     key_group: Option<String>,
     gcm_messages_max: Option<u64>,
     #[serde(default)]
@@ -239,6 +242,9 @@ impl Config {
         if let Some(name) = &self.canary_key {
             builder = builder.canary_key(name);
         }
+        if let Some(audit) = &self.audit {
+            builder = builder.audit(audit.settings());
+        }
         if let Some(name) = &self.key_group {
             builder = builder.key_group(name);
         }
@@ -301,6 +307,7 @@ impl Config {
             ("random_pool", self.random_pool != other.random_pool),
             ("message_api", self.message_api != other.message_api),
             ("canary_key", self.canary_key != other.canary_key),
+            ("audit", self.audit != other.audit),
             ("key_group", self.key_group != other.key_group),
             ("gcm_messages_max", self.gcm_messages_max != other.gcm_messages_max),
             ("module_kind", self.module_kind != other.module_kind),

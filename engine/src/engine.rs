@@ -316,13 +316,6 @@ impl Engine {
         Request::new(&self.shared, None, Ask::random(len), Input::default(), random)
     }
 
-    /// The public key of the audit log's checkpoints, as SubjectPublicKeyInfo in DER (RFC 5280, 4.1.2.7): what
-    /// [`AuditLog`](crate::AuditLog) and `hsmux audit verify` take. None without a log.
-    #[must_use]
-    pub fn audit_public_key(&self) -> Option<&[u8]> {
-        self.shared.book.get().map(|book| book.public_key())
-    }
-
     /// What the engine has done so far; nothing in a forked child.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {

@@ -32,8 +32,8 @@ fn window_of(requests: usize) -> NonZeroUsize {
     NonZeroUsize::new(requests).unwrap()
 }
 
-fn verify(directory: &Path, engine: &Engine) {
-    let key = AuditKey::parse(engine.audit_public_key().unwrap()).unwrap();
+fn verify(directory: &Path, public_key: &[u8]) {
+    let key = AuditKey::parse(public_key).unwrap();
     let report = AuditLog::at(directory).verify(&[key], None).unwrap();
     assert!(report.fault.is_none(), "{:?}", report.fault);
 }
@@ -76,6 +76,7 @@ fn every_way_of_asking_leaves_a_record_and_every_change_does() {
     keys.suspend("card").unwrap();
     assert!(keys.destroy("card").is_err());
     assert_eq!(engine.key("hsmux.audit").unwrap_err().kind(), ErrorKind::KeyNotFound);
+    let public_key = keys.audit_public_key().unwrap();
     assert_eq!(engine.drain(LONG), 0);
 
     let all = records(&log);
@@ -114,7 +115,7 @@ fn every_way_of_asking_leaves_a_record_and_every_change_does() {
         of_kind(&all, "change").iter().map(|record| record["operation"].as_str().unwrap()).collect();
     assert_eq!(changes, ["create-key", "create-key", "rotate-key", "suspend-key", "destroy-key"]);
     assert_eq!(of_kind(&all, "change")[4]["error"], "key-state");
-    verify(&log, &engine);
+    verify(&log, &public_key);
     assert!(!std::fs::read_to_string(log.join("00000000.jsonl")).is_ok_and(|text| text.contains("1234")));
 }
 
@@ -141,6 +142,7 @@ fn with_intents_each_operation_is_known_before_it_begins() {
     let window: Vec<_> =
         futures::executor::block_on(pipeline(futures::stream::iter(window), window_of(3)).collect());
     assert!(window.iter().all(Result::is_ok));
+    let public_key = engine.managed_keys().audit_public_key().unwrap();
     assert_eq!(engine.drain(LONG), 0);
     let all = records(&log);
     for number in 1..12 {
@@ -163,7 +165,7 @@ fn with_intents_each_operation_is_known_before_it_begins() {
         );
         assert_eq!(kinds[0], "intent", "{id}");
     }
-    verify(&log, &engine);
+    verify(&log, &public_key);
 }
 
 #[test]
@@ -240,6 +242,7 @@ fn no_reply_was_given_without_a_record_when_the_process_is_killed() {
     }
     let store = format!("store={},seed=999", site.path().join("store").display());
     let engine = build(&store, &log);
+    let public_key = engine.managed_keys().audit_public_key().unwrap();
     assert_eq!(engine.drain(LONG), 0);
     let all = records(&log);
     let recorded: std::collections::HashSet<_> = of_kind(&all, "use")
@@ -249,7 +252,7 @@ fn no_reply_was_given_without_a_record_when_the_process_is_killed() {
     let missing: Vec<_> = replies.iter().filter(|reply| !recorded.contains(*reply)).collect();
     assert!(missing.is_empty(), "{} of {} replies without a record", missing.len(), replies.len());
     println!("{kills} kills: {} replies, each with its record", replies.len());
-    verify(&log, &engine);
+    verify(&log, &public_key);
     assert!(replies.len() >= kills, "only {} replies", replies.len());
 }
 

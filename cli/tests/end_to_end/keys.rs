@@ -69,3 +69,31 @@ fn names_and_settings_that_cannot_be_are_refused() {
     assert_eq!(hsm.run(&["keys", "create", "x", "--spec", "rsa-1024"]).code, Some(2));
     keys(&["show", "hk1.AAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAA"]).fails(6, &["no such key"]);
 }
+
+#[test]
+fn changes_by_the_command_line_are_in_the_log_of_the_configuration_which_verifies_with_the_tokens_key() {
+    let Some(hsm) = Hsm::with_tokens(&["only"]) else { return };
+    let (log, config) = (hsm.path("audit"), hsm.path("hsmux.toml"));
+    let text = format!(
+        "module = \"{}\"\npin = \"file:{}\"\naudit = {{ directory = \"{}\" }}\n[[token]]\nname = \"only\"\n",
+        hsm.module().display(),
+        hsm.path("pin").display(),
+        log.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let config = config.to_str().unwrap();
+    hsm.run(&["keys", "--config", config, "create", "card", "--spec", "ec-p256"]).succeeds();
+    hsm.run(&["keys", "--config", config, "suspend", "card"]).succeeds();
+    let key = hsm.run(&["audit", "key", "--config", config]);
+    key.succeeds();
+    let file = hsm.path("audit.pem");
+    std::fs::write(&file, &key.stdout).unwrap();
+    let log = log.to_str().unwrap();
+    hsm.run(&["audit", "verify", log, "--key", file.to_str().unwrap()]).succeeds();
+    let shown = hsm.run(&["audit", "tail", log, "--json"]);
+    shown.succeeds();
+    for part in ["create-key", "suspend-key", "\"kind\":\"change\""] {
+        assert!(shown.stdout.contains(part), "{part}: {}", shown.stdout);
+    }
+    assert!(!shown.stdout.contains(crate::hsm::PIN));
+}

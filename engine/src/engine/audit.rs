@@ -33,8 +33,6 @@ pub(crate) struct Book {
     pub(crate) mode: AuditMode,
     /// Serial numbers, by token.
     tokens: Vec<Text>,
-    /// `SubjectPublicKeyInfo` of the key that signs.
-    public_key: Vec<u8>,
     /// Operations whose records are not written yet, and who waits until there are none.
     open: Mutex<usize>,
     none_open: Condvar,
@@ -51,11 +49,11 @@ impl Book {
         let public =
             public.ok_or_else(|| Error::internal("a key of an elliptic curve without a public half"))?;
         let public_key = spki_der(public)?;
-        let signer = TokenSigner { shared: Arc::downgrade(shared), version, public_key: public_key.clone() };
+        let signer = TokenSigner { shared: Arc::downgrade(shared), version, public_key };
         let journal = Journal::open(settings, room, Some(Box::new(signer)))?;
         let tokens = shared.tokens.iter().map(|token| Text::from(token.info.serial.as_str())).collect();
         let (open, none_open) = (Mutex::new(0), Condvar::new());
-        Ok(Self { journal, mode: settings.mode, tokens, public_key, open, none_open })
+        Ok(Self { journal, mode: settings.mode, tokens, open, none_open })
     }
 
     /// An operation begins whose record is to be written.
@@ -80,10 +78,6 @@ impl Book {
 
     pub(crate) fn token(&self, index: Option<usize>) -> Option<Text> {
         index.and_then(|index| self.tokens.get(index)).cloned()
-    }
-
-    pub(super) fn public_key(&self) -> &[u8] {
-        &self.public_key
     }
 
     pub(super) fn snapshot(&self) -> AuditSnapshot {

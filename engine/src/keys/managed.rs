@@ -163,10 +163,10 @@ impl Managed {
         let loaded = self.loaded.lock();
         let newest = loaded.get(&primary);
         // Only one that was the primary when it was loaded: others never protected here.
-        let led = loaded
+        let mut led = loaded
             .iter()
             .filter(|(_, version)| version.tie.as_ref().is_some_and(|tie| tie.gate.is_primary()));
-        let stands_in = newest.is_none().then(|| led.last().map(|(&number, _)| number)).flatten();
+        let stands_in = newest.is_none().then(|| led.next_back().map(|(&number, _)| number)).flatten();
         let mut changed = false;
         for (&number, version) in loaded.iter() {
             let Some(tie) = &version.tie else { continue };

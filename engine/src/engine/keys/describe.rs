@@ -3,13 +3,15 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::ManagedKeys;
+use crate::engine::audit::SIGNER;
 use crate::engine::ledger::unix_now;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::keys::catalogue::record::{KeyOrigin, KeyRecord, VersionRecord};
 use crate::keys::key_id::KeyId;
 use crate::keys::managed::Managed;
 use crate::keys::name::KeyName;
 use crate::keys::state::KeyState;
+use crate::operation::spki_der;
 
 /// A managed key, as its record says.
 #[derive(Clone, PartialEq, Eq)]
@@ -94,6 +96,8 @@ impl ManagedKeys<'_> {
             .keys()
             .map(|key| info(key, catalogue.aliases_of(key.number)))
             .collect::<Result<Vec<_>>>()?;
+        // The audit log's own is nobody's to ask for.
+        keys.retain(|key| key.name != SIGNER);
         keys.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         Ok(keys)
     }
@@ -107,6 +111,24 @@ impl ManagedKeys<'_> {
         let managed = self.shared.find_managed(&key.into())?;
         let aliases = self.shared.ledger.catalogue.read().aliases_of(managed.number);
         info(&managed, aliases)
+    }
+
+    /// The public key of the audit log's checkpoints ([`Builder::audit`](crate::Builder::audit)), as SubjectPublicKeyInfo in DER
+    /// (RFC 5280, 4.1.2.7): what [`AuditLog`](crate::AuditLog) and `hsmux audit verify` take.
+    ///
+    /// # Errors
+    /// `KeyNotFound`, if no engine with a log was ever built on these tokens.
+    pub fn audit_public_key(&self) -> Result<Vec<u8>> {
+        crate::request::check_not_forked()?;
+        self.shared.find_catalogue()?;
+        let found = self.shared.ledger.catalogue.read().by_name(SIGNER)?;
+        let missing = || {
+            Error::refused(ErrorKind::KeyNotFound, "no engine with an audit log was built on these tokens")
+        };
+        let managed = found.ok_or_else(missing)?;
+        let version = self.shared.primary_of(&managed)?;
+        let public = version.facts.public.as_ref();
+        spki_der(public.ok_or_else(|| Error::internal("a key of an elliptic curve without a public half"))?)
     }
 
     /// Objects of the catalogue that are not believed: with a wrong MAC, or of another format. They are left alone.
