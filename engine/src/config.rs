@@ -263,6 +263,12 @@ impl Config {
         &self.pin.0
     }
 
+    /// Where logins are remembered, if anywhere.
+    #[must_use]
+    pub fn state_dir(&self) -> Option<&Path> {
+        self.state_dir.as_deref()
+    }
+
     /// The module's path, and the string that it is initialised with.
     #[must_use]
     pub fn module(&self) -> (&Path, Option<&str>) {

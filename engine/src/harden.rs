@@ -39,3 +39,21 @@ fn forbid_dumps() -> Result<()> {
 fn failed(what: &str, why: &dyn std::fmt::Display) -> Error {
     Error::operator(ErrorKind::Configuration, format!("the process cannot be hardened: {what}: {why}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hardened_process_can_leave_no_core_and_not_be_traced() {
+        process().unwrap();
+        assert_eq!(getrlimit(Resource::Core).current, Some(0));
+        assert_eq!(getrlimit(Resource::Core).maximum, Some(0));
+        #[cfg(target_os = "linux")]
+        assert_eq!(
+            rustix::process::dumpable_behavior().unwrap(),
+            rustix::process::DumpableBehavior::NotDumpable
+        );
+        process().unwrap();
+    }
+}

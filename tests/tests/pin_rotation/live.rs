@@ -1,6 +1,7 @@
 //! Rotations that nothing goes wrong with, and those that are refused before anything is sent.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use hsmux::{Engine, Error, ErrorKind, Health, Hmac, Outcome, PinKeep, PinSource, Retry};
 use hsmux_tests::{eventually, sign, wait_for};
@@ -121,7 +122,10 @@ fn a_pin_is_rotated_again_and_again_and_none_of_the_earlier_ones_is_sent() {
     let engine = site.builder(&sim, site.file("old")).build().unwrap();
     let names: Vec<_> = (0..4).map(|number| format!("pin-{number}")).collect();
     for (number, name) in names.iter().enumerate() {
-        engine.rotate_pin(site.write(name, &format!("pin number {number}"))).unwrap();
+        let source = site.write(name, &format!("pin number {number}"));
+        let then = SystemTime::UNIX_EPOCH + Duration::from_secs(number as u64 + 1);
+        std::fs::File::open(site.path(name)).unwrap().set_modified(then).unwrap();
+        engine.rotate_pin(source).unwrap();
     }
     assert_eq!(site.pins(), ["pin number 3"; 2]);
     for name in ["old", "pin-0", "pin-1", "pin-2"] {

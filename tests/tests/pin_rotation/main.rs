@@ -4,5 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails its test")]
 
 mod faults;
+mod killed;
 mod live;
 mod site;

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use hsmux::{Copies, Engine, PinSource};
 use hsmux_tests::Ready;
@@ -21,8 +22,12 @@ pub(crate) struct Site {
 impl Site {
     pub(crate) fn new(tokens: usize) -> Self {
         let site = Self { place: tempfile::tempdir().unwrap(), tokens };
-        site.write("old", OLD);
-        site.write("new", NEW);
+        for (hours, name, pin) in [(2, "old", OLD), (1, "new", NEW)] {
+            site.write(name, pin);
+            // Files that are written one after the other may have the same time.
+            let then = SystemTime::now() - Duration::from_secs(3600 * hours);
+            std::fs::File::open(site.path(name)).unwrap().set_modified(then).unwrap();
+        }
         site
     }
 
