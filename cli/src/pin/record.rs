@@ -89,6 +89,7 @@ fn described(record: &PinRecord) -> String {
     let state = match record.state() {
         PinState::Trying => "tried, and cut off",
         PinState::Refused => "refused",
+        PinState::Changing => "the change of its PIN was cut off (hsmux pin rotate --resume)",
         _ => "damaged, which counts as refused",
     };
     let time = |time| humantime::format_rfc3339_seconds(time).to_string();

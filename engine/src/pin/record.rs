@@ -29,6 +29,10 @@ pub enum PinState {
     /// The record cannot be read, which counts as refused.
     #[serde(skip)]
     Damaged,
+    /// The PIN is being changed, or whoever changed it was cut off: the token has one of two, or the other tokens of the
+    /// rotation have another.
+    #[serde(skip)]
+    Changing,
 }
 
 /// The content of a record.
@@ -110,7 +114,7 @@ pub(super) fn judge(found: &Found, warns: bool) -> Verdict {
             PinState::Trying if warns => Verdict::Refused(Why::Warned),
             PinState::Trying if record.attempts >= UNSETTLED_MAX => Verdict::Refused(Why::Unsettled),
             PinState::Trying => Verdict::Try { attempts: record.attempts + 1 },
-            PinState::Refused | PinState::Damaged => Verdict::Refused(Why::Refused),
+            PinState::Refused | PinState::Damaged | PinState::Changing => Verdict::Refused(Why::Refused),
         },
     }
 }

@@ -96,11 +96,11 @@ fn a_token_that_is_lost_while_it_changes_its_pin_is_found_out_at_its_next_login(
             let site = Site::new(3);
             let sim = site.sim(&format!("fault=C_SetPIN:1=0x32{after}@sim-{token}"));
             let engine = site.builder(&sim, site.file("old")).build().unwrap();
+            let label = format!("sim-{token}");
+            let key = crate::site::key_of(&engine, &label);
             let error = engine.rotate_pin(site.file("new")).unwrap_err();
             assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
             assert!(error.to_string().contains("nobody knows whether it has the new PIN"), "{error}");
-            let label = format!("sim-{token}");
-            let key = engine.key("hmac").unwrap();
             // What the code says has not come true yet: the simulator keeps the login.
             sim.configure(&format!("removed={label}")).unwrap();
             eventually("its loss is noticed", || {

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use hsmux::{Copies, Engine, PinSource};
+use hsmux::{Copies, Engine, Key, PinSource, Pkcs11Uri};
 use hsmux_tests::Ready;
 use p11_sim::Loaded;
 
@@ -12,6 +12,12 @@ use p11_sim::Loaded;
 pub(crate) const OLD: &str = "old-4711-old";
 /// The one that they get.
 pub(crate) const NEW: &str = "new-0815-new";
+
+/// A key as one token has it: its requests go nowhere else.
+pub(crate) fn key_of(engine: &Engine, label: &str) -> Key {
+    let uri: Pkcs11Uri = format!("pkcs11:token={label};object=hmac").parse().unwrap();
+    engine.key(&uri).unwrap()
+}
 
 /// Tokens, and all there is about them.
 pub(crate) struct Site {
