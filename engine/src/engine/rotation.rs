@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Shared};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::pin::{Change, PinSource, Side, TokenId};
 use crate::request::check_not_forked;
@@ -75,11 +75,11 @@ impl Engine {
         let change = shared.pin.begin_change(new.into(), &lengths, &ids, ALONE_LIMIT)?;
         let mut rotated = Vec::new();
         for (number, token) in tokens.iter().enumerate() {
-            let had_it = match token.change_pin(Side::New) {
+            let had_it = match shared.change_pin(token, Side::New) {
                 Changed::Done => false,
                 Changed::Already => true,
-                Changed::No(error) => return Err(way_back(change, &tokens, number, &ids, &error)),
-                Changed::Unknown(error) => return Err(in_doubt(&tokens, number, &error)),
+                Changed::No(error, _) => return Err(shared.way_back(change, &tokens, number, &ids, &error)),
+                Changed::Unknown(error, _) => return Err(in_doubt(&tokens, number, &error)),
             };
             tracing::info!(token = token.index, "a token has a new PIN");
             let (label, serial) = (token.info.label.clone(), token.info.serial.clone());
@@ -90,35 +90,56 @@ impl Engine {
     }
 }
 
-/// A token has not taken the new PIN: those that have it get the old one back. Returns what is to be said.
-fn way_back(
-    change: Change<'_>,
-    tokens: &[&Arc<Token>],
-    refused: usize,
-    ids: &[TokenId<'_>],
-    error: &Error,
-) -> Error {
-    let said = format!("token {}: {}", tokens[refused].info.label, error_text(error));
-    let mut left = Vec::new();
-    // Also those that come later: they may have it from a rotation that was cut off.
-    for token in tokens.iter().rev() {
-        match token.change_pin(Side::Old) {
-            Changed::Done | Changed::Already => {}
-            Changed::No(error) => {
-                left.push(format!("token {} keeps the new one ({})", token.info.label, error_text(&error)));
-            }
-            Changed::Unknown(error) => {
-                left.push(format!("token {} has one of the two ({})", token.info.label, error_text(&error)));
+impl Shared {
+    /// Has a token change its PIN, and sees to it if that has cost it its login.
+    fn change_pin(&self, token: &Arc<Token>, to: Side) -> Changed {
+        let changed = token.change_pin(to);
+        if let Changed::No(error, Some(lost)) | Changed::Unknown(error, Some(lost)) = &changed {
+            self.core.token_is_lost(token.index, lost.loss, Arc::clone(&lost.epoch), error.why());
+        }
+        changed
+    }
+
+    /// A token has not taken the new PIN: those that have it get the old one back. Returns what is to be said.
+    fn way_back(
+        &self,
+        change: Change<'_>,
+        tokens: &[&Arc<Token>],
+        refused: usize,
+        ids: &[TokenId<'_>],
+        error: &Error,
+    ) -> Error {
+        let said = format!("token {}: {}", tokens[refused].info.label, error_text(error));
+        let mut left = Vec::new();
+        // Also those that come later: they may have it from a rotation that was cut off.
+        for token in tokens.iter().rev() {
+            match self.change_pin(token, Side::Old) {
+                Changed::Done | Changed::Already => {}
+                Changed::No(error, _) => {
+                    left.push(format!(
+                        "token {} keeps the new one ({})",
+                        token.info.label,
+                        error_text(&error)
+                    ));
+                }
+                Changed::Unknown(error, _) => {
+                    left.push(format!(
+                        "token {} has one of the two ({})",
+                        token.info.label,
+                        error_text(&error)
+                    ));
+                }
             }
         }
+        if left.is_empty() {
+            change.undo(ids);
+            let text = format!("{said}; every token has the old PIN");
+            return Error::new(error.kind(), error.retry(), Outcome::NotDone).because(text);
+        }
+        let text =
+            format!("{said}; the other tokens have the old PIN again, but {}; {GO_ON}", left.join(", "));
+        Error::new(error.kind(), Retry::Operator, Outcome::Unknown).because(text)
     }
-    if left.is_empty() {
-        change.undo(ids);
-        let text = format!("{said}; every token has the old PIN");
-        return Error::new(error.kind(), error.retry(), Outcome::NotDone).because(text);
-    }
-    let text = format!("{said}; the other tokens have the old PIN again, but {}; {GO_ON}", left.join(", "));
-    Error::new(error.kind(), Retry::Operator, Outcome::Unknown).because(text)
 }
 
 /// Nobody knows whether a token has taken the new PIN.

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::pin::{Failed, Side, Stage, TURN_LIMIT, Turn};
 use crate::pkcs11::Fault;
 use crate::sync::Arc;
-use crate::token::epoch::Loss;
+use crate::token::epoch::{Epoch, Loss};
 use crate::token::login::{Login, check_lock_out, id, stale};
 use crate::token::session::Fate;
 use crate::token::{SERVICE_LIMIT, Token};
@@ -20,9 +20,16 @@ pub(crate) enum Changed {
     /// It had it already.
     Already,
     /// The token has the PIN that it had.
-    No(Error),
+    No(Error, Option<Lost>),
     /// Nobody knows.
-    Unknown(Error),
+    Unknown(Error, Option<Lost>),
+}
+
+/// That the token, or its login, was lost in this epoch: the engine is to be told.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    pub(crate) loss: Loss,
+    pub(crate) epoch: Arc<Epoch>,
 }
 
 impl Token {
@@ -46,11 +53,11 @@ impl Token {
     pub(crate) fn change_pin(&self, to: Side) -> Changed {
         let changed = self.change_pin_once(to);
         match changed {
-            Changed::Unknown(error) if error.kind() != ErrorKind::Hung && !self.epoch.is_over() => {
+            Changed::Unknown(error, None) if error.kind() != ErrorKind::Hung && !self.epoch.is_over() => {
                 match self.change_pin_once(to) {
                     Changed::Done | Changed::Already => Changed::Done,
                     // What came first may have changed it.
-                    Changed::No(_) | Changed::Unknown(_) => Changed::Unknown(error),
+                    Changed::No(_, lost) | Changed::Unknown(_, lost) => Changed::Unknown(error, lost),
                 }
             }
             changed => changed,
@@ -60,15 +67,15 @@ impl Token {
     fn change_pin_once(&self, to: Side) -> Changed {
         let pass = match self.pass_gate() {
             Ok(pass) => pass,
-            Err(error) => return Changed::No(error),
+            Err(error) => return Changed::No(error, None),
         };
         let change = move |login: &mut Login| {
             let _pass = pass;
             Ok(login.change_pin(to))
         };
         self.service.call(SERVICE_LIMIT + TURN_LIMIT, change).unwrap_or_else(|error| match error.outcome() {
-            Outcome::NotDone => Changed::No(error),
-            _ => Changed::Unknown(error),
+            Outcome::NotDone => Changed::No(error, None),
+            _ => Changed::Unknown(error, None),
         })
     }
 }
@@ -79,18 +86,22 @@ impl Login {
         let info = self.info.clone();
         let turn = match pin.turn(id(&info), TURN_LIMIT) {
             Ok(turn) => turn,
-            Err(error) => return Changed::No(error),
+            Err(error) => return Changed::No(error, None),
         };
         let stage = turn.stage();
         if stage == to_stage(to) {
             return Changed::Already;
         }
         if self.epoch.is_over() {
-            return if stage == Stage::Changing { Changed::Unknown(stale()) } else { Changed::No(stale()) };
+            return if stage == Stage::Changing {
+                Changed::Unknown(stale(), None)
+            } else {
+                Changed::No(stale(), None)
+            };
         }
         match self.take(turn, to) {
             // As before, and nobody knew.
-            Changed::No(error) if stage == Stage::Changing => Changed::Unknown(error),
+            Changed::No(error, lost) if stage == Stage::Changing => Changed::Unknown(error, lost),
             changed => changed,
         }
     }
@@ -104,33 +115,33 @@ impl Login {
             check_lock_out(&info, false)
         });
         if let Err(error) = flags {
-            return Changed::No(error);
+            return Changed::No(error, None);
         }
         let session = &mut self.session;
         match turn.set(to, |old, new| session.set_pin(old, new), |fault: &Fault| failed(*fault)) {
             Ok(Ok(())) => Changed::Done,
             Ok(Err(fault)) => {
-                self.after(fault);
+                let lost = self.after(fault);
                 match failed(fault) {
-                    Failed::Unknown => Changed::Unknown(fault.into()),
-                    Failed::Unchanged | Failed::NotItsPin => Changed::No(fault.into()),
+                    Failed::Unknown => Changed::Unknown(fault.into(), lost),
+                    Failed::Unchanged | Failed::NotItsPin => Changed::No(fault.into(), lost),
                 }
             }
-            Err(error) => Changed::No(error),
+            Err(error) => Changed::No(error, None),
         }
     }
 
-    /// What becomes of the session, and of the token, after a call that failed.
-    fn after(&mut self, fault: Fault) {
-        if let Fate::TokenDown(loss) = Fate::from(fault) {
-            return self.epoch.end(loss);
-        }
-        if let Err(error) = self.check_session() {
-            tracing::warn!(token = self.index, %error, "a change of PIN has cost the token its session");
-            if crate::token::login::is_loss(&error) {
-                self.epoch.end(Loss::Token);
-            }
-        }
+    /// What becomes of the session after a call that failed; the epoch, if the token is lost.
+    fn after(&mut self, fault: Fault) -> Option<Lost> {
+        let loss = match Fate::from(fault) {
+            Fate::TokenDown(loss) => Some(loss),
+            _ => self
+                .check_session()
+                .is_err()
+                .then(|| self.epoch.is_over().then(|| self.epoch.loss()))
+                .flatten(),
+        };
+        loss.map(|loss| Lost { loss, epoch: Arc::clone(&self.epoch) })
     }
 }
 
