@@ -1,7 +1,7 @@
 //! Where a PIN is, and is not, in a process that has logged in with it: its memory, its output, its environment.
 //!
-//! The simulated HSM is in its null mode here, which looks at no PIN: it would hold its own otherwise. The PIN is made anew for
-//! each run, so that it stands in no program.
+//! On SoftHSM2, which keeps no PIN in plain: the simulated HSM holds its own. The PIN that is looked for is made anew for each
+//! run, so that it stands in no program, and becomes the token's by a rotation.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails its test")]
@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use hsmux::{Builder, Copies, Engine, Hmac, PinKeep, PinSource, RsaOaep};
+use hsmux::{Copies, Engine, Hmac, PinKeep, PinSource, RsaOaep};
 
 /// The environment of the process that is looked into: the file with the PIN, and how it is kept.
 const PIN: &str = "HSMUX_TEST_PIN_FILE";
@@ -37,13 +37,24 @@ fn a_process_that_other_tests_start() {
     let print = tracing_subscriber::fmt::layer().with_writer(std::io::stdout);
     let all = tracing_subscriber::registry().with(print).with(Panics);
     tracing::subscriber::set_global_default(all).unwrap();
+    let hsm = softhsm_fixtures::SoftHsm::for_tests().unwrap();
+    let token = hsm.unique_token();
+    token.import_hmac("hmac", b"a key for MACs of 32 bytes ......");
+    let path = std::path::PathBuf::from(path);
+    let first = path.with_extension("first");
+    std::fs::write(&first, softhsm_fixtures::PIN).unwrap();
+    std::fs::set_permissions(&first, std::fs::Permissions::from_mode(0o600)).unwrap();
     let keep = if std::env::var(KEEP).unwrap() == "memory" { PinKeep::Memory } else { PinKeep::Reread };
-    let source = PinSource::File(path.into());
-    let builder = Engine::builder().module(p11_sim::cdylib_path().unwrap()).tokens(["sim-0"]);
-    let builder: Builder<_, _, _> =
-        builder.pin(source).pin_keep(keep).init_args("null=1").copies(Copies::Off);
-    let builder = builder.harden_process(std::env::var_os(HARDEN).is_some());
-    let engine = builder.sessions(1).build().unwrap();
+    let builder =
+        || Engine::builder().module(hsm.module()).tokens([token.label()]).pin_keep(keep).sessions(1);
+    let builder = || builder().state_dir(path.with_extension("state")).copies(Copies::Off);
+    let engine = builder().pin(PinSource::File(first)).build().unwrap();
+    engine.rotate_pin(PinSource::File(path.clone())).unwrap();
+    assert_eq!(engine.drain(std::time::Duration::from_secs(10)), 0);
+    drop(engine);
+    // The PIN is the token's, by another login.
+    let builder = builder().pin(PinSource::File(path));
+    let engine = builder.harden_process(std::env::var_os(HARDEN).is_some()).build().unwrap();
     let key = engine.key("hmac").unwrap();
     for _ in 0..10 {
         key.sign(Hmac::SHA256, b"x").wait().unwrap();
@@ -103,7 +114,8 @@ impl Process {
                 let number = |text| u64::from_str_radix(text, 16).ok();
                 let is_readable = line.split(' ').nth(1).is_some_and(|flags| flags.starts_with('r'));
                 range = number(start).zip(number(end)).filter(|_| is_readable);
-            } else if let (Some(flags), Some((start, end))) = (line.strip_prefix("VmFlags:"), range.take()) {
+            } else if let Some(flags) = line.strip_prefix("VmFlags:") {
+                let Some((start, end)) = range.take() else { continue };
                 let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
                 // What the kernel keeps for itself cannot be read.
                 if memory.read_exact_at(&mut bytes, start).is_ok() {
@@ -135,8 +147,16 @@ fn canary(place: &Path) -> (std::path::PathBuf, String) {
     (path, pin)
 }
 
+/// Whether there is a SoftHSM2 to log in to.
+fn has_softhsm() -> bool {
+    softhsm_fixtures::SoftHsm::for_tests().is_some()
+}
+
 #[test]
 fn a_pin_is_on_one_locked_page_or_nowhere() {
+    if !has_softhsm() {
+        return;
+    }
     for (keep, wanted) in [("memory", vec![true]), ("reread", Vec::new())] {
         let place = tempfile::tempdir().unwrap();
         let (path, pin) = canary(place.path());
@@ -149,13 +169,16 @@ fn a_pin_is_on_one_locked_page_or_nowhere() {
         if let Some(places) = process.places(pin.as_bytes()) {
             assert_eq!(places, wanted, "{keep}");
         }
-        // That it would be found: the name of the key is there.
+        // That it would be found: this is there.
         assert!(process.places(READY.as_bytes()).is_none_or(|places| !places.is_empty()));
     }
 }
 
 #[test]
 fn a_hardened_process_leaves_no_core_file() {
+    if !has_softhsm() {
+        return;
+    }
     let place = tempfile::tempdir().unwrap();
     let (path, _) = canary(place.path());
     let process = Process::start(&path, "memory", true);
