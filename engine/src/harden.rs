@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// `Configuration`, if one of them is not so afterwards.
 pub(crate) fn process() -> Result<()> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
-    setrlimit(Resource::Core, none.clone()).map_err(|error| failed("RLIMIT_CORE", &error))?;
+    setrlimit(Resource::Core, none).map_err(|error| failed("RLIMIT_CORE", &error))?;
     if getrlimit(Resource::Core) != none {
         return Err(failed("RLIMIT_CORE", &"it is not 0"));
     }

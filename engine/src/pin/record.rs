@@ -133,7 +133,7 @@ impl TokenId<'_> {
 
 impl Generation {
     /// As a record has it.
-    pub(super) fn as_written(self) -> Self {
+    pub(super) fn into_written(self) -> Self {
         Self { changed: self.changed.map(written), ..self }
     }
 }
@@ -147,7 +147,7 @@ impl Record {
         since: SystemTime,
     ) -> Self {
         let (serial, label) = (token.serial.to_owned(), token.label.to_owned());
-        let source = source.as_written();
+        let source = source.into_written();
         Self { version: VERSION, state, serial, label, since: written(since), attempts, source }
     }
 

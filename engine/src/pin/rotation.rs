@@ -172,9 +172,11 @@ impl Rotation {
     pub(super) fn begin(token: TokenId<'_>, what: &Begun, before: &FoundRotation) -> Self {
         let (serial, label, rotation) =
             (token.serial.to_owned(), token.label.to_owned(), what.rotation.clone());
-        let (old, new) = (what.old.clone().as_written(), what.new.clone().as_written());
+        let (old, new) = (what.old.clone().into_written(), what.new.clone().into_written());
         let mut retired = match before {
-            FoundRotation::Rotation(before) => [before.retired.as_slice(), &[before.old.clone()]].concat(),
+            FoundRotation::Rotation(before) => {
+                [before.retired.as_slice(), std::slice::from_ref(&before.old)].concat()
+            }
             FoundRotation::Nothing | FoundRotation::Damaged => Vec::new(),
         };
         // A form without a time tells nothing, and a source may be what it was once.
@@ -198,7 +200,7 @@ impl Rotation {
 
     /// What the record tells of a PIN by where it came from.
     pub(super) fn known(&self, source: &Generation) -> Known {
-        let source = source.clone().as_written();
+        let source = source.clone().into_written();
         match source {
             _ if source.changed.is_none() || self.old == self.new => Known::Other,
             _ if source == self.old => Known::Old,
