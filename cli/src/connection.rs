@@ -191,6 +191,11 @@ impl Site {
         self.pin.clone().ok_or_else(needed)
     }
 
+    /// Where logins are remembered, if anywhere.
+    pub(crate) fn state_dir(&self) -> Option<&Path> {
+        self.state_dir.as_deref().or_else(|| self.config.as_ref()?.state_dir())
+    }
+
     /// The URI, if it names a key.
     pub(crate) fn key_uri(&self) -> Option<&Pkcs11Uri> {
         self.uri.as_ref().filter(|uri| uri.object().is_some() || uri.id().is_some())
@@ -202,10 +207,11 @@ impl Site {
         tokens: &[String],
         pin: PinSource,
     ) -> Builder<PathBuf, Vec<String>, PinSource> {
+        // Whoever runs this program has no use for its core, in which the PIN would be.
         if let Some(config) = &self.config {
-            return config.builder().pin(pin);
+            return config.builder().pin(pin).harden_process(true);
         }
-        let mut builder = Engine::builder().module(&self.module).tokens(tokens).pin(pin);
+        let mut builder = Engine::builder().module(&self.module).tokens(tokens).pin(pin).harden_process(true);
         if self.pin_despite_warning {
             builder = builder.pin_despite_warning();
         }

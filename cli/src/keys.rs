@@ -3,12 +3,13 @@
 mod args;
 mod show;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::time::Duration;
 
 use hsmux::{Engine, KeyConfig, KeyId, KeyName, ManagedKeys};
 
-use crate::exit::{Exit, Failure, Result, printable};
+use crate::confirm::ask;
+use crate::exit::{Exit, Failure, Result};
 pub(crate) use args::Args;
 use args::{Settings, What};
 use show::Form;
@@ -130,18 +131,4 @@ fn unknown(algorithm: &str) -> Failure {
     let signing = hsmux::SignAlgorithm::signature_names().chain(hsmux::SignAlgorithm::mac_names());
     let known: Vec<_> = signing.chain(hsmux::Cipher::names()).collect();
     Failure::new(Exit::Usage, format!("--for {algorithm}: no such algorithm; there are {}", known.join(", ")))
-}
-
-/// Asks whoever sits at the terminal.
-fn ask(warning: &str) -> Result<bool> {
-    if !io::stdin().is_terminal() {
-        let text = format!("{warning}: say --yes, for nobody can be asked here");
-        return Err(Failure::new(Exit::Usage, text));
-    }
-    let mut err = io::stderr().lock();
-    write!(err, "{}: go on? [y/N] ", printable(warning))?;
-    err.flush()?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -5,6 +5,7 @@
 mod audit;
 pub mod bulk;
 mod config;
+mod confirm;
 mod connection;
 mod demo;
 mod exit;
@@ -44,7 +45,7 @@ enum Command {
     /// Check a configuration file, or print an example of one
     #[command(after_help = EXIT_CODES)]
     Config(config::Args),
-    /// List the tokens that no PIN is sent to because one was refused, and clear that
+    /// Give tokens another PIN; list the tokens that no PIN is sent to because one was refused, and clear that
     #[command(after_help = EXIT_CODES)]
     Pin(pin::record::Args),
     /// Make, list, rotate, suspend and destroy managed keys

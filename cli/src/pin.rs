@@ -1,6 +1,7 @@
 //! The PIN source as it was named on the command line, and what is remembered of PINs.
 
 pub(crate) mod record;
+mod rotate;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -18,8 +19,13 @@ pub(crate) struct Named(String);
 impl Named {
     /// The source; nothing is read yet.
     pub(crate) fn source(&self) -> Result<PinSource> {
+        self.source_of("--pin-source")
+    }
+
+    /// The source that stands behind another option.
+    fn source_of(&self, option: &str) -> Result<PinSource> {
         let source = self.0.parse::<PinSource>();
-        source.map_err(|error| Failure::new(Exit::Usage, format!("--pin-source: {error}")))
+        source.map_err(|error| Failure::new(Exit::Usage, format!("{option}: {error}")))
     }
 }
 

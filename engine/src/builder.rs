@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) init_args: Option<String>,
     pub(crate) pin_despite_warning: bool,
     pub(crate) pin_keep: PinKeep,
+    pub(crate) new_pin: Option<PinSource>,
+    pub(crate) harden_process: bool,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) sessions: Sessions,
     /// Tokens by name, each with the name of its scope.
@@ -78,6 +80,8 @@ impl Engine {
             init_args: None,
             pin_despite_warning: false,
             pin_keep: PinKeep::Memory,
+            new_pin: None,
+            harden_process: false,
             state_dir: None,
             sessions: Sessions::AUTO,
             scopes: Vec::new(),
@@ -192,6 +196,35 @@ impl<M, T, P> Builder<M, T, P> {
     #[must_use]
     pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.settings.state_dir = Some(path.into());
+        self
+    }
+
+    /// The new PIN of a rotation that was cut off ([`Engine::rotate_pin`](crate::Engine::rotate_pin)), beside the old one of
+    /// [`Builder::pin`]. Default: none.
+    ///
+    /// Each token gets the one that it has, as the [state directory](Builder::state_dir) says, which is needed. Where nobody
+    /// knows, because the process was killed while the token changed its PIN, the new one is tried once and, if that is
+    /// refused, the old one once; each is written down before. None is tried where the token's flags tell of other wrong
+    /// tries. [`Engine::rotate_pin`](crate::Engine::rotate_pin) with the same PIN then goes on with the rotation.
+    ///
+    /// Building fails with `Configuration` if no rotation was cut off.
+    #[must_use]
+    pub fn resume_rotation(mut self, new: impl Into<PinSource>) -> Self {
+        self.settings.new_pin = Some(new.into());
+        self
+    }
+
+    /// Whether building the engine hardens the process against those who could read the PIN from its memory. Default: no,
+    /// for it bears on all of the process, for good.
+    ///
+    /// With it there are no core files (`RLIMIT_CORE` is 0, hard and soft), and on Linux nobody but root may trace the
+    /// process or read its memory (`PR_SET_DUMPABLE` is 0): debuggers, `gcore`, profilers and `/proc/PID` (`environ`,
+    /// `maps`, `mem`) do not work for the same user any more. A PIN that is kept in memory must be locked there. What of
+    /// this cannot be had fails the build with `Configuration`, before the PIN is read as far as that is possible.
+    /// Processes that are started from this one have core files forbidden, too.
+    #[must_use]
+    pub const fn harden_process(mut self, on: bool) -> Self {
+        self.settings.harden_process = on;
         self
     }
 

@@ -64,6 +64,8 @@ pub struct Config {
     #[serde(default)]
     pin_despite_warning: bool,
     #[serde(default)]
+    harden_process: bool,
+    #[serde(default)]
     sessions: Sessions,
     #[serde(default)]
     instances: Instances,
@@ -197,6 +199,7 @@ impl Config {
             .tokens(self.token_names())
             .pin(self.pin.0.clone())
             .pin_keep(self.pin_keep())
+            .harden_process(self.harden_process)
             .instances(self.instances.0)
             .sessions(self.sessions.0)
             .deadline(self.deadline.0)
@@ -266,6 +269,12 @@ impl Config {
         &self.pin.0
     }
 
+    /// Where logins are remembered, if anywhere.
+    #[must_use]
+    pub fn state_dir(&self) -> Option<&Path> {
+        self.state_dir.as_deref()
+    }
+
     /// The module's path, and the string that it is initialised with.
     #[must_use]
     pub fn module(&self) -> (&Path, Option<&str>) {
@@ -293,6 +302,7 @@ impl Config {
             ("pin_keep", self.pin_keep() != other.pin_keep()),
             ("state_dir", self.state_dir != other.state_dir),
             ("pin_despite_warning", self.pin_despite_warning != other.pin_despite_warning),
+            ("harden_process", self.harden_process != other.harden_process),
             ("sessions", self.sessions != other.sessions),
             ("instances", self.instances != other.instances),
             (

@@ -7,6 +7,7 @@ pub(crate) mod keys;
 pub(crate) mod ledger;
 mod listing;
 mod recovery;
+pub(crate) mod rotation;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -18,6 +19,7 @@ use crate::engine::audit::Book;
 use crate::engine::instances::Started;
 use crate::engine::ledger::Ledger;
 use crate::error::{Error, ErrorKind, Result};
+use crate::harden;
 use crate::key::Key;
 use crate::keys::catalogue::shelf::SEALER;
 use crate::keys::copies::Copies;
@@ -71,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) ledger: Ledger,
     /// The audit log, if there is one. Set when the engine is built.
     pub(crate) book: OnceLock<Arc<Book>>,
+    /// That the tokens were logged in to with.
+    pin: Arc<Pin>,
     /// By token: when its keys may be listed again.
     paces: Vec<Pace>,
     keys: Known,
@@ -89,10 +93,19 @@ impl Engine {
     pub(crate) fn start(module: &Path, names: &[String], pin: PinSource, settings: Settings) -> Result<Self> {
         settings.check()?;
         settings.pin_keep.check(&pin)?;
+        if settings.harden_process {
+            harden::process()?;
+        }
         let library = Library::load(module, settings.init_args.as_deref(), Some(settings.module_kind))?;
         let slots = find_tokens(&library, names)?;
         // After the tokens were found: nobody is asked for a PIN that is not needed.
         let pin = Arc::new(Pin::new(pin, settings.pin_keep, settings.state_dir.as_deref())?);
+        if settings.harden_process {
+            pin.demand_lock()?;
+        }
+        if let Some(new) = &settings.new_pin {
+            pin.resume(new.clone())?;
+        }
         let Started { libraries, tokens, sessions, bounds } =
             instances::start(library, &slots, &pin, &settings)?;
         let listings =
@@ -132,6 +145,7 @@ impl Engine {
             listings,
             ledger,
             book: OnceLock::new(),
+            pin,
             keys: Known::default(),
             libraries,
         };

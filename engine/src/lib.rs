@@ -41,6 +41,8 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg(not(hsmux_loom))]
+mod harden;
+#[cfg(not(hsmux_loom))]
 mod key;
 #[cfg(not(hsmux_loom))]
 mod keys;
@@ -107,6 +109,8 @@ pub use describe::{KeyDescription, MechanismDescription, ModuleDescription, Toke
 pub use engine::Engine;
 #[cfg(not(hsmux_loom))]
 pub use engine::keys::{KeyInfo, KeyVersionInfo, ManagedKeys, RefusedRecord};
+#[cfg(not(hsmux_loom))]
+pub use engine::rotation::{PinRotation, RotatedToken};
 #[cfg(not(hsmux_loom))]
 pub use envelope::Envelope;
 #[cfg(not(hsmux_loom))]

@@ -1,11 +1,13 @@
 //! Where a PIN comes from, and how it is kept. It is never on the command line, and no message shows any of it.
 
 mod attempt;
+mod change;
 mod directory;
 mod keep;
 mod read;
 mod record;
 mod records;
+mod rotation;
 
 use std::fmt;
 use std::os::fd::RawFd;
@@ -22,9 +24,11 @@ pub use crate::pin::record::PinState;
 pub use crate::pin::records::PinRecord;
 
 pub(crate) use crate::pin::attempt::{Attempt, Counted};
+pub(crate) use crate::pin::change::{Change, Failed, TURN_LIMIT, Turn};
 pub(crate) use crate::pin::keep::Pin;
 use crate::pin::record::Generation;
 pub(crate) use crate::pin::record::{TokenId, UNSETTLED_MAX};
+pub(crate) use crate::pin::rotation::{Side, Stage};
 
 /// A source of a PIN.
 ///

@@ -100,6 +100,7 @@ const FIELDS: [&str; 35] = [
     "init_args",
     "pin_keep",
     "pin_despite_warning",
+    "harden_process",
     "sessions",
     "instances",
     "deadline",

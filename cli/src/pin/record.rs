@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use hsmux::{PinRecord, PinState};
 
 use crate::exit::{Exit, Failure, Result, printable};
+use crate::pin::rotate;
 
 /// Options of `hsmux pin`.
 #[derive(Debug, clap::Args)]
@@ -21,6 +22,8 @@ enum What {
         #[command(flatten)]
         place: Place,
     },
+    /// Give every token that is named another PIN, one after the other, with a way back
+    Rotate(Box<rotate::Args>),
     /// Have the PIN sent to a token again, once. First make sure that it is right: tokens lock after few wrong ones.
     /// Services that have given the token up are to be restarted then
     Clear {
@@ -41,8 +44,12 @@ struct Place {
 
 /// Lists the records, or clears one.
 pub(crate) fn run(args: Args) -> Result {
+    if let What::Rotate(args) = args.what {
+        return rotate::run(&args);
+    }
     let mut out = io::stdout().lock();
     match args.what {
+        What::Rotate(_) => {}
         What::List { place } => {
             let records = PinRecord::list(&place.state_dir)?;
             if records.is_empty() {
@@ -82,6 +89,7 @@ fn described(record: &PinRecord) -> String {
     let state = match record.state() {
         PinState::Trying => "tried, and cut off",
         PinState::Refused => "refused",
+        PinState::Changing => "the change of its PIN was cut off (hsmux pin rotate --resume)",
         _ => "damaged, which counts as refused",
     };
     let time = |time| humantime::format_rfc3339_seconds(time).to_string();

@@ -1,6 +1,8 @@
 //! `--state-dir` and `hsmux pin`: a PIN that was refused, and the operator who clears that.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use crate::hsm::Ended;
 use crate::sim::Sim;
@@ -97,4 +99,61 @@ fn with_several_tokens_the_operator_says_which_and_a_wrong_directory_is_told() {
     clear(&[]).succeeds();
     clear(&[]).fails(4, &["nothing is remembered"]);
     sim.run(&["pin", "list", "--state-dir", "/nonexistent"]).fails(2, &["state directory: /nonexistent: "]);
+}
+
+/// `hsmux pin rotate` on tokens whose PINs outlive the process.
+fn rotate(sim: &Sim, old: &str, more: &[&str]) -> Ended {
+    let source = |option: &str, name: &str| format!("--{option}=file:{}", sim.path(name).display());
+    let (old, new) = (source("pin-source", old), source("new-pin-source", "new"));
+    let state = format!("--state-dir={}", sim.path("state").display());
+    let named = ["pin", "rotate", "--token", "sim-0", "--token", "sim-1"];
+    sim.run(&[&named[..], &[old.as_str(), new.as_str(), state.as_str()], more].concat())
+}
+
+/// A file with a PIN, of another time than the others.
+fn write_private(sim: &Sim, name: &str, pin: &str, hours: u64) {
+    let path = sim.path(name);
+    std::fs::write(&path, pin).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let then = SystemTime::now() - Duration::from_secs(3600 * hours);
+    std::fs::File::open(path).unwrap().set_modified(then).unwrap();
+}
+
+#[test]
+fn a_rotation_tells_what_was_done_and_what_is_to_be_done_and_the_old_pin_is_sent_no_more() {
+    let place = tempfile::tempdir().unwrap();
+    let log = place.path().join("logins");
+    let config = format!("tokens=2,store={},pin_log={}", place.path().join("store").display(), log.display());
+    let sim = Sim::new(&config);
+    write_private(&sim, "pin", "1234\n", 3);
+    write_private(&sim, "new", "canary-5678\n", 2);
+    // Nobody can be asked here, and without a state directory nothing is begun.
+    rotate(&sim, "pin", &[]).fails(2, &["the PIN of sim-0, sim-1 is changed: say --yes"]);
+    let pins = ["pin", "new"].map(|name| format!("file:{}", sim.path(name).display()));
+    let without =
+        ["pin", "rotate", "--token", "sim-0", "--pin-source", &pins[0], "--new-pin-source", &pins[1]];
+    sim.run(&without).fails(2, &["a --state-dir is needed"]);
+    rotate(&sim, "new", &["--yes", "--resume"]).fails(2, &["no rotation of the PIN was cut off"]);
+    assert!(!log.exists());
+
+    let rotated = rotate(&sim, "pin", &["--yes"]);
+    rotated.succeeds();
+    let lines: Vec<_> = rotated.stdout.lines().collect();
+    assert_eq!(lines[0], "sim-0 (serial 0000000000000000): has the new PIN");
+    assert!(lines[2].starts_with("next: put the new PIN where"), "{rotated:?}");
+    log_in(&sim, &[]).fails(5, &["the PIN was rotated at 2"]);
+    rotate(&sim, "pin", &["--yes"]).fails(5, &["the PIN was rotated at 2"]);
+    std::fs::rename(sim.path("new"), sim.path("pin")).unwrap();
+    log_in(&sim, &[]).succeeds();
+
+    write_private(&sim, "new", "canary-9999", 1);
+    let json = rotate(&sim, "pin", &["--yes", "--json"]);
+    json.succeeds();
+    let report: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(report["tokens"][1]["label"], "sim-1");
+    assert_eq!(report["tokens"][1]["pin"], "changed");
+    assert!(!std::fs::read_to_string(&log).unwrap().contains("wrong"));
+    for ended in [rotated, json] {
+        assert!(!format!("{}{}", ended.stdout, ended.stderr).contains("canary"));
+    }
 }

@@ -41,6 +41,7 @@ fn the_example_says_the_defaults_and_every_field() {
     assert_eq!(whole.hang_limit, short.hang_limit);
     assert_eq!(whole.instances, short.instances);
     assert_eq!(whole.pin_despite_warning, short.pin_despite_warning);
+    assert_eq!(whole.harden_process, short.harden_process);
     assert_eq!(whole.allow_rsa_pkcs1_decryption, short.allow_rsa_pkcs1_decryption);
     assert_eq!(whole.random_pool, short.random_pool);
     assert_eq!(whole.message_api, short.message_api);

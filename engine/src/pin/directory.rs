@@ -32,6 +32,9 @@ const LOCK_STEP: Duration = Duration::from_millis(5);
 const PREFIX: &str = "pin-";
 const SUFFIX: &str = ".toml";
 
+/// What stands before the token where the record is of a rotation; no token's name begins so.
+pub(super) const ROTATION: &str = "rotation-";
+
 impl Directory {
     /// The directory at this path, which is made if it is not there, for this user alone.
     ///
@@ -58,8 +61,19 @@ impl Directory {
         &self.0
     }
 
-    /// The tokens of which there is a record.
+    /// The tokens of which there is a record of a login.
     pub(super) fn ids(&self) -> Result<Vec<String>> {
+        Ok(self.names()?.into_iter().filter(|name| !name.starts_with(ROTATION)).collect())
+    }
+
+    /// The tokens of which there is a record of a rotation.
+    pub(super) fn rotation_ids(&self) -> Result<Vec<String>> {
+        let id = |name: String| name.strip_prefix(ROTATION).map(str::to_owned);
+        Ok(self.names()?.into_iter().filter_map(id).collect())
+    }
+
+    /// What records are called.
+    fn names(&self) -> Result<Vec<String>> {
         let cannot = |error| unusable(&self.0, &error);
         let mut ids = Vec::new();
         for entry in self.0.read_dir().map_err(cannot)? {

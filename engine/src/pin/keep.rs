@@ -10,6 +10,7 @@ use super::directory::Directory;
 use super::record::Generation;
 use super::{PinSource, unusable};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// What happens to a PIN after it was used: an engine needs it again to bring a lost token back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -26,11 +27,33 @@ pub enum PinKeep {
 
 /// The PIN of an engine, and where it is remembered whether it may be sent.
 pub(crate) struct Pin {
-    kept: Kept,
+    held: Mutex<Held>,
     state: Option<Directory>,
+    keep: PinKeep,
 }
 
-enum Kept {
+/// The PINs that an engine has: one, or while it is changed two.
+pub(super) struct Held {
+    pub(super) current: Arc<Kept>,
+    /// The one that takes its place.
+    pub(super) next: Option<Next>,
+    /// The source of the PIN as it was when a token accepted it.
+    pub(super) accepted: Option<Generation>,
+    /// PINs in memory must be locked there.
+    pub(super) demands_lock: bool,
+}
+
+/// The PIN of a rotation that is under way.
+pub(super) struct Next {
+    pub(super) pin: Arc<Kept>,
+    /// The rotations that it belongs to, as records name them.
+    pub(super) rotations: Vec<String>,
+    /// What is the engine's PIN if all of it is undone.
+    pub(super) before: Option<Arc<Kept>>,
+}
+
+/// A PIN, or how one comes by it.
+pub(super) enum Kept {
     /// With the source that it came from.
     Memory(Locked, Generation),
     Source(PinSource),
@@ -58,15 +81,9 @@ impl Pin {
     pub(crate) fn new(source: PinSource, keep: PinKeep, state_dir: Option<&Path>) -> Result<Self> {
         keep.check(&source)?;
         let state = state_dir.map(Directory::open_or_make).transpose()?;
-        let kept = match (source, keep) {
-            (PinSource::ProtectedAuthenticationPath, _) => Kept::AtToken,
-            (source, PinKeep::Reread) => Kept::Source(source),
-            (source, PinKeep::Memory) => {
-                let generation = source.generation();
-                Kept::Memory(Locked::copy_of(source.read()?.expose_secret().as_bytes()), generation)
-            }
-        };
-        Ok(Self { kept, state })
+        let current = Arc::new(Kept::new(source, keep)?);
+        let held = Mutex::new(Held { current, next: None, accepted: None, demands_lock: false });
+        Ok(Self { held, state, keep })
     }
 
     /// Where logins are remembered.
@@ -74,27 +91,91 @@ impl Pin {
         self.state.as_ref()
     }
 
+    /// Has every PIN that is kept in memory be locked there, from now on.
+    ///
+    /// # Errors
+    /// `Configuration`, if the system does not allow it.
+    pub(crate) fn demand_lock(&self) -> Result<()> {
+        let mut held = self.held();
+        held.demands_lock = true;
+        held.current.check_locked()
+    }
+
+    pub(super) const fn keep(&self) -> PinKeep {
+        self.keep
+    }
+
+    pub(super) fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock()
+    }
+
+    /// The PIN that logins send, but for tokens of a rotation.
+    pub(super) fn current(&self) -> Arc<Kept> {
+        Arc::clone(&self.held().current)
+    }
+
+    /// Lends the PIN as [`Kept::show`] does.
+    #[cfg(test)]
+    pub(crate) fn show<R>(&self, has_own_way: bool, borrow: impl FnOnce(Option<&[u8]>) -> R) -> Result<R> {
+        self.current().show(has_own_way, borrow)
+    }
+}
+
+impl Kept {
+    pub(super) fn new(source: PinSource, keep: PinKeep) -> Result<Self> {
+        Ok(match (source, keep) {
+            (PinSource::ProtectedAuthenticationPath, _) => Self::AtToken,
+            (source, PinKeep::Reread) => Self::Source(source),
+            (source, PinKeep::Memory) => {
+                let generation = source.generation();
+                Self::Memory(Locked::copy_of(source.read()?.expose_secret().as_bytes()), generation)
+            }
+        })
+    }
+
+    /// # Errors
+    /// `Configuration`, if it is in memory that is not locked.
+    pub(super) fn check_locked(&self) -> Result<()> {
+        match self {
+            Self::Memory(Locked { lock: None, .. }, _) => {
+                Err(unusable("the PIN's memory cannot be locked: RLIMIT_MEMLOCK has to allow a page for it"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The PIN as it is now, in memory.
+    pub(super) fn snapshot(&self) -> Result<Self> {
+        let generation = self.generation();
+        self.show(false, |pin| Self::Memory(Locked::copy_of(pin.unwrap_or_default()), generation))
+    }
+
     /// Whether a person types it at the token.
     pub(super) const fn is_typed(&self) -> bool {
-        matches!(self.kept, Kept::AtToken)
+        matches!(self, Self::AtToken)
+    }
+
+    /// Whether another may be there by itself, when its source is read again.
+    pub(super) const fn may_change(&self) -> bool {
+        matches!(self, Self::Source(_))
     }
 
     /// Of the PIN that a login sends.
     pub(super) fn generation(&self) -> Generation {
-        match &self.kept {
-            Kept::Memory(_, generation) => generation.clone(),
-            Kept::Source(source) => source.generation(),
-            Kept::AtToken => PinSource::ProtectedAuthenticationPath.generation(),
+        match self {
+            Self::Memory(_, generation) => generation.clone(),
+            Self::Source(source) => source.generation(),
+            Self::AtToken => PinSource::ProtectedAuthenticationPath.generation(),
         }
     }
 
     /// Lends the PIN; none if the token asks for it, which it must be able to do: `has_own_way`.
-    pub(crate) fn show<R>(&self, has_own_way: bool, borrow: impl FnOnce(Option<&[u8]>) -> R) -> Result<R> {
-        match &self.kept {
-            Kept::Memory(locked, _) => Ok(borrow(Some(locked.bytes()))),
-            Kept::Source(source) => Ok(borrow(Some(source.read()?.expose_secret().as_bytes()))),
-            Kept::AtToken if has_own_way => Ok(borrow(None)),
-            Kept::AtToken => Err(Error::operator(
+    pub(super) fn show<R>(&self, has_own_way: bool, borrow: impl FnOnce(Option<&[u8]>) -> R) -> Result<R> {
+        match self {
+            Self::Memory(locked, _) => Ok(borrow(Some(locked.bytes()))),
+            Self::Source(source) => Ok(borrow(Some(source.read()?.expose_secret().as_bytes()))),
+            Self::AtToken if has_own_way => Ok(borrow(None)),
+            Self::AtToken => Err(Error::operator(
                 ErrorKind::PinUnavailable,
                 "the token has no protected authentication path of its own",
             )),
@@ -111,7 +192,7 @@ impl std::fmt::Debug for Pin {
 /// Bytes on pages of their own, locked if the system allows it, and wiped in the end.
 ///
 /// On pages of their own, for locks do not nest: whoever unlocks something else on a page unlocks it all.
-struct Locked {
+pub(super) struct Locked {
     /// Goes first: the pages must still be there when they are unlocked.
     lock: Option<LockGuard>,
     /// Whole pages, with what lies before the first of them and after the last.

@@ -29,6 +29,10 @@ pub enum PinState {
     /// The record cannot be read, which counts as refused.
     #[serde(skip)]
     Damaged,
+    /// The PIN is being changed, or whoever changed it was cut off: the token has one of two, or the other tokens of the
+    /// rotation have another.
+    #[serde(skip)]
+    Changing,
 }
 
 /// The content of a record.
@@ -81,6 +85,8 @@ pub(super) enum Why {
     /// It was refused before.
     Refused,
     Damaged,
+    /// The record of a rotation.
+    DamagedRotation,
     /// Whoever tried was killed, and the token warns of wrong tries.
     Warned,
     /// So many were killed that a token which does not warn could be locked by the next.
@@ -108,7 +114,7 @@ pub(super) fn judge(found: &Found, warns: bool) -> Verdict {
             PinState::Trying if warns => Verdict::Refused(Why::Warned),
             PinState::Trying if record.attempts >= UNSETTLED_MAX => Verdict::Refused(Why::Unsettled),
             PinState::Trying => Verdict::Try { attempts: record.attempts + 1 },
-            PinState::Refused | PinState::Damaged => Verdict::Refused(Why::Refused),
+            PinState::Refused | PinState::Damaged | PinState::Changing => Verdict::Refused(Why::Refused),
         },
     }
 }
@@ -125,6 +131,13 @@ impl TokenId<'_> {
     }
 }
 
+impl Generation {
+    /// As a record has it.
+    pub(super) fn into_written(self) -> Self {
+        Self { changed: self.changed.map(written), ..self }
+    }
+}
+
 impl Record {
     pub(super) fn new(
         token: TokenId<'_>,
@@ -134,7 +147,7 @@ impl Record {
         since: SystemTime,
     ) -> Self {
         let (serial, label) = (token.serial.to_owned(), token.label.to_owned());
-        let source = Generation { changed: source.changed.map(written), ..source };
+        let source = source.into_written();
         Self { version: VERSION, state, serial, label, since: written(since), attempts, source }
     }
 
@@ -159,22 +172,22 @@ impl Found {
 
 /// The time that is written for one, which RFC 3339 has no words for before 1970 or after the year 9999: clocks are set
 /// wrong, and files may be dated as anybody likes.
-fn written(time: SystemTime) -> SystemTime {
+pub(super) fn written(time: SystemTime) -> SystemTime {
     const YEARS: Duration = Duration::from_secs(253_402_300_799);
     time.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + YEARS)
 }
 
 /// A time as people read it.
-mod time {
+pub(super) mod time {
     use std::time::SystemTime;
 
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::pin) fn serialize<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&humantime::format_rfc3339_seconds(*time))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
+    pub(in crate::pin) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
         humantime::parse_rfc3339(&String::deserialize(from)?).map_err(D::Error::custom)
     }
 }

@@ -1,15 +1,17 @@
 //! The records of a state directory, as an operator sees and clears them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::directory::Directory;
+use super::directory::{Directory, ROTATION};
 use super::record::{Found, PinState};
+use super::rotation::{FoundRotation, Stage};
 use crate::error::Result;
 
 /// What a state directory says of the logins to a token. See [`Builder::state_dir`](crate::Builder::state_dir).
 ///
-/// A token whose last login succeeded has none.
+/// A token whose last login succeeded has none, unless the change of its PIN was cut off ([`PinState::Changing`]).
 ///
 /// ```
 /// # let directory = tempfile::tempdir()?;
@@ -28,6 +30,8 @@ pub struct PinRecord {
     directory: Directory,
     id: String,
     found: Found,
+    /// Of the change of the token's PIN, unless it has the new one.
+    rotation: FoundRotation,
 }
 
 /// How long an operator waits for a login that is under way: longer than most take, and than an engine needs to see that a
@@ -47,11 +51,17 @@ impl PinRecord {
         let directory = Directory::open(state_dir)?;
         let record = |id: String| {
             let found = Found::read(directory.read(&id)?.as_deref(), None);
-            Ok(Self { directory: directory.clone(), id, found })
+            let rotation = directory.read(&format!("{ROTATION}{id}"))?;
+            let rotation = match FoundRotation::read(rotation.as_deref(), None) {
+                FoundRotation::Rotation(rotation) if rotation.stage == Stage::New => FoundRotation::Nothing,
+                rotation => rotation,
+            };
+            Ok(Self { directory: directory.clone(), id, found, rotation })
         };
-        let mut records = directory.ids()?.into_iter().map(record).collect::<Result<Vec<_>>>()?;
+        let ids: BTreeSet<_> = directory.ids()?.into_iter().chain(directory.rotation_ids()?).collect();
+        let mut records = ids.into_iter().map(record).collect::<Result<Vec<_>>>()?;
         // A login that succeeded meanwhile has left none.
-        records.retain(|record| record.found != Found::Nothing);
+        records.retain(|record| record.found != Found::Nothing || record.rotation != FoundRotation::Nothing);
         Ok(records)
     }
 
@@ -64,13 +74,21 @@ impl PinRecord {
     /// The token's serial number; empty if the record is damaged.
     #[must_use]
     pub fn serial(&self) -> &str {
-        if let Found::Record(record) = &self.found { &record.serial } else { "" }
+        self.token().0
     }
 
     /// The token's label; empty if the record is damaged.
     #[must_use]
     pub fn label(&self) -> &str {
-        if let Found::Record(record) = &self.found { &record.label } else { "" }
+        self.token().1
+    }
+
+    fn token(&self) -> (&str, &str) {
+        match (&self.found, &self.rotation) {
+            (Found::Record(record), _) => (&record.serial, &record.label),
+            (_, FoundRotation::Rotation(rotation)) => rotation.token(),
+            _ => ("", ""),
+        }
     }
 
     /// Whether the token is meant: by serial number, label or [`PinRecord::id`].
@@ -82,13 +100,21 @@ impl PinRecord {
     /// How the login stands.
     #[must_use]
     pub const fn state(&self) -> PinState {
-        if let Found::Record(record) = &self.found { record.state } else { PinState::Damaged }
+        match (&self.found, &self.rotation) {
+            (Found::Record(record), _) => record.state,
+            (Found::Nothing, FoundRotation::Rotation(_)) => PinState::Changing,
+            _ => PinState::Damaged,
+        }
     }
 
     /// Since when, by the time of day; none if the record is damaged.
     #[must_use]
     pub const fn since(&self) -> Option<SystemTime> {
-        if let Found::Record(record) = &self.found { Some(record.since) } else { None }
+        match (&self.found, &self.rotation) {
+            (Found::Record(record), _) => Some(record.since),
+            (Found::Nothing, FoundRotation::Rotation(rotation)) => Some(rotation.since),
+            _ => None,
+        }
     }
 
     /// The form of the source that the PIN came from, as `file`, and when that file had been changed last, if it was
@@ -101,7 +127,7 @@ impl PinRecord {
         }
     }
 
-    /// Removes the record, for good when it returns: the next engine sends its PIN to the token, once. One that has given
+    /// Removes the record, and that of a change of PIN that was cut off, for good when it returns: the next engine sends its PIN to the token, once. One that has given
     /// up the token does not; it may have an old PIN in memory.
     ///
     /// # Errors
@@ -112,6 +138,9 @@ impl PinRecord {
     /// That second at most, and as long as the disk takes.
     pub fn clear(&self) -> Result<()> {
         let _lock = self.directory.lock(&self.id, CLEAR_LIMIT)?;
+        if self.rotation != FoundRotation::Nothing {
+            self.directory.remove(&format!("{ROTATION}{}", self.id))?;
+        }
         self.directory.remove(&self.id)
     }
 }

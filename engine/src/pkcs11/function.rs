@@ -31,6 +31,7 @@ functions!(
     OpenSession,
     CloseSession,
     Login,
+    SetPIN,
     FindObjectsInit,
     FindObjects,
     FindObjectsFinal,

@@ -277,6 +277,20 @@ impl Library {
         })
     }
 
+    /// The lengths of a user PIN that the token takes, in bytes: shortest and longest (PKCS#11 2.40, `CK_TOKEN_INFO`). What it
+    /// does not tell bounds nothing.
+    pub(crate) fn pin_lengths(&self, slot: Slot) -> Result<(usize, usize), Fault> {
+        let (function, _inside) = self.0.function(Function::GetTokenInfo, |list| list.C_GetTokenInfo)?;
+        let mut info = sys::CK_TOKEN_INFO::default();
+        // SAFETY: the structure is written to a live local.
+        check(Function::GetTokenInfo, unsafe { function(slot.0, &raw mut info) })?;
+        let told =
+            |len: sys::CK_ULONG| Some(to_usize(len)).filter(|_| len != sys::CK_UNAVAILABLE_INFORMATION);
+        let min = told(info.ulMinPinLen).unwrap_or(0);
+        let max = told(info.ulMaxPinLen).filter(|&max| max > 0 && max >= min);
+        Ok((min, max.unwrap_or(usize::MAX)))
+    }
+
     /// Description and manufacturer of a slot.
     fn slot_info(&self, slot: Slot) -> Result<(String, String), Fault> {
         let (function, _inside) = self.0.function(Function::GetSlotInfo, |list| list.C_GetSlotInfo)?;

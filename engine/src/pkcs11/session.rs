@@ -87,6 +87,17 @@ impl Session {
         self.check(Function::Login, code)
     }
 
+    /// Gives the user another PIN (PKCS#11 2.40, 5.6, `C_SetPIN`: "modifies the PIN of the user that is currently logged in").
+    /// Logins stay as they are.
+    pub(crate) fn set_pin(&mut self, old: &[u8], new: &[u8]) -> Result<(), Fault> {
+        let function = self.find_function(Function::SetPIN, |list| list.C_SetPIN)?;
+        let (old, old_len) = (old.as_ptr().cast_mut(), to_ulong(old.len()));
+        let (new, new_len) = (new.as_ptr().cast_mut(), to_ulong(new.len()));
+        // SAFETY: both PINs are only read, and outlive the call.
+        let code = unsafe { function(self.handle, old, old_len, new, new_len) };
+        self.check(Function::SetPIN, code)
+    }
+
     /// `C_SignInit` and `C_Sign`; returns the length of the signature.
     pub(crate) fn sign(
         &mut self,

@@ -46,6 +46,11 @@ impl Core {
         self.watcher.unpark();
     }
 
+    /// Somebody has seen that a token, or the login to it, was lost in this epoch.
+    pub(crate) fn token_is_lost(&self, token: usize, loss: Loss, of: Arc<Epoch>, why: &str) {
+        self.lose(token, Out::Lost(loss, Some(of)), why);
+    }
+
     /// A token has come back: in a new epoch, or it does again what it is asked.
     pub(super) fn find_again(&self, token: usize) {
         let (seats, now) = (&self.tokens[token], now());

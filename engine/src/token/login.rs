@@ -7,7 +7,7 @@ use cryptoki_sys as sys;
 
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::pin::{Attempt, Counted, Pin, TokenId, UNSETTLED_MAX};
-use crate::pkcs11::{self, Fault, Library, Slot, TokenInfo, refused_copy};
+use crate::pkcs11::{self, Fault, Library, MechanismInfo, Slot, TokenInfo, refused_copy};
 use crate::sync::{Arc, Mutex};
 use crate::token::epoch::{CurrentEpoch, Epoch, Loss};
 use crate::token::gate::Gate;
@@ -15,7 +15,7 @@ use crate::token::hold::Holds;
 use crate::token::message::Messages;
 use crate::token::session::{Fate, Session};
 use crate::token::verify::Checks;
-use crate::token::{Counts, Duty};
+use crate::token::{Counts, Duty, SERVICE_LIMIT};
 
 /// What the service thread owns.
 pub(super) struct Login {
@@ -74,9 +74,12 @@ impl Login {
             return Err(self.not_there().into());
         }
         // The operator who clears it may have changed the PIN, of which this engine may keep the old one.
-        let attempt =
-            claim.allow(warns(&info)).map_err(|error| Missed { error, refused: true, perhaps: false })?;
-        check_lock_out(&info, self.consent)?;
+        let attempt = claim.allow(warns(&info)).map_err(|error| {
+            // Nothing was sent, and what is read again may be another PIN by then.
+            let refused = error.retry() != Retry::Later;
+            Missed { error, refused, perhaps: false }
+        })?;
+        check_lock_out(&explained(&info, &attempt), self.consent)?;
         let mut anchor = self.library.open(slot)?;
         // Before the login, for a token without room for it would be logged in to again and again.
         let session = self.library.open(slot)?;
@@ -261,8 +264,49 @@ impl From<Error> for Untried {
 }
 
 /// Objects of an epoch that is over.
-pub(super) fn stale() -> Error {
+pub(crate) fn stale() -> Error {
     Error::new(ErrorKind::SessionLost, Retry::Later, Outcome::NotDone).because("the token was lost meanwhile")
+}
+
+/// A token that was logged in to, and its first sessions.
+pub(super) struct Entered {
+    pub(super) info: TokenInfo,
+    pub(super) mechanisms: Vec<MechanismInfo>,
+    /// The one that logged in.
+    pub(super) anchor: pkcs11::Session,
+    pub(super) session: pkcs11::Session,
+}
+
+/// Logs in to a token for the first time: once, or where nobody knows which of two PINs it has and both are here, once with
+/// each.
+pub(super) fn enter(
+    library: &Library,
+    slot: Slot,
+    known: &TokenInfo,
+    pin: &Pin,
+    consent: bool,
+) -> Result<Entered> {
+    let mut opened = None;
+    for is_last in [false, true] {
+        let claim = pin.claim(id(known), SERVICE_LIMIT)?;
+        // Only now: who was here before may have tried a wrong PIN.
+        let info = library.token_info(slot)?;
+        let attempt = claim.allow(warns(&info))?;
+        check_lock_out(&explained(&info, &attempt), consent)?;
+        let (mechanisms, mut anchor, session) = match opened.take() {
+            Some(opened) => opened,
+            None => (library.mechanisms(slot)?, library.open(slot)?, library.open(slot)?),
+        };
+        let may_try_other = attempt.settles() && !is_last;
+        match log_in(library, slot, &info, attempt, &mut anchor, false) {
+            Ok(()) => return Ok(Entered { info, mechanisms, anchor, session }),
+            Err(missed) if may_try_other && missed.error.kind() == ErrorKind::PinRefused => {
+                opened = Some((mechanisms, anchor, session));
+            }
+            Err(missed) => return Err(missed.error),
+        }
+    }
+    Err(Error::internal("a login that came to no end"))
 }
 
 /// Logs in, once. Where another engine of this process has done so, that login holds for all of its sessions.
@@ -278,7 +322,7 @@ pub(super) fn log_in(
     was_right: bool,
 ) -> Result<(), Missed> {
     let keypad = info.flags & sys::CKF_PROTECTED_AUTHENTICATION_PATH != 0;
-    let remedy = attempt.remedy();
+    let (remedy, settles) = (attempt.remedy(), attempt.settles());
     // A PIN that nobody has logged in with yet is taken for wrong where it may be.
     let counts = |fault: &Fault| match counted(*fault) {
         Counted::Perhaps if !was_right => Counted::Yes,
@@ -291,7 +335,11 @@ pub(super) fn log_in(
             let error = refused_copy("a login to one holds for the other");
             return Err(Missed { error, refused: true, perhaps: false });
         }
-        Err(fault) => return Err(missed(fault, remedy)),
+        Err(fault) => {
+            let missed = missed(fault, remedy);
+            // It was one of two PINs: what is written down says whether the other one may be tried.
+            return Err(Missed { refused: missed.refused && !settles, ..missed });
+        }
     }
     Ok(())
 }
@@ -327,11 +375,15 @@ fn counted(fault: Fault) -> Counted {
     if (harmless && class.outcome == Outcome::NotDone) || fault.is(sys::CKR_USER_ALREADY_LOGGED_IN) {
         return Counted::No;
     }
+    // What has another length is another PIN.
+    if fault.is(sys::CKR_PIN_INCORRECT) || fault.is(sys::CKR_PIN_LEN_RANGE) {
+        return Counted::Wrong;
+    }
     if matches!(class.kind, PinRefused | PinLocked) { Counted::Yes } else { Counted::Perhaps }
 }
 
 /// What records of logins know a token by.
-pub(super) fn id(info: &TokenInfo) -> TokenId<'_> {
+pub(crate) fn id(info: &TokenInfo) -> TokenId<'_> {
     let TokenInfo { serial, label, model, manufacturer, .. } = info;
     TokenId { serial, label, model, manufacturer }
 }
@@ -340,6 +392,13 @@ pub(super) fn id(info: &TokenInfo) -> TokenId<'_> {
 pub(super) fn warns(info: &TokenInfo) -> bool {
     let warnings = sys::CKF_USER_PIN_COUNT_LOW | sys::CKF_USER_PIN_FINAL_TRY | sys::CKF_USER_PIN_LOCKED;
     info.flags & warnings != 0
+}
+
+/// What a token says of itself, without a warning of a wrong try that was written down, and made, to find out which of two
+/// PINs it has. That the next one locks it is a warning all the same.
+pub(super) fn explained(info: &TokenInfo, attempt: &Attempt<'_>) -> TokenInfo {
+    let explained = if attempt.explains_warning() { sys::CKF_USER_PIN_COUNT_LOW } else { 0 };
+    TokenInfo { flags: info.flags & !explained, ..info.clone() }
 }
 
 /// PKCS#11 2.40, `CK_TOKEN_INFO`: the flags say that the next wrong PIN locks, or that it is locked.
