@@ -179,7 +179,7 @@ fn a_page_keeps_the_rules_of_the_format() {
             assert!(token.starts_with(r#"p\\a\"y\n-1"#), "{line}");
         }
     }
-    assert_eq!(families.len(), 40);
+    assert_eq!(families.len(), 44);
     read(&page);
 }
 
