@@ -136,7 +136,7 @@ fn a_key_begins_and_ends_with_its_dates() {
     let hsm = Hsm::new(1, "seed=1");
     let engine = hsm.builder().build().unwrap();
     let in_seconds = |seconds| SystemTime::now() + Duration::from_secs(seconds);
-    let config = KeyConfig::new(P256).active_from(in_seconds(2)).active_until(in_seconds(4));
+    let config = KeyConfig::new(P256).active_from(in_seconds(3)).active_until(in_seconds(8));
     let id = engine.managed_keys().create("card", &config).unwrap();
     let key = engine.key(&id).unwrap();
     let state = || engine.managed_keys().info(&id).unwrap().state;

