@@ -86,6 +86,13 @@ impl Shelf {
         let (id, sealer) = self.sealer(session)?;
         let mac = seal(session, sealer, text)?;
         let value = format!("{text}\n{id} {}", HexBytes(mac.to_vec()));
+        if value.len() > TEXT_MAX {
+            // Nobody would read it back.
+            return Err(Error::refused(
+                ErrorKind::TooLarge,
+                "a record of more than a mebibyte: the key has too many versions",
+            ));
+        }
         let mut template = ours().to_vec();
         template.extend([
             // Immutable: whoever may write here can only add and take away.
