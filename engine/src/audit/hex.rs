@@ -1,37 +1,23 @@
 //! Digests as text: 64 lower-case hexadecimal digits.
 
-use super::merkle::Hash;
+use data_encoding::HEXLOWER;
 
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
+use super::merkle::Hash;
 
 /// Appends the digits of some bytes.
 pub(super) fn push(out: &mut Vec<u8>, bytes: &[u8]) {
-    for byte in bytes {
-        out.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    }
+    let start = out.len();
+    out.resize(start + HEXLOWER.encode_len(bytes.len()), 0);
+    HEXLOWER.encode_mut(bytes, &mut out[start..]);
 }
 
 pub(super) fn text(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|digit| char::from(DIGITS[usize::from(digit)]))
-        .collect()
+    HEXLOWER.encode(bytes)
 }
 
 /// The digest that the digits stand for; one text only stands for each.
 pub(super) fn hash(text: &[u8]) -> Option<Hash> {
-    let digit = |c: u8| match c {
-        b'0'..=b'9' => Some(c - b'0'),
-        b'a'..=b'f' => Some(c - b'a' + 10),
-        _ => None,
-    };
-    let pairs: &[[u8; 2]; 32] = text.as_chunks().0.try_into().ok()?;
-    let mut hash = [0; 32];
-    for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
-        *byte = digit(*high)? << 4 | digit(*low)?;
-    }
-    (text.len() == 64).then_some(hash)
+    HEXLOWER.decode(text).ok()?.try_into().ok()
 }
 
 /// For digests in JSON.
