@@ -18,6 +18,7 @@ mod map;
 mod mechanism;
 mod message;
 mod parts;
+mod presence;
 mod session;
 
 pub(crate) use codes::{Fault, SessionFate};
@@ -28,4 +29,5 @@ pub(crate) use library::{Library, MechanismInfo, Slot, TokenInfo, forked};
 pub(crate) use mechanism::Mechanism;
 pub(crate) use message::{MESSAGE_IV_LEN, Message};
 pub(crate) use parts::Direction;
+pub(crate) use presence::Presence;
 pub(crate) use session::{ObjectHandle, Session};

@@ -1,7 +1,9 @@
 //! Tokens that come back while something else goes wrong.
 
-use hsmux::{AesEcb, Health};
-use hsmux_tests::{Hsm, LONG, eventually, health, sign};
+use std::time::Duration;
+
+use hsmux::{AesEcb, ErrorKind, Health, Hmac};
+use hsmux_tests::{Hsm, LONG, eventually, health, sign, wait_idle};
 
 #[test]
 fn a_token_that_goes_again_while_its_keys_are_listed_comes_back_and_closes_no_others_sessions() {
@@ -102,4 +104,28 @@ fn keys_that_fail_on_a_token_that_does_well_when_it_is_tried_have_no_module_init
         engine.snapshot().tokens_lost >= 7
     });
     assert_eq!((engine.snapshot().resets, hsm.sim.calls_of("C_Login")), (0, 1));
+}
+
+/// More than a busy machine keeps a thread waiting.
+const HANG_LIMIT: Duration = Duration::from_secs(2);
+
+#[test]
+fn what_comes_out_of_init_after_its_token_has_been_lost_makes_no_call_with_a_number_that_is_anothers_now() {
+    let hsm = Hsm::new(1, "reuse=sessions;objects");
+    let engine = hsm.builder().sessions(1).hang_limit(HANG_LIMIT).build().unwrap();
+    let key = engine.key("hmac").unwrap();
+    let right = sign(&key, b"x").unwrap();
+    hsm.sim.configure("fault=C_SignInit:1=hang!").unwrap();
+    let hung = key.sign(Hmac::SHA256, b"hangs").deadline_in(LONG).wait().unwrap_err();
+    assert_eq!((hung.kind(), hsm.sim.hanging()), (ErrorKind::Hung, 1));
+    hsm.sim.configure("removed=sim-0").unwrap();
+    eventually("it is lost", || sign(&key, b"x").is_err() && health(&engine, 0) == Health::Lost);
+    hsm.sim.configure("removed=").unwrap();
+    eventually("it serves", || sign(&key, b"x").is_ok_and(|mac| mac == right));
+    wait_idle(&engine);
+    let stale = hsm.sim.stale_sessions();
+    hsm.sim.release_hangs();
+    eventually("it has come back", || engine.snapshot().tokens[0].written_off == 0);
+    assert_eq!(hsm.sim.stale_sessions(), stale, "nothing more is asked with that number");
+    assert_eq!(sign(&key, b"x").unwrap(), right);
 }

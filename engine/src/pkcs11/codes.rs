@@ -35,6 +35,8 @@ pub(crate) enum Code {
     Resetting,
     /// The module answered `CKR_OK`, but had put another IV in the place of the one it was given.
     IvReplaced,
+    /// The session had gone with its token when the call was due, so it was not made: its number may be another's.
+    SessionGone,
 }
 
 /// What becomes of the session after a fault.
@@ -102,6 +104,7 @@ impl Fault {
             Code::Missing => return class(K::Module, R::Operator, O::NotDone, F::Keep),
             Code::Resetting => return class(K::Busy, R::Later, O::NotDone, F::Keep),
             Code::IvReplaced => return class(K::Device, R::Operator, O::Done, F::Keep),
+            Code::SessionGone => return class(K::SessionLost, R::Now, O::NotDone, F::Abandon),
         };
         let own = self.kind.class(code);
         let mut class = own.unwrap_or_else(|| find(code).map_or(UNLISTED, |row| row.class));
@@ -135,6 +138,7 @@ impl Fault {
             Code::IvReplaced => {
                 "under an IV of its own choice, which this engine does not support".to_owned()
             }
+            Code::SessionGone => "nothing: the token has gone, and the session with it".to_owned(),
         }
     }
 }

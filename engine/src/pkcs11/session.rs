@@ -13,6 +13,7 @@ use crate::pkcs11::function::{CallCounts, Function};
 use crate::pkcs11::library::{Instance, forked, to_ulong, to_usize};
 use crate::pkcs11::mechanism::{IvReplaced, Mechanism};
 use crate::pkcs11::message::Parameter;
+use crate::pkcs11::presence::Presence;
 
 /// An object's number, good for one token of one instance until the token is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +38,8 @@ pub(crate) struct Session {
     counts: Arc<CachePadded<CallCounts>>,
     /// Of the messages that are open. Freed after the session is closed.
     pub(super) parameter: Option<Box<Parameter>>,
+    /// Of those that go with it, if it is one of several.
+    presence: Option<Arc<Presence>>,
     /// It is not there any more, and its number may be another's.
     abandoned: bool,
 }
@@ -61,7 +64,13 @@ impl Session {
     /// One that was opened just now; it is inside the instance's barrier and leaves it.
     pub(super) fn new(instance: Arc<Instance>, handle: sys::CK_SESSION_HANDLE) -> Self {
         let counts = Arc::new(CachePadded::new(CallCounts::new()));
-        Self { instance, handle, counts, parameter: None, abandoned: false }
+        Self { instance, handle, counts, parameter: None, presence: None, abandoned: false }
+    }
+
+    /// It goes when the others do that share this, and no call is made with it after that, which a call that hung may come
+    /// out to.
+    pub(crate) fn share_presence(&mut self, presence: &Arc<Presence>) {
+        self.presence = Some(Arc::clone(presence));
     }
 
     /// The module has forgotten it, or is to be finalised: it is not closed, for its number may be given to another, and
@@ -150,6 +159,7 @@ impl Session {
         let (result, _) = how.with(|mechanism| {
             // SAFETY: the mechanism lives until `with` returns, after the operation.
             self.check(Function::VerifyInit, unsafe { init(self.handle, mechanism, key.0) })?;
+            self.check_presence(Function::Verify)?;
             self.counts.count(Function::Verify);
             let (data, data_len) = (data.as_ptr().cast_mut(), to_ulong(data.len()));
             let (signature, signature_len) = (signature.as_ptr().cast_mut(), to_ulong(signature.len()));
@@ -341,6 +351,7 @@ impl Session {
         let (result, replaced) = how.with(|mechanism| {
             // SAFETY: the mechanism lives until `with` returns, after the operation.
             self.check(init_name, unsafe { init(self.handle, mechanism, key.0) })?;
+            self.check_presence(run_name)?;
             self.counts.count(run_name);
             let (data, data_len) = (data.as_ptr().cast_mut(), to_ulong(data.len()));
             // SAFETY: `data` is only read, `out` has room for `len`; both outlive the call.
@@ -395,6 +406,15 @@ impl Session {
         if code == sys::CKR_OK { Ok(()) } else { Err(Fault::returned(self.instance.kind, function, code)) }
     }
 
+    /// Init may have hung until its session's number was another's.
+    #[inline]
+    fn check_presence(&self, function: Function) -> Result<(), Fault> {
+        match &self.presence {
+            Some(presence) if presence.has_ended() => Err(Fault::of(function, Code::SessionGone)),
+            _ => Ok(()),
+        }
+    }
+
     /// The function to call, counted.
     pub(super) fn find_function<F>(
         &self,
@@ -402,6 +422,7 @@ impl Session {
         pick: impl Fn(&sys::CK_FUNCTION_LIST) -> Option<F>,
     ) -> Result<F, Fault> {
         debug_assert!(!self.abandoned, "{} with a session that is not there any more", function.name());
+        self.check_presence(function)?;
         let found = self.instance.find(function, pick)?;
         self.counts.count(function);
         Ok(found)
@@ -415,6 +436,7 @@ impl Session {
         function: Function,
         pick: impl Fn(&sys::CK_FUNCTION_LIST_3_0) -> Option<F>,
     ) -> Result<F, Fault> {
+        self.check_presence(function)?;
         let found = self.instance.find_3(function, pick)?;
         self.counts.count(function);
         Ok(found)

@@ -88,6 +88,18 @@ impl Core {
         }
     }
 
+    /// Whether sessions of a token that is lost are not closed yet; has the idle ones closed. Not those inside a call that was
+    /// given up.
+    pub(super) fn is_in_use(&self, token: usize) -> bool {
+        let seats = &self.tokens[token];
+        if !seats.token.is_lost() {
+            return false;
+        }
+        self.close_ended(token);
+        // In this order: those that close are counted before they leave the list.
+        !seats.watches.lock().is_empty() || seats.closing.load(Ordering::SeqCst) > 0
+    }
+
     /// Has the workers of idle sessions close those whose epoch is over.
     fn close_ended(&self, token: usize) {
         let idle: Vec<_> = std::iter::from_fn(|| self.dispatch.take_from(token)).collect();

@@ -45,7 +45,7 @@ impl Rescue {
             if !at_cap {
                 seats.refill();
             }
-            if at_cap || core.is_stopped() || !recovery.begins(now) {
+            if at_cap || core.is_stopped() || !recovery.begins(core.is_in_use(token), hang_ns[token], now) {
                 continue;
             }
             let core = Arc::downgrade(core);

@@ -5,6 +5,7 @@
 //! again in a later one, so nothing of an epoch that is over is used any more; where the token took the sessions along, they
 //! are not even closed.
 
+use crate::pkcs11::Presence;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
 /// Shared by the sessions that were opened in it.
@@ -13,6 +14,7 @@ pub(crate) struct Epoch {
     /// From 1; no two of a token have the same.
     pub(crate) number: u64,
     state: AtomicU64,
+    presence: std::sync::Arc<Presence>,
 }
 
 /// The epoch of a token that goes on, or was the last to.
@@ -34,14 +36,22 @@ const GONE: u64 = 2;
 
 impl Epoch {
     pub(crate) fn new(number: u64) -> Self {
-        Self { number, state: AtomicU64::new(GOES_ON) }
+        Self { number, state: AtomicU64::new(GOES_ON), presence: std::sync::Arc::default() }
+    }
+
+    /// Of its sessions.
+    pub(crate) const fn presence(&self) -> &std::sync::Arc<Presence> {
+        &self.presence
     }
 
     /// It is over. Relaxed throughout: who sees it late has a call that fails.
     pub(crate) fn end(&self, loss: Loss) {
         let state = match loss {
             Loss::Login => LOGGED_OUT,
-            Loss::Token => GONE,
+            Loss::Token => {
+                self.presence.end();
+                GONE
+            }
         };
         self.state.fetch_max(state, Ordering::Relaxed);
     }

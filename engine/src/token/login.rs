@@ -48,7 +48,8 @@ impl Login {
         if self.epoch.is_over() {
             return Err(stale());
         }
-        let raw = self.library.open(self.slot)?;
+        let mut raw = self.library.open(self.slot)?;
+        raw.share_presence(self.epoch.presence());
         self.counts.lock().add(Arc::clone(raw.counts()));
         let messages = Messages::new(|direction| self.messages[direction as usize]);
         let (epoch, holds, checks) =

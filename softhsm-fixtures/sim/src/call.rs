@@ -95,13 +95,15 @@ pub(crate) fn with_key(
             return Err(sys::CKR_SESSION_HANDLE_INVALID);
         }
         let _working = device.work(token, function)?;
-        let run = || timed(device, function, works.then_some(token), after.times, || run(&call));
+        let run = || {
+            let result = timed(device, function, works.then_some(token), after.times, || run(&call));
+            counters::came_to(function, result);
+            let was_cut_off = armed && call.is_over() && function != Function::C_CloseSession;
+            if was_cut_off { Err(sys::CKR_DEVICE_REMOVED) } else { result }
+        };
+        // One that hangs after that has had its answer when the token went.
         let result = faults::with_output(after.output, run);
-        counters::came_to(function, result);
-        if armed && call.is_over() && function != Function::C_CloseSession {
-            return Err(sys::CKR_DEVICE_REMOVED);
-        }
-        if armed && function.begins_operation() && result.is_ok() {
+        if armed && function.begins_operation() && result.is_ok() && !call.is_over() {
             *slot.names.lock() = names;
         }
         after.answer(result)

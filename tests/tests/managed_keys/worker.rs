@@ -75,18 +75,24 @@ fn obey(engine: &Engine, words: &[&str]) -> Result<String, Error> {
         ["deactivate", name] => done(keys.deactivate(name)?),
         ["destroy", name] => done(keys.destroy(name)?),
         ["alias", alias, name] => done(keys.set_alias(alias, name)?),
-        ["sign", id, text] => {
-            let id: KeyId = id.parse()?;
-            let key = engine.key(&id)?;
-            let signature = key.sign(Ecdsa::P256_SHA256, text.as_bytes().to_vec()).wait()?;
-            let hex: String = signature.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("{} {hex}", key.version_number().unwrap_or(0))
-        }
+        ["sign", id, text] => sign(&engine.key(&id.parse::<KeyId>()?)?, text)?,
         ["create-aes", name] => keys.create(name, &KeyConfig::new(KeySpec::Aes(32)))?.to_string(),
         ["encrypt", name, times] => ivs(&engine.key(name)?, times.parse().unwrap()).join(" "),
         ["loop", seed] => run_wild(engine, seed.parse().unwrap()),
         _ => unreachable!("no such order: {words:?}"),
     })
+}
+
+/// A signature and the version that made it: the one that was current before and after, as versions never come again.
+fn sign(key: &Key, text: &str) -> Result<String, Error> {
+    loop {
+        let before = key.version_number();
+        let signature = key.sign(Ecdsa::P256_SHA256, text.as_bytes().to_vec()).wait()?;
+        if key.version_number() == before {
+            let hex: String = signature.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+            return Ok(format!("{} {hex}", before.unwrap_or(0)));
+        }
+    }
 }
 
 fn done((): ()) -> String {

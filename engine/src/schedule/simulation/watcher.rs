@@ -198,12 +198,23 @@ impl World {
 
     fn recover(&mut self) {
         for token in 0..self.tokens.len() {
+            let in_use = self.is_in_use(token);
             let seats = &self.tokens[token];
-            if seats.written_off <= WRITTEN_OFF_PER_TOKEN && seats.recovery.begins(self.now) {
+            if seats.written_off <= WRITTEN_OFF_PER_TOKEN && seats.recovery.begins(in_use, HANG_NS, self.now)
+            {
                 let after_ns = self.dice.between(100_000, 20_000_000);
                 self.at(after_ns, Event::Tried(token));
             }
         }
+    }
+
+    /// Whether sessions of a token that is lost are not closed yet; has the idle ones closed.
+    fn is_in_use(&mut self, token: usize) -> bool {
+        if !self.tokens[token].current.is_over() {
+            return false;
+        }
+        self.close_ended(token);
+        !self.tokens[token].watches.is_empty()
     }
 
     /// An attempt to bring a token back is over.

@@ -24,6 +24,8 @@ enum Stage {
     /// It has no session, or has been handed one.
     Waits,
     Turn(Taken),
+    /// It has seen that its epoch goes on, and is about to enter the module.
+    Enters(Taken, Call),
     Calls(Taken, Call),
 }
 
@@ -47,8 +49,13 @@ struct Call {
 
 pub(super) struct InlineCall {
     seat: Box<Seat>,
+    /// It is about to enter the module: it has seen that its epoch goes on.
+    enters: bool,
     verdict: Option<Verdict>,
 }
+
+/// How long a thread may be kept from its core between its look at the epoch and its call: shorter than the hang limit.
+const PREEMPTED_NS: u64 = 40_000_000;
 
 /// Requests of one call at most; the engine takes a thousand, which only takes longer to simulate.
 const MERGED_MAX: usize = 8;
@@ -84,6 +91,11 @@ impl World {
             }
             Stage::Waits => self.serve(seat),
             Stage::Turn(taken) => self.go_on(seat, taken),
+            Stage::Enters(taken, mut call) => {
+                let verdict = self.enter(&seat, 20_000 * call.begun.len() as u64);
+                call.verdict = Some(verdict);
+                self.stand(seat, Stage::Calls(taken, call), Some(verdict.ns));
+            }
             Stage::Calls(taken, call) => self.return_from(seat, taken, call),
         }
     }
@@ -167,18 +179,25 @@ impl World {
             assert!(deadline.is_none_or(|deadline| self.now < deadline), "a call begins after the deadline");
         }
         seat.watch.enter(self.now, range.clone());
-        let verdict = self.enter(&seat, 20_000 * begun.len() as u64);
-        let ns = verdict.map_or(0, |verdict| verdict.ns);
-        let call = Call { begun, range, at: self.now, verdict };
-        self.stand(seat, Stage::Calls(taken, call), Some(ns));
+        let call = Call { begun, range, at: self.now, verdict: None };
+        match self.may_enter(&seat) {
+            Some(after_ns) => self.stand(seat, Stage::Enters(taken, call), Some(after_ns)),
+            None => self.stand(seat, Stage::Calls(taken, call), Some(0)),
+        }
     }
 
-    /// A call of a session, if its epoch goes on.
-    fn enter(&mut self, seat: &Seat, cost_ns: u64) -> Option<Verdict> {
+    /// Whether a session's epoch goes on, and how long after that look its thread comes to enter the module.
+    fn may_enter(&mut self, seat: &Seat) -> Option<u64> {
         if seat.epoch.is_over() {
             return None;
         }
         assert!(self.dispatch.healthy() & (1 << seat.place.token) != 0, "a token that is lost is used");
+        let preempted = self.dice.of_million(5_000);
+        Some(if preempted { self.dice.between(0, PREEMPTED_NS) } else { 0 })
+    }
+
+    /// A call of a session.
+    fn enter(&mut self, seat: &Seat, cost_ns: u64) -> Verdict {
         let token = &mut self.tokens[seat.place.token];
         token.calls += 1;
         let before = token.device.present;
@@ -186,7 +205,7 @@ impl World {
         if before && !token.device.present {
             self.plug_later(seat.place.token);
         }
-        Some(verdict)
+        verdict
     }
 
     fn return_from(&mut self, mut seat: Box<Seat>, mut taken: Taken, call: Call) {
@@ -323,14 +342,20 @@ impl World {
         let hint = (self.dice.index(self.tokens.len()), self.dice.index(4));
         let Some(seat) = self.dispatch.lease(mask, self.inline_closed, hint) else { return false };
         seat.watch.enter_inline(self.now);
-        let verdict = self.enter(&seat, 20_000);
-        self.inline.push(Some(InlineCall { seat, verdict }));
-        self.at(verdict.map_or(0, |verdict| verdict.ns), Event::InlineEnds(self.inline.len() - 1));
+        let after_ns = self.may_enter(&seat);
+        self.inline.push(Some(InlineCall { seat, enters: after_ns.is_some(), verdict: None }));
+        self.at(after_ns.unwrap_or(0), Event::InlineEnds(self.inline.len() - 1));
         true
     }
 
+    /// A caller on a leased session enters its call, or comes out of it.
     pub(super) fn end_inline(&mut self, number: usize) {
-        let InlineCall { seat, verdict } = self.inline[number].take().expect("it ends once");
+        let InlineCall { seat, enters, verdict } = self.inline[number].take().expect("it ends once");
+        if enters {
+            let verdict = self.enter(&seat, 20_000);
+            self.inline[number] = Some(InlineCall { seat, enters: false, verdict: Some(verdict) });
+            return self.at(verdict.ns, Event::InlineEnds(number));
+        }
         let result = match verdict {
             Some(verdict) => self.tokens[seat.place.token].device.leave(seat.handle, verdict),
             None => Err(session_is_over()),
