@@ -1,5 +1,6 @@
 //! What the audit log costs: 64 tasks that sign with one ECDSA P-256 key of SoftHSM2, without a log, with `strict` and with a
-//! window, in rounds that take turns. Prints the ratios to the engine without a log, and how long the disk takes to synchronise.
+//! window, in rounds that take turns. Prints the ratios to the engine without a log, the processor time, and the time that the disk
+//! takes to synchronise.
 //!
 //! `cargo run --release -p hsmux-tests --example audit_cost [SECONDS_A_ROUND]`
 
@@ -21,8 +22,26 @@ const TASKS: usize = 64;
 const ROUNDS: usize = 7;
 const NAME: &str = "card";
 
-/// Signatures a second of 64 tasks, for so long.
-fn rate(engine: &Engine, time: Duration) -> f64 {
+/// What 64 tasks got done.
+struct Round {
+    /// Signatures a second.
+    rate: f64,
+    /// Processor time of this process for each, in microseconds.
+    cpu_us: f64,
+}
+
+/// The processor time of this process so far, in microseconds: it counts in hundredths of a second, and does not count what other
+/// programs take.
+fn cpu_us() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    // After the name, which may have spaces: user and system time are the 12th and 13th.
+    let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: f64 = fields[11..13].iter().map(|field| field.parse::<f64>().unwrap()).sum();
+    ticks * 10_000.0
+}
+
+fn round(engine: &Engine, time: Duration) -> Round {
+    let before = cpu_us();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let key = engine.key(NAME).unwrap();
     let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -38,7 +57,8 @@ fn rate(engine: &Engine, time: Duration) -> f64 {
         });
         futures::future::join_all(tasks).await;
     });
-    done.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64()
+    let signatures = done.load(Ordering::Relaxed) as f64;
+    Round { rate: signatures / started.elapsed().as_secs_f64(), cpu_us: (cpu_us() - before) / signatures }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -63,15 +83,19 @@ fn main() {
     let strict = build(Some(Audit::new(site.path().join("strict"))));
     let windowed = build(Some(Audit::new(site.path().join("window")).mode(window)));
     for engine in [&plain, &strict, &windowed] {
-        rate(engine, time / 4);
+        round(engine, time / 4);
     }
-    let (mut rates, mut to_strict, mut to_window) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rounds: [Vec<[f64; 2]>; 3] = Default::default();
     for _ in 0..ROUNDS {
-        let base = rate(&plain, time);
-        to_strict.push(rate(&strict, time) / base);
-        to_window.push(rate(&windowed, time) / base);
-        rates.push(base);
+        let base = round(&plain, time);
+        rounds[0].push([base.rate, base.cpu_us]);
+        for (engine, rounds) in [&strict, &windowed].into_iter().zip(&mut rounds[1..]) {
+            let round = round(engine, time);
+            rounds.push([round.rate / base.rate, round.cpu_us - base.cpu_us]);
+        }
     }
+    let of =
+        |engine: usize, figure: usize| median(rounds[engine].iter().map(|round| round[figure]).collect());
     let sync = |engine: &Engine| {
         let audit = engine.snapshot().audit;
         format!(
@@ -79,9 +103,10 @@ fn main() {
             audit.sync_p50, audit.sync_p99, audit.records
         )
     };
-    println!("without a log: {:.0} signatures a second", median(rates));
-    println!("strict: {:.3} of that; {}", median(to_strict), sync(&strict));
-    println!("window: {:.3} of that; {}", median(to_window), sync(&windowed));
+    println!("without a log: {:.0} signatures a second, {:.1} us of processor time each", of(0, 0), of(0, 1));
+    for (index, name, engine) in [(1, "strict", &strict), (2, "window", &windowed)] {
+        println!("{name}: {:.3} of that, {:+.1} us; {}", of(index, 0), of(index, 1), sync(engine));
+    }
     for engine in [plain, strict, windowed] {
         engine.drain(Duration::from_secs(10));
     }

@@ -253,11 +253,13 @@ impl Serialize for Text {
 /// Puts the fields of an object at the end of the one that was written last.
 fn extend(out: &mut Vec<u8>, fields: &impl Serialize) -> Result<(), Error> {
     let end = out.len() - 1;
+    out.truncate(end);
     serde_json::to_writer(&mut *out, fields).map_err(cannot)?;
-    match &out[end..] {
-        b"}{}" => out.truncate(end + 1),
+    if out[end..] == *b"{}" {
+        out.remove(end);
+    } else {
         // Its bracket opens no object now, but parts a field from the next.
-        _ => drop(out.splice(end..end + 2, [b','])),
+        out[end] = b',';
     }
     Ok(())
 }

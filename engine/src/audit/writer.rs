@@ -10,7 +10,7 @@ use super::files::{self, Lock};
 use super::journal::{Closing, Entry, Kept, Shared};
 use super::line::{self, LINE_LEN_MAX};
 use super::open::Opened;
-use super::pace::{Period, Window};
+use super::pace::{GATHER, Period, Window, gathered};
 use super::record::{Record, Start, Stop, What};
 use super::resume::Resume;
 use super::settings::{Audit, AuditMode};
@@ -125,7 +125,9 @@ impl Writer {
             self.cover();
             self.synchronise();
             // More may be queued than a group takes.
-            if !has_work {
+            if has_work {
+                self.gather();
+            } else {
                 self.park();
             }
         }
@@ -271,12 +273,15 @@ impl Writer {
 
     /// Has a checkpoint made of what is durable, when it is time.
     fn cover(&mut self) {
-        let (here, durable) = (self.here(), (self.segment, self.durable_len));
-        let Some(checkpoints) = &mut self.checkpoints else { return };
+        let Some(checkpoints) = &self.checkpoints else { return };
         let is_due = checkpoints.period.due_in(now()) == Some(Duration::ZERO);
-        if is_due && checkpoints.covered.is_none() && self.trouble.is_none() {
+        // Only then: the root of all records takes longer than a record does.
+        let is_due = is_due && checkpoints.covered.is_none() && self.trouble.is_none();
+        let (here, durable) = (is_due.then(|| self.here()), (self.segment, self.durable_len));
+        let Some(checkpoints) = &mut self.checkpoints else { return };
+        if here.is_some() {
             checkpoints.period.made();
-            checkpoints.covered = Some(here);
+            checkpoints.covered = here;
         }
         if let Some(covered) = checkpoints.covered.take_if(|covered| covered.end() <= durable) {
             checkpoints.checkpointer.make(covered);
@@ -289,12 +294,22 @@ impl Writer {
         Covered { root: self.sum.tree.root(), resume, is_last: false }
     }
 
+    /// With a window: waits for company, so that many records take one wake-up of this thread and one of their callers'.
+    /// Without one they gather while those before them are synchronised.
+    fn gather(&self) {
+        let company = gathered(self.shared.under_way());
+        if self.window.is_some() && company > 1 {
+            self.shared.wait_for(company, &self.parker, GATHER);
+        }
+    }
+
     fn park(&self) {
         let now = now();
         let sync = self.window.as_ref().and_then(|(window, _)| window.due_in(now));
         let waits = |of: &&Checkpoints| of.covered.is_none();
         let checkpoint = self.checkpoints.as_ref().filter(waits).and_then(|of| of.period.due_in(now));
-        self.parker.park_timeout(sync.into_iter().chain(checkpoint).fold(IDLE, Duration::min));
+        let limit = sync.into_iter().chain(checkpoint).fold(IDLE, Duration::min);
+        self.shared.wait_for(1, &self.parker, limit);
     }
 
     /// Notes that writing fails, and why.

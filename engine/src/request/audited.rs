@@ -48,7 +48,7 @@ struct Waiting {
 
 impl Audited {
     pub(crate) fn new(book: Arc<Book>, on: On, ones: Ones) -> Self {
-        book.enter();
+        book.journal.under_way().enter();
         Self { book, what: Some((on, ones)), token: None }
     }
 
@@ -106,7 +106,7 @@ impl Drop for Audited {
         if let Some(what) = self.take(Outcome::Unknown, None) {
             self.book.journal.append(Record { time: time_of_day(), what }, |_| ());
         }
-        self.book.leave();
+        self.book.journal.under_way().leave();
     }
 }
 

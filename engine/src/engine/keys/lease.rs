@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use crate::engine::Shared;
 use crate::engine::ledger::{Ledger, View, unix_now};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::keys::catalogue::lease::{Lease, Next, leased};
 use crate::keys::catalogue::record::{Content, Subject};
 use crate::keys::catalogue::shelf::Item;
 use crate::keys::key_id::KeyNumber;
 use crate::keys::managed::Managed;
+use crate::token::SERVICE_LIMIT;
 use crate::token::message_count::MessageCount;
 
 impl Ledger {
@@ -31,16 +32,18 @@ impl Shared {
         let Some(count) = version.tie.as_ref().and_then(|tie| tie.messages.as_ref()) else { return Ok(()) };
         let (ledger, terms) = (&self.ledger, self.ledger.messages);
         let base = managed.of_record(|key| key.version(number).map_or(0, |version| version.messages))?;
-        let views = ledger.views();
-        let all = views.iter().flat_map(|view| &view.leases);
-        let others = base.saturating_add(leased(all, managed.number, number, Some(ledger.writer())));
-        if terms.warns(others.saturating_add(count.used())) {
+        let others = || {
+            let views = ledger.views();
+            let all = views.iter().flat_map(|view| &view.leases);
+            base.saturating_add(leased(all, managed.number, number, Some(ledger.writer())))
+        };
+        if terms.warns(others().saturating_add(count.used())) {
             tracing::warn!(
                 version = number,
                 "a key has encrypted half of the messages that it may: rotate it"
             );
         }
-        match terms.next(count.used(), count.leased(), others) {
+        match terms.next(count.used(), count.leased(), others()) {
             Next::Enough => Ok(()),
             Next::Exhausted => {
                 count.grant(0, true);
@@ -48,29 +51,36 @@ impl Shared {
             }
             Next::Lease { messages, last } => {
                 self.write_lease(managed.number, number, messages)?;
+                // Who leases at the same time wrote before this look, or looks after this one was written.
+                self.read_catalogue(SERVICE_LIMIT)?;
+                if !terms.allows(messages, others()) {
+                    self.write_lease(managed.number, number, count.leased())?;
+                    count.grant(0, false);
+                    return Err(Error::new(ErrorKind::Conflict, Retry::Later, Outcome::NotDone)
+                        .because("another engine has just leased the last messages of a key"));
+                }
                 count.grant(messages, last);
                 Ok(())
             }
         }
     }
 
-    /// Writes a lease on every token in service, and takes this writer's older one away. It is written when one token has it.
+    /// Has every token in service say how many messages this engine may have encrypted. It is written when one token has it.
     fn write_lease(&self, key: KeyNumber, version: u32, messages: u64) -> Result<()> {
         let ledger = &self.ledger;
         let lease = Arc::new(Lease::new(key, version, ledger.writer(), ledger.process.clone(), messages));
         let text = serde_json::to_string(&*lease).map_err(|_| Error::internal("a lease is not written"))?;
         let mut written = Err(crate::engine::ledger::no_token());
         for token in self.serving() {
-            if self.ledger.view(token).leases.contains(&lease) {
-                written = Ok(());
-                continue;
-            }
             let Ok(pass) = self.tokens[token].pass_gate().map(Arc::new) else { continue };
             let (lease, text) = (Arc::clone(&lease), text.clone());
             let done = self.write_shelf(token, &pass, move |shelf, session, _| {
-                shelf.write(session, "hsmux lease", &text, Item::Lease(Arc::clone(&lease)))?;
+                if lease.messages > 0 && !shelf.leases().any(|other| *other == lease) {
+                    shelf.write(session, "hsmux lease", &text, Item::Lease(Arc::clone(&lease)))?;
+                }
+                // After that: whoever is killed in between leaves both, of which the larger counts.
                 shelf.remove(session, |item| match item {
-                    Item::Lease(old) => is_older(old, &lease),
+                    Item::Lease(other) => *other != lease && is_of_same(other, &lease),
                     _ => false,
                 })
             });
@@ -87,28 +97,10 @@ impl Shared {
     /// Gives back what is left of this engine's leases, when nothing more is encrypted: the key keeps what was used.
     pub(crate) fn return_leases(&self) {
         let keys: Vec<_> = self.ledger.catalogue.read().keys().map(Arc::clone).collect();
-        for (managed, version, used) in keys
-            .iter()
-            .flat_map(|managed| managed.used_messages().map(move |(version, used)| (managed, version, used)))
-        {
-            let (key, writer) = (managed.number, self.ledger.writer());
-            let lease = Arc::new(Lease::new(key, version, writer, self.ledger.process.clone(), used));
-            let Ok(text) = serde_json::to_string(&*lease) else { continue };
-            for token in self.serving() {
-                let Ok(pass) = self.tokens[token].pass_gate().map(Arc::new) else { continue };
-                let (lease, text) = (Arc::clone(&lease), text.clone());
-                let returned = self.write_shelf(token, &pass, move |shelf, session, _| {
-                    if lease.messages > 0 {
-                        shelf.write(session, "hsmux lease", &text, Item::Lease(Arc::clone(&lease)))?;
-                    }
-                    // After that: whoever is killed in between leaves the larger one, which counts.
-                    shelf.remove(session, |item| match item {
-                        Item::Lease(old) => **old != *lease && is_of_same(old, &lease),
-                        _ => false,
-                    })
-                });
-                if let Err(error) = returned {
-                    tracing::debug!(token, %error, "messages that were leased and not used stay counted");
+        for managed in &keys {
+            for (version, used) in managed.used_messages() {
+                if let Err(error) = self.write_lease(managed.number, version, used) {
+                    tracing::debug!(%error, "messages that were leased and not used stay counted");
                 }
             }
         }
@@ -167,11 +159,7 @@ impl Shared {
     }
 }
 
-/// Whether a lease is an older one of the same writer.
-fn is_older(old: &Lease, new: &Lease) -> bool {
-    is_of_same(old, new) && old.messages < new.messages
-}
-
+/// Whether two are of one writer, for the same.
 fn is_of_same(one: &Lease, other: &Lease) -> bool {
     (one.lease, one.version, one.writer) == (other.lease, other.version, other.writer)
 }

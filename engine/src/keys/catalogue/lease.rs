@@ -67,6 +67,11 @@ impl Terms {
         all >= self.max / 2
     }
 
+    /// Whether a writer may have so many, while the others have leased so many.
+    pub(crate) const fn allows(self, messages: u64, others: u64) -> bool {
+        messages.saturating_add(others) <= self.max
+    }
+
     /// What a writer does that has used so many of what it has leased, while the others have leased so many.
     pub(crate) fn next(self, used: u64, leased: u64, others: u64) -> Next {
         if leased > used.saturating_add(self.block() / 2 + self.margin()) {
@@ -136,6 +141,8 @@ mod tests {
         let near = MESSAGES_MAX - 5;
         assert_eq!(TERMS.next(0, 0, near), Next::Lease { messages: 5, last: true });
         assert_eq!(TERMS.next(5, 5, near), Next::Exhausted);
+        // Two that look at the same time, before either has written.
+        assert!(TERMS.allows(5, near) && !TERMS.allows(5, near + 5));
         assert_eq!(TERMS.next(0, 0, MESSAGES_MAX), Next::Exhausted);
         assert_eq!(TERMS.next(0, 0, u64::MAX), Next::Exhausted);
         assert!(TERMS.warns(1 << 31) && !TERMS.warns((1 << 31) - 1));
