@@ -21,6 +21,7 @@ pub(crate) mod wrap;
 
 use std::sync::Arc;
 
+use crate::audit::record::Text;
 use crate::coalesce::Family;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::copies::Copies;
@@ -48,6 +49,8 @@ pub(crate) struct KeyVersion {
     pub(crate) handles: Arc<Handles>,
     /// The tokens on which the key was proven to be the same: bit i is token i.
     pub(crate) proven: u64,
+    /// What its objects are called, for the audit log. Nothing of a session's keys.
+    pub(crate) object: Option<Text>,
     /// What shows that it is this key, where something can.
     proof: Option<Proof>,
     /// Tokens that were lost when the others were asked: it is not used there. Bit i is token i.
@@ -86,7 +89,9 @@ impl KeyVersion {
         };
         let Proven { tokens: proven, unasked, proof } = identity::prove(tokens, &held, vouched)?;
         let handles = Handles::new(found.0.iter().map(|found| found.as_ref().map(Listed::handle)));
-        let version = Self { proof, unasked, ..Self::new(first.facts.clone(), handles, proven, tokens) };
+        let object = found.uri().map(Text::from);
+        let version =
+            Self { proof, unasked, object, ..Self::new(first.facts.clone(), handles, proven, tokens) };
         let used: Vec<_> = held.iter().copied().filter(|(index, _)| proven & (1 << index) != 0).collect();
         copies::make(copies, tokens, &used, &version.handles)?;
         Ok(version)
@@ -210,6 +215,7 @@ impl KeyVersion {
             facts,
             handles: Arc::new(handles),
             proven,
+            object: None,
             proof: None,
             unasked: 0,
             absent: AtomicU64::new(0),
@@ -293,6 +299,11 @@ impl Found {
                 Err(Error::operator(ErrorKind::KeyAmbiguous, text))
             }
         }
+    }
+
+    /// What the objects are called, on the first token that holds some.
+    pub(crate) fn uri(&self) -> Option<String> {
+        self.held().next().and_then(|(_, listed)| listed.uri())
     }
 
     pub(crate) fn objects(&self) -> Objects {
