@@ -48,8 +48,8 @@ impl Shared {
         let (shared, name) = (self, terms.name.clone());
         let number = KeyNumber::new(shared.draw()?);
         // Without objects: nothing goes if this ends half-way.
-        let change = shared.claim(vec![Subject::Key(number), Subject::Name(name.clone())], Vec::new())?;
-        record.runs_on(change.arbiter);
+        let change =
+            shared.claim(vec![Subject::Key(number), Subject::Name(name.clone())], Vec::new(), record)?;
         shared.check_name_is_free(&name)?;
         shared.objects(key)?;
         let found = Found::find(key, &shared.tokens, &shared.listings)?;

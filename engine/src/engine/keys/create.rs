@@ -66,8 +66,7 @@ impl Shared {
         let number = KeyNumber::new(shared.draw()?);
         let making = shared.making(number, 1, &terms.name, terms.limits()?)?;
         let subjects = vec![Subject::Key(number), Subject::Name(terms.name.clone())];
-        let change = shared.claim(subjects, vec![HexBytes(making.id.clone())])?;
-        record.runs_on(change.arbiter);
+        let change = shared.claim(subjects, vec![HexBytes(making.id.clone())], record)?;
         shared.check_name_is_free(&terms.name)?;
         let made = shared.make(&change, &making, spec);
         let created = made.and_then(|version| shared.record_new(&change, number, terms, version, record));

@@ -205,8 +205,7 @@ impl Shared {
         destroy_at: Option<u64>,
         record: &mut Recorded,
     ) -> Result<()> {
-        let claim = self.claim(vec![Subject::Key(managed.number)], Vec::new())?;
-        record.runs_on(claim.arbiter);
+        let claim = self.claim(vec![Subject::Key(managed.number)], Vec::new(), record)?;
         let (entry, mut key) = content(managed)?;
         if !wanted(&key) {
             let text = "another engine has just changed it";
@@ -240,7 +239,9 @@ impl Shared {
 
     /// Writes that the objects of a destroyed key are gone from every token.
     pub(super) fn write_destroyed(self: &Arc<Self>, managed: &Managed) -> Result<()> {
-        let claim = self.claim(vec![Subject::Key(managed.number)], Vec::new())?;
+        // A part of the destruction, whose record tells of it.
+        let nowhere = &mut Recorded::nowhere();
+        let claim = self.claim(vec![Subject::Key(managed.number)], Vec::new(), nowhere)?;
         let (entry, mut key) = content(managed)?;
         key.versions.iter_mut().for_each(|version| version.destroyed = true);
         claim.commit(follow(&entry, key, self)).map(drop)
@@ -258,8 +259,8 @@ impl Shared {
         self.check_all_serve(spec)?;
         let (name, limits) = managed.of_record(|key| (key.terms.name.clone(), key.terms.limits()))?;
         let making = self.making(managed.number, number, &name, limits?)?;
-        let change = self.claim(vec![Subject::Key(managed.number)], vec![HexBytes(making.id.clone())])?;
-        record.runs_on(change.arbiter);
+        let change =
+            self.claim(vec![Subject::Key(managed.number)], vec![HexBytes(making.id.clone())], record)?;
         let (entry, mut key) = content(managed)?;
         let state = key.state_at(unix_now());
         record.note("state_before", state.name());
@@ -288,8 +289,7 @@ impl Shared {
         record: &mut Recorded,
     ) -> Result<()> {
         let subject = Subject::Name(alias.to_owned());
-        let claim = self.claim(vec![subject.clone()], Vec::new())?;
-        record.runs_on(claim.arbiter);
+        let claim = self.claim(vec![subject.clone()], Vec::new(), record)?;
         let before = self.ledger.catalogue.read().alias(alias).map(Arc::clone);
         let stands = |entry: &Arc<Entry>| matches!(entry.record.content, Content::Alias(Some(_)));
         if key.is_none() && !before.as_ref().is_some_and(stands) {
