@@ -21,7 +21,6 @@ pub(crate) mod wrap;
 
 use std::sync::Arc;
 
-use crate::audit::record::Text;
 use crate::coalesce::Family;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::copies::Copies;
@@ -49,8 +48,6 @@ pub(crate) struct KeyVersion {
     pub(crate) handles: Arc<Handles>,
     /// The tokens on which the key was proven to be the same: bit i is token i.
     pub(crate) proven: u64,
-    /// What its objects are called, for the audit log. Nothing of a session's keys.
-    pub(crate) object: Option<Text>,
     /// What shows that it is this key, where something can.
     proof: Option<Proof>,
     /// Tokens that were lost when the others were asked: it is not used there. Bit i is token i.
@@ -89,9 +86,8 @@ impl KeyVersion {
         };
         let Proven { tokens: proven, unasked, proof } = identity::prove(tokens, &held, vouched)?;
         let handles = Handles::new(found.0.iter().map(|found| found.as_ref().map(Listed::handle)));
-        let object = found.uri().map(Text::from);
-        let version =
-            Self { proof, unasked, object, ..Self::new(first.facts.clone(), handles, proven, tokens) };
+        found.uri().into_iter().for_each(|name| handles.call(name.into()));
+        let version = Self { proof, unasked, ..Self::new(first.facts.clone(), handles, proven, tokens) };
         let used: Vec<_> = held.iter().copied().filter(|(index, _)| proven & (1 << index) != 0).collect();
         copies::make(copies, tokens, &used, &version.handles)?;
         Ok(version)
@@ -215,7 +211,6 @@ impl KeyVersion {
             facts,
             handles: Arc::new(handles),
             proven,
-            object: None,
             proof: None,
             unasked: 0,
             absent: AtomicU64::new(0),

@@ -35,7 +35,7 @@ use crate::pending::Pending;
 use crate::schedule::fairness::Priority;
 use crate::schedule::node::{expired, may_repeat};
 use crate::token::facts::{KeyFacts, KeyKind};
-use crate::token::task::Mechanism;
+use crate::token::task::{Handles, Mechanism};
 
 pub(crate) use audited::{Audited, Label, Ones, Settling};
 pub use future::RequestFuture;
@@ -427,7 +427,10 @@ impl<'a, O: Operation> Request<'a, O> {
         let request = label.and_then(Label::request);
         let ones = match self.uses.take() {
             Some(all) => Ones::All(*all),
-            None => Ones::One(Use::of(request, &self.input)),
+            None => {
+                let other = self.ask.first_key().and_then(Handles::name);
+                Ones::One(Use { other, ..Use::of(request, &self.input) })
+            }
         };
         self.audited = Some(Box::new(Audited::new(Arc::clone(book), on, ones)));
     }

@@ -68,7 +68,7 @@ pub(crate) struct Use {
     /// SHA-256 of what the operation is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) input: Option<Hex>,
-    /// The other key of an operation on two: that which is wrapped.
+    /// The other key of an operation on two: that which is wrapped, the first one of a retail MAC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) other: Option<Text>,
 }

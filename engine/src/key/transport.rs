@@ -124,7 +124,7 @@ impl Key {
             return Err(Error::new(ErrorKind::SessionLost, Retry::Later, Outcome::NotDone));
         }
         let (algorithm, operation, _) = how.names();
-        let one = audit::Use { other: other.version().object.clone(), ..audit::Use::named(None) };
+        let one = audit::Use { other: other.version().handles.name(), ..audit::Use::named(None) };
         let mut record = self.begin_use((operation.into(), algorithm.into()), one)?;
         record.runs_on(token);
         let bytes = self.shared.tokens[token].with_objects(handle.epoch, move |session| {

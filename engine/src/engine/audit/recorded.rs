@@ -152,7 +152,7 @@ impl KeyVersion {
             caller,
             key: tie.map(|tie| Text::from(tie.id.as_str())),
             version: tie.map(|tie| tie.version),
-            object: self.object.clone().filter(|_| tie.is_none()),
+            object: self.handles.name().filter(|_| tie.is_none()),
             operation,
             algorithm,
         }
