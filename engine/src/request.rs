@@ -185,6 +185,8 @@ impl<'a, O: Operation> Request<'a, O> {
     /// A request that has queued, and has less time left than its call takes by half as much again, is answered at once
     /// instead of being run: [`ErrorKind::DeadlineExceeded`], [`Outcome::NotDone`]. While more is asked for than the
     /// tokens can do, they so work for those whom the answer reaches in time.
+    ///
+    /// With an audit log an answer waits for its record beyond that: see [`AuditMode`](crate::AuditMode).
     pub fn deadline_in(self, limit: Duration) -> Self {
         self.deadline(Some(limit))
     }
