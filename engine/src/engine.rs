@@ -8,6 +8,7 @@ pub(crate) mod ledger;
 mod listing;
 mod recovery;
 pub(crate) mod rotation;
+mod unmanaged;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -21,9 +22,7 @@ use crate::engine::ledger::Ledger;
 use crate::error::{Error, ErrorKind, Result};
 use crate::harden;
 use crate::key::Key;
-use crate::keys::catalogue::shelf::SEALER;
 use crate::keys::copies::Copies;
-use crate::keys::generate::{KeySpec, generate};
 use crate::keys::known::Known;
 use crate::keys::listing::Listing;
 use crate::keys::name::KeyName;
@@ -33,7 +32,7 @@ use crate::operate::{deadline_ns, hang_ns, mask_of};
 use crate::operation::{Ask, OperationKind, Random, random};
 use crate::payload::Input;
 use crate::pin::{Pin, PinSource};
-use crate::pkcs11::{self, Fault, Library, ObjectHandle};
+use crate::pkcs11::Library;
 use crate::random_pool::RandomPool;
 use crate::request::{Request, check_not_forked, plan};
 use crate::schedule::core::{Core, Limits, Room};
@@ -226,104 +225,6 @@ impl Engine {
         }
     }
 
-    /// Generates a key under a new name, on the first token only: a private, sensitive token key that cannot be
-    /// extracted.
-    ///
-    /// With several [instances](crate::Builder::instances) one of them makes it and the key is used in all.
-    ///
-    /// # Errors
-    /// `KeyAmbiguous` if the token has a key of this name; `InvalidInput` for the one name that the engine uses itself; `Busy` if another instance does not come to a standstill;
-    /// what the token answers.
-    ///
-    /// # Blocking
-    /// Until the token has made the key: seconds for large RSA keys; and for the first key of a block cipher of its type and
-    /// length until a self-test is over ([`Builder::coalescing`](crate::Builder::coalescing)).
-    pub fn generate_key(&self, name: &str, spec: KeySpec) -> Result<Key> {
-        check_not_forked()?;
-        if name.as_bytes() == SEALER {
-            return Err(Error::refused(ErrorKind::InvalidInput, "the engine keeps this name for itself"));
-        }
-        let (shared, listing) = (&self.shared, &self.shared.listings[0]);
-        // Until it is known to be the only one of its name.
-        let pass = Arc::new(shared.tokens[0].pass_gate()?);
-        let holds = || listing.read().find(&name.into()).map(|found| found.is_some());
-        let is_taken = || !matches!(holds(), Ok(false));
-        if is_taken() {
-            // As far as is known here: it may have been destroyed elsewhere.
-            shared.list_now(0)?;
-        }
-        if is_taken() {
-            return Err(Error::operator(ErrorKind::KeyAmbiguous, "the token has a key of this name"));
-        }
-        let wanted = name.to_owned();
-        let generate =
-            move |session: &mut pkcs11::Session, epoch| Ok((generate(session, &wanted, spec)?, epoch));
-        let (made, epoch) = shared.write(0, None, &pass, generate)?;
-        let found = holds();
-        if !matches!(found, Ok(true)) {
-            // Another process has made a key of this name at the same time: ours goes.
-            shared.write(0, Some(epoch), &pass, move |session, _| {
-                Ok(destroy(session, made.key, made.public)?)
-            })?;
-            found?;
-            return Err(Error::internal("a generated key cannot be found"));
-        }
-        let found = Found::find_on(&name.into(), 0, &shared.tokens, &shared.listings)?;
-        let version = KeyVersion::load(&found, &shared.tokens, shared.copies)?;
-        let version = shared.keys.replace(found.objects(), version);
-        Ok(Key::new(shared, version))
-    }
-
-    /// Destroys the key of this name on every token that holds it, for ever. Requests in flight on it fail. The keys
-    /// are listed before, so those that others have made are destroyed too.
-    ///
-    /// # Errors
-    /// `KeyNotFound`; `KeyAmbiguous` if a token holds several of this name, or if several tokens hold one and it is not
-    /// proven to be the same (an engine on one of them destroys its own): then none is destroyed; `Busy` as
-    /// [`Engine::generate_key`]; what a token answers, after which other tokens may have destroyed theirs.
-    ///
-    /// # Blocking
-    /// Until every token has answered.
-    pub fn destroy_key(&self, name: &str) -> Result<()> {
-        check_not_forked()?;
-        let shared = &self.shared;
-        let holds = |index: usize| !matches!(shared.listings[index].read().find(&name.into()), Ok(None));
-        for index in 0..shared.tokens.len() {
-            // So that nothing is destroyed by a handle that has become another key's.
-            shared.list_now(index).or_else(|error| if holds(index) { Err(error) } else { Ok(()) })?;
-        }
-        let found = Found::find(&name.into(), &shared.tokens, &shared.listings)?;
-        if found.objects().is_empty() {
-            return Err(Error::operator(ErrorKind::KeyNotFound, "nothing was destroyed"));
-        }
-        // As things stand now: another engine may have made a managed key of it.
-        if shared.ledger.is_in_use() || shared.ledger.order.iter().any(|&token| shared.has_sealer(token)) {
-            shared.find_catalogue()?;
-        }
-        shared.check_not_managed(&found)?;
-        found.check_same(&shared.tokens)?;
-        for (index, listed) in found.held() {
-            shared.core.end_holds(index);
-            let (copies, original) = (Arc::clone(&shared.tokens[index].copies), listed.object);
-            shared.tokens[index].with_objects(listed.epoch, move |session| {
-                copies.drop_of(session, index, original);
-                Ok(())
-            })?;
-        }
-        for (index, listed) in found.held() {
-            let pass = Arc::new(shared.tokens[index].pass_gate()?);
-            // One instance destroys a token's key for all of them: those that had it listed do so no more.
-            if !shared.listings[index].read().lists(listed.handle()) {
-                continue;
-            }
-            let (object, public) = (listed.object, listed.public);
-            // What is left after a failure is listed anew, too.
-            let destroy = move |session: &mut pkcs11::Session, _| Ok(destroy(session, object, public));
-            shared.write(index, Some(listed.epoch), &pass, destroy)??;
-        }
-        Ok(())
-    }
-
     /// Random bytes of a token: up to 256 of them from a pool that is filled in bulk, unless
     /// [`Builder::random_pool`](crate::Builder::random_pool) is off.
     pub fn random(&self, len: usize) -> Request<'_, Random> {
@@ -415,15 +316,6 @@ impl std::fmt::Debug for Engine {
 fn list(token: &Token) -> Result<Listing> {
     let label = token.info.label.clone();
     token.with_service(move |session, epoch| Listing::list(label, session, epoch))
-}
-
-fn destroy(
-    session: &mut pkcs11::Session,
-    key: ObjectHandle,
-    public: Option<ObjectHandle>,
-) -> std::result::Result<(), Fault> {
-    session.destroy(key)?;
-    public.map_or(Ok(()), |public| session.destroy(public))
 }
 
 /// What an engine calls itself in the catalogue: no secret, so no token is asked for it.

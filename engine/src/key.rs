@@ -15,7 +15,7 @@ use crate::operation::{
     Ask, Cipher, Decrypt, Encrypt, FirstKey, MacPadding, RetailMac, Sign, SignAlgorithm, Verify, allows,
     ciphertext, plaintext, signature, spki_der, verdict,
 };
-use crate::request::{Item, Many, Request};
+use crate::request::{Item, Label, Many, Request, RequestId};
 use crate::token::facts::KeyKind;
 use crate::token::task::{Iv, Mechanism};
 
@@ -35,11 +35,14 @@ pub struct Key {
     is_pinned: bool,
     at_risk: bool,
     tenant: u64,
+    /// What the audit log is to call what is asked by it, unless a request says otherwise.
+    label: Option<Arc<Label>>,
 }
 
 impl Key {
     pub(crate) fn new(shared: &Arc<Shared>, version: Arc<KeyVersion>) -> Self {
-        Self { shared: Arc::clone(shared), version, is_pinned: false, at_risk: false, tenant: 0 }
+        let shared = Arc::clone(shared);
+        Self { shared, version, is_pinned: false, at_risk: false, tenant: 0, label: None }
     }
 
     /// The version that requests use now.
@@ -122,6 +125,38 @@ impl Key {
     pub fn for_tenant(mut self, tenant: u64) -> Self {
         self.tenant = tenant;
         self
+    }
+
+    /// Who uses the key, for the audit log: requests begin with this [caller](Request::caller), and what is no request, such as
+    /// [`Key::agree`] and [`Key::wrap`], is recorded with it. It says nothing of keys that are made by this one.
+    #[must_use]
+    pub fn for_caller(mut self, label: &str) -> Self {
+        self.label_mut().caller = Some(label.into());
+        self
+    }
+
+    /// What the key is used for, for the audit log: requests begin with this [id](Request::request_id), and what is no request
+    /// is recorded with it.
+    ///
+    /// ```no_run
+    /// # fn main() -> hsmux::Result<()> {
+    /// # let engine = hsmux::Engine::builder().module("m").tokens(["t"]).pin("1234".to_owned()).build()?;
+    /// # let (ours, theirs) = (engine.key("ours")?, [4; 65]);
+    /// use hsmux::{AgreementKdf, KeySpec};
+    /// let ours = ours.for_caller("terminal 12").for_request(4711);
+    /// let session = ours.agree(&theirs, AgreementKdf::Raw, b"", KeySpec::Aes(32))?;
+    /// # let _ = session;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn for_request(mut self, id: impl Into<RequestId>) -> Self {
+        self.label_mut().id = Some(id.into());
+        self
+    }
+
+    fn label_mut(&mut self) -> &mut Label {
+        Arc::make_mut(self.label.get_or_insert_default())
     }
 
     /// The name of an algorithm, where anybody wants to know: a key that is not permitted for all, or the audit log. Empty else.
@@ -272,7 +307,11 @@ impl Key {
             version.eligible(usage, mechanism, tokens) != 0 && allows(&version.facts, mechanism)
         });
         let request = Request::new(&self.shared, Some(version), ask, input.into().into(), build);
-        request.tenant(self.tenant).at_risk(self.at_risk).named(named)
+        let request = request.tenant(self.tenant).at_risk(self.at_risk).named(named);
+        match &self.label {
+            Some(label) => request.labelled(label),
+            None => request,
+        }
     }
 }
 

@@ -86,6 +86,7 @@ impl KeyVersion {
         };
         let Proven { tokens: proven, unasked, proof } = identity::prove(tokens, &held, vouched)?;
         let handles = Handles::new(found.0.iter().map(|found| found.as_ref().map(Listed::handle)));
+        found.uri().into_iter().for_each(|name| handles.call(name.into()));
         let version = Self { proof, unasked, ..Self::new(first.facts.clone(), handles, proven, tokens) };
         let used: Vec<_> = held.iter().copied().filter(|(index, _)| proven & (1 << index) != 0).collect();
         copies::make(copies, tokens, &used, &version.handles)?;
@@ -293,6 +294,11 @@ impl Found {
                 Err(Error::operator(ErrorKind::KeyAmbiguous, text))
             }
         }
+    }
+
+    /// What the objects are called, on the first token that holds some.
+    pub(crate) fn uri(&self) -> Option<String> {
+        self.held().next().and_then(|(_, listed)| listed.uri())
     }
 
     pub(crate) fn objects(&self) -> Objects {

@@ -22,7 +22,7 @@ use std::time::Duration;
 use zeroize::Zeroize;
 
 use crate::audit::AuditMode;
-use crate::audit::record::{On, Text, Use, Uses};
+use crate::audit::record::{Text, Use, Uses};
 use crate::clock::{Time, now};
 use crate::engine::Shared;
 use crate::engine::audit::Book;
@@ -35,9 +35,9 @@ use crate::pending::Pending;
 use crate::schedule::fairness::Priority;
 use crate::schedule::node::{expired, may_repeat};
 use crate::token::facts::{KeyFacts, KeyKind};
-use crate::token::task::Mechanism;
+use crate::token::task::{Handles, Mechanism};
 
-pub(crate) use audited::{Audited, Ones, Settling};
+pub(crate) use audited::{Audited, Label, Ones, Settling};
 pub use future::RequestFuture;
 pub(crate) use many::Item;
 pub use many::Many;
@@ -83,6 +83,8 @@ pub struct Request<'a, O: Operation> {
     uses: Option<Box<Uses>>,
     /// Its intent is in the audit log.
     is_intended: bool,
+    /// From when its deadline counts, if it has started before now.
+    since: Option<Time>,
     /// The caller has tried it itself, and may have had it executed.
     tried: Option<Outcome>,
     /// How many requests of the caller it is: more than one if they were put together.
@@ -93,13 +95,6 @@ pub struct Request<'a, O: Operation> {
 
 /// Makes the output of the finished bytes.
 pub(crate) type Build<O> = fn(&Ask, Vec<u8>) -> Result<<O as Operation>::Output>;
-
-/// What a caller calls a request, for the audit log.
-#[derive(Clone, Default)]
-struct Label {
-    id: Option<RequestId>,
-    caller: Option<Box<str>>,
-}
 
 #[derive(Clone, Copy)]
 enum Deadline {
@@ -141,6 +136,7 @@ impl<'a, O: Operation> Request<'a, O> {
             audited: None,
             uses: None,
             is_intended: false,
+            since: None,
             tried: None,
             requests: 1,
             trace: None,
@@ -167,6 +163,18 @@ impl<'a, O: Operation> Request<'a, O> {
         self
     }
 
+    /// As [`Request::request_id`] and [`Request::caller`], of whoever asks by a key.
+    pub(crate) fn labelled(self, label: &Label) -> Self {
+        let named = match label.id {
+            Some(id) => self.request_id(id),
+            None => self,
+        };
+        match &label.caller {
+            Some(caller) => named.caller_text(caller.clone()),
+            None => named,
+        }
+    }
+
     pub(crate) fn named(mut self, name: &'static str) -> Self {
         self.named = name;
         self
@@ -177,6 +185,8 @@ impl<'a, O: Operation> Request<'a, O> {
     /// A request that has queued, and has less time left than its call takes by half as much again, is answered at once
     /// instead of being run: [`ErrorKind::DeadlineExceeded`], [`Outcome::NotDone`]. While more is asked for than the
     /// tokens can do, they so work for those whom the answer reaches in time.
+    ///
+    /// With an audit log an answer waits for its record beyond that: see [`AuditMode`](crate::AuditMode).
     pub fn deadline_in(self, limit: Duration) -> Self {
         self.deadline(Some(limit))
     }
@@ -250,9 +260,13 @@ impl<'a, O: Operation> Request<'a, O> {
 
     /// Who asks, in the application's own words: kept in the request's record in the audit log
     /// ([`Builder::audit`](crate::Builder::audit)), and nowhere else. Default: nobody is named.
-    pub fn caller(mut self, label: &str) -> Self {
+    pub fn caller(self, label: &str) -> Self {
+        self.caller_text(label.into())
+    }
+
+    fn caller_text(mut self, label: Text) -> Self {
         if self.shared.book.get().is_some() {
-            self.label.get_or_insert_default().caller = Some(label.into());
+            self.label.get_or_insert_default().caller = Some(label);
         }
         self
     }
@@ -409,19 +423,16 @@ impl<'a, O: Operation> Request<'a, O> {
     #[cold]
     fn begin_record(&mut self, book: &Arc<Book>) {
         let Some(version) = self.key.filter(|_| self.audited.is_none()) else { return };
-        let tie = version.tie.as_ref();
         let label = self.label.as_deref();
-        let on = On {
-            caller: label.and_then(|label| label.caller.as_deref()).map(Text::from),
-            key: tie.map(|tie| Text::from(tie.id.as_str())),
-            version: tie.map(|tie| tie.version),
-            operation: self.ask.kind().as_str().into(),
-            algorithm: (!self.named.is_empty()).then_some(self.named.into()),
-        };
-        let request = label.and_then(|label| label.id).map(|id| id.to_string().into());
+        let algorithm = (!self.named.is_empty()).then_some(self.named.into());
+        let on = version.recorded(label.and_then(Label::caller), self.ask.kind().as_str().into(), algorithm);
+        let request = label.and_then(Label::request);
         let ones = match self.uses.take() {
             Some(all) => Ones::All(*all),
-            None => Ones::One(Use::of(request, &self.input)),
+            None => {
+                let other = self.ask.first_key().and_then(Handles::name);
+                Ones::One(Use { other, ..Use::of(request, &self.input) })
+            }
         };
         self.audited = Some(Box::new(Audited::new(Arc::clone(book), on, ones)));
     }
@@ -442,7 +453,10 @@ impl<'a, O: Operation> Request<'a, O> {
         if !is_wanted || std::mem::replace(&mut self.is_intended, true) {
             return None;
         }
-        self.audited.as_ref().map(|audited| audited.intend())
+        let audited = self.audited.as_mut()?;
+        // The wait for it is a part of the request's time.
+        self.since.get_or_insert_with(now);
+        Some(audited.intend())
     }
 
     /// Starts the request, and waits on this thread until its intent is durable, if that is to be.
@@ -450,7 +464,11 @@ impl<'a, O: Operation> Request<'a, O> {
     fn start_here(&mut self) -> Result<u64> {
         let mask = self.start()?;
         match self.intent() {
-            Some(intent) => intent.wait().map(|()| mask).map_err(|error| self.fail(error)),
+            Some(intent) => {
+                let (_, deadline) = self.times();
+                intent.wait().and_then(|()| self.check_time(deadline)).map_err(|error| self.fail(error))?;
+                Ok(mask)
+            }
             None => Ok(mask),
         }
     }
@@ -458,8 +476,9 @@ impl<'a, O: Operation> Request<'a, O> {
     /// Closes the request's span with an error.
     fn fail(&mut self, error: Error) -> Error {
         if self.tried.is_none() {
-            // It has not run, and will not.
-            Audited::forget(&mut self.audited);
+            // It has not run, and will not, unless it is submitted again.
+            Audited::refuse(&mut self.audited, Some(error.kind()));
+            (self.is_intended, self.since) = (false, None);
         }
         // The caller's own try counts.
         let unknown = self.tried.is_some_and(|outcome| outcome != Outcome::NotDone);
@@ -549,9 +568,9 @@ impl<'a, O: Operation> Request<'a, O> {
         self.times_from(None)
     }
 
-    /// As [`Self::times`], for a request that may have started before.
+    /// As [`Self::times`], for a request that may have started before: then, or when its intent was recorded.
     fn times_from(&self, started: Option<Time>) -> (Time, Option<Time>) {
-        let started = started.unwrap_or_else(now);
+        let started = started.or(self.since).unwrap_or_else(now);
         (started, self.limit().map(|limit| started.after(limit)))
     }
 

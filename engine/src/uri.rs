@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::uri::parse::PinValues;
 
 pub use crate::uri::error::{UriError, UriErrorKind};
+pub(crate) use crate::uri::print::uri_of_key;
 
 /// A PKCS#11 URI, parsed and decoded.
 ///

@@ -24,8 +24,8 @@ pub(crate) enum What {
     Use(On, Use, End),
     /// One call that served several requests.
     Uses(On, Uses, End),
-    /// An operation that is about to begin.
-    Intent(On, Use),
+    /// An operation or a change that is about to begin.
+    Intent(On, Intent),
     /// A key was created, rotated, suspended or the like.
     Change(On, Change, End),
     /// Records that were not written.
@@ -52,6 +52,9 @@ pub(crate) struct On {
     pub(crate) key: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) version: Option<u32>,
+    /// Of a key that is not managed: what its objects are called on the tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) object: Option<Text>,
     pub(crate) operation: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) algorithm: Option<Cow<'static, str>>,
@@ -65,6 +68,17 @@ pub(crate) struct Use {
     /// SHA-256 of what the operation is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) input: Option<Hex>,
+    /// The other key of an operation on two: that which is wrapped, the first one of a retail MAC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) other: Option<Text>,
+}
+
+/// What is about to begin, as far as it is known by then.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Intent {
+    Use(Use),
+    Change(Change),
 }
 
 /// The requests of one call: how many, and the root of a tree over them.
@@ -84,12 +98,18 @@ pub(crate) struct Change {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) request: Option<Box<str>>,
     #[serde(serialize_with = "as_map", skip_serializing_if = "Vec::is_empty")]
-    pub(crate) fields: Vec<(Box<str>, Box<str>)>,
+    pub(crate) fields: Fields,
 }
+
+/// What a change is said to be of: names and texts, each name once.
+pub(crate) type Fields = Vec<(&'static str, Box<str>)>;
 
 /// How an operation ended, and where.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct End {
+    /// The number of the record that said that it was about to begin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) intent: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token: Option<Text>,
     #[serde(serialize_with = "outcome_name")]
@@ -203,12 +223,12 @@ impl What {
 impl Use {
     /// Of a request by its id, and of what it is given.
     pub(crate) fn of(request: Option<Box<str>>, input: &[u8]) -> Self {
-        Self { request, input: Some(Hex(super::merkle::sha256(input))) }
+        Self { request, input: Some(Hex(super::merkle::sha256(input))), other: None }
     }
 
-    /// Of which nothing is said.
-    pub(crate) const fn unnamed() -> Self {
-        Self { request: None, input: None }
+    /// Of a request by its id.
+    pub(crate) const fn named(request: Option<Box<str>>) -> Self {
+        Self { request, input: None, other: None }
     }
 }
 
@@ -280,7 +300,7 @@ fn error_name<S: Serializer>(error: &Option<ErrorKind>, serializer: S) -> Result
     error.map(ErrorKind::name).serialize(serializer)
 }
 
-fn as_map<S: Serializer>(fields: &[(Box<str>, Box<str>)], serializer: S) -> Result<S::Ok, S::Error> {
+fn as_map<S: Serializer>(fields: &[(&'static str, Box<str>)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(fields.iter().map(|(name, value)| (name, value)))
 }
 

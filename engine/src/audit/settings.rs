@@ -26,13 +26,21 @@ pub struct Audit {
 }
 
 /// When an operation is answered.
+///
+/// # Deadlines
+/// A request's deadline bounds the work of the tokens, not the wait for its record. The operation has run by then, and whoever was
+/// told that its time is over would not know; so the answer may come later than the deadline by the time in which its record becomes
+/// durable: a synchronisation of the disk, and as long as it takes while the disk hangs. The wait for an intent comes before
+/// anything runs, and counts: a request whose deadline has passed when its intent is durable is not run, and answered so
+/// ([`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded), [`Outcome::NotDone`](crate::Outcome::NotDone)), but not before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AuditMode {
     /// When its record is durable: it outlives a kill of the process and a loss of power. Records that come while the disk
     /// is busy are synchronised together.
     Strict,
-    /// As `Strict`, and no operation begins before a record of its intent is durable: also what a crash cut off is known.
+    /// As `Strict`, and no operation and no change begins before a record of its intent is durable: also what a crash cut off
+    /// is known.
     StrictIntent,
     /// When its record is written, which outlives a kill of the process. A loss of power may cost what is not durable yet:
     /// never more than so many records, and only those of so long. Answers wait while either bound is reached.

@@ -68,11 +68,13 @@ fn signed(request: &str) -> Record {
         caller: Some("desk".into()),
         key: Some("card-signing".into()),
         version: Some(1),
+        object: None,
         operation: "sign".into(),
         algorithm: Some("ecdsa-p256-sha256".into()),
     };
-    let one = Use { request: Some(request.into()), input: Some(Hex(sha256(request.as_bytes()))) };
-    let end = End { token: Some("pay-1".into()), outcome: Outcome::Done, error: None };
+    let one =
+        Use { request: Some(request.into()), input: Some(Hex(sha256(request.as_bytes()))), other: None };
+    let end = End { intent: None, token: Some("pay-1".into()), outcome: Outcome::Done, error: None };
     Record { time: UNIX_EPOCH + Duration::from_secs(1_764_385_200), what: What::Use(on, one, end) }
 }
 

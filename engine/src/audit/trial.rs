@@ -106,12 +106,13 @@ fn append(journal: &Journal, number: usize, records: u64) -> Result<Histogram<u6
             caller: Some(caller.clone()),
             key: Some(key.clone()),
             version: Some(1),
+            object: None,
             operation: "sign".into(),
             algorithm: Some("ecdsa-p256-sha256".into()),
         };
         let input = Some(Hex(sha256(&record.to_be_bytes())));
-        let one = Use { request: Some(format!("{number}-{record}").into()), input };
-        let end = End { token: Some(token.clone()), outcome: Outcome::Done, error: None };
+        let one = Use { request: Some(format!("{number}-{record}").into()), input, other: None };
+        let end = End { intent: None, token: Some(token.clone()), outcome: Outcome::Done, error: None };
         let begun = now();
         append_and_wait(journal, Record { time: time_of_day(), what: What::Use(on, one, end) })?;
         // It grows as it must, so every value fits.

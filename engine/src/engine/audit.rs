@@ -1,4 +1,6 @@
-//! The audit log of an engine: who signs it, and what changes of keys leave there.
+//! The audit log of an engine: where it is kept, and who signs it.
+
+mod recorded;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -9,19 +11,19 @@ use ring::digest::{SHA256, digest};
 use super::Shared;
 use crate::audit::checkpoint::Signer;
 use crate::audit::journal::Journal;
-use crate::audit::record::{Change, End, On, Record, Text, What};
+use crate::audit::record::Text;
 use crate::audit::{Audit, AuditKey, AuditMode};
-use crate::clock::{Time, time_of_day};
+use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::keys::KeyVersion;
 use crate::keys::generate::KeySpec;
 use crate::keys::key_config::KeyConfig;
-use crate::keys::key_id::KeyId;
 use crate::metrics::AuditSnapshot;
 use crate::operation::{ecdsa_der, spki_der};
 use crate::pkcs11::Mechanism;
-use crate::request::Settling;
 use crate::token::facts::Curve;
+
+pub(crate) use recorded::Recorded;
 
 /// The name of the key that signs checkpoints: a managed one, so that every token has it. No caller gets at it.
 pub(crate) const SIGNER: &str = "hsmux.audit";
@@ -83,7 +85,8 @@ impl Book {
 fn signing_key(shared: &Arc<Shared>) -> Result<Arc<KeyVersion>> {
     let find = || shared.ledger.catalogue.read().by_name(SIGNER);
     if find()?.is_none() {
-        let made = shared.create_key(SIGNER, &KeyConfig::new(KeySpec::Ec(Curve::P256)));
+        let terms = shared.terms_of(SIGNER, &KeyConfig::new(KeySpec::Ec(Curve::P256)))?;
+        let made = shared.create_key(terms, &mut Recorded::nowhere());
         match made {
             // Another engine has just made it, or is about to.
             Err(error) if !matches!(error.kind(), ErrorKind::KeyAmbiguous | ErrorKind::Conflict) => {
@@ -130,28 +133,5 @@ impl Signer for TokenSigner {
             Ok(signature)
         })?;
         ecdsa_der(&pair)
-    }
-}
-
-impl Shared {
-    /// Records a change of a key, and keeps its answer back until that is durable.
-    pub(super) fn record_change<T>(
-        &self,
-        operation: &'static str,
-        key: Option<&KeyId>,
-        version: Option<u32>,
-        fields: Vec<(&'static str, String)>,
-        answer: Result<T>,
-    ) -> Result<T> {
-        let Some(book) = self.book.get() else { return answer };
-        let (outcome, error) = match &answer {
-            Ok(_) => (Outcome::Done, None),
-            Err(error) => (error.outcome(), Some(error.kind())),
-        };
-        let key = key.map(|id| Text::from(id.as_str()));
-        let on = On { caller: None, key, version, operation: operation.into(), algorithm: None };
-        let fields = fields.into_iter().map(|(name, value)| (name.into(), value.into_boxed_str())).collect();
-        let what = What::Change(on, Change { request: None, fields }, End { token: None, outcome, error });
-        Settling::of(&book.journal, Record { time: time_of_day(), what }, answer).wait()
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::audit::SIGNER;
 use super::{Engine, Shared};
+use crate::audit::record::Text;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::catalogue::record::KeyRecord;
 use crate::keys::hex::HexBytes;
@@ -20,6 +21,7 @@ use crate::keys::known::Objects;
 use crate::keys::managed::Managed;
 use crate::keys::name::KeyName;
 use crate::keys::{Found, KeyVersion};
+use crate::request::{Label, RequestId};
 
 pub use describe::{KeyInfo, KeyVersionInfo, RefusedRecord};
 
@@ -41,13 +43,44 @@ pub use describe::{KeyInfo, KeyVersionInfo, RefusedRecord};
 #[derive(Clone, Copy)]
 pub struct ManagedKeys<'a> {
     shared: &'a Arc<Shared>,
+    /// For the audit log.
+    caller: Option<&'a str>,
+    request: Option<RequestId>,
 }
 
 impl Engine {
     /// The managed keys.
     #[must_use]
     pub const fn managed_keys(&self) -> ManagedKeys<'_> {
-        ManagedKeys { shared: &self.shared }
+        ManagedKeys { shared: &self.shared, caller: None, request: None }
+    }
+}
+
+impl<'a> ManagedKeys<'a> {
+    /// Who changes keys, in the application's own words: what is changed by this is recorded in the audit log so.
+    #[must_use]
+    pub const fn for_caller(mut self, label: &'a str) -> Self {
+        self.caller = Some(label);
+        self
+    }
+
+    /// The application's own name for a change, in its record in the audit log.
+    ///
+    /// ```no_run
+    /// # fn main() -> hsmux::Result<()> {
+    /// # let engine = hsmux::Engine::builder().module("m").tokens(["t"]).pin("1234".to_owned()).build()?;
+    /// engine.managed_keys().for_caller("j.doe").for_request("CHG-1207").rotate("card-signing")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn for_request(mut self, id: impl Into<RequestId>) -> Self {
+        self.request = Some(id.into());
+        self
+    }
+
+    fn label(&self) -> Label {
+        Label { id: self.request, caller: self.caller.map(Text::from) }
     }
 }
 

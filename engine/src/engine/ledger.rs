@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::Shared;
+use super::audit::Recorded;
 use crate::clock::{now, time_of_day};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::keys::catalogue::claim::{Claim, Verdict};
@@ -262,7 +263,8 @@ impl Shared {
     /// Claims what is to be changed. `objects` are the `CKA_ID`s of those that are about to be made.
     ///
     /// The claim lies on every token in service, so that engines meet that do not see the same ones; on return the catalogue has
-    /// been read since nobody else may change what was claimed.
+    /// been read since nobody else may change what was claimed. Whoever claims has begun the record of the change: its intent is
+    /// durable where it is to be, before the tokens hear of anything.
     ///
     /// # Errors
     /// `Conflict`, if somebody else has claimed it; `TokenLost`; what the token answers.
@@ -270,12 +272,14 @@ impl Shared {
         self: &Arc<Self>,
         subjects: Vec<Subject>,
         objects: Vec<HexBytes>,
+        record: &mut Recorded,
     ) -> Result<Change<'_>> {
         self.core.check_open()?;
         super::keeper::open_for_change(self)?;
         let ledger = &self.ledger;
         let tokens: Vec<_> = self.serving().collect();
         let &arbiter = tokens.first().ok_or_else(no_token)?;
+        record.runs_on(arbiter);
         // One change at a time in this process.
         let pass = Arc::new(self.tokens[arbiter].pass_gate()?);
         let (writer, process) = (ledger.writer, ledger.process.clone());

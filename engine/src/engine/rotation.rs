@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::engine::audit::Recorded;
 use crate::engine::{Engine, Shared};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::pin::{Change, PinSource, Side, TokenId};
-use crate::request::check_not_forked;
+use crate::request::{Label, check_not_forked};
 use crate::token::login::{id, stale};
 use crate::token::rotate::{ALONE_LIMIT, Changed};
 use crate::token::{Token, named};
@@ -66,31 +67,42 @@ impl Engine {
         check_not_forked()?;
         let shared = &self.shared;
         shared.core.check_open()?;
+        let note = |record: &mut Recorded| record.note("tokens", serials(named(&shared.tokens)));
+        let mut record = shared.begin_change("rotate-pin", &Label::default(), note)?;
+        let rotated = shared.rotate_pin(new.into(), &mut record);
+        record.end(rotated)
+    }
+}
+
+impl Shared {
+    fn rotate_pin(&self, new: PinSource, record: &mut Recorded) -> Result<PinRotation> {
+        let shared = self;
         if shared.tokens.iter().any(|token| token.is_lost()) {
             return Err(stale());
         }
         let tokens: Vec<_> = named(&shared.tokens).collect();
         let lengths = tokens.iter().map(|token| token.pin_lengths()).collect::<Result<Vec<_>>>()?;
         let ids: Vec<_> = tokens.iter().map(|token| id(&token.info)).collect();
-        let change = shared.pin.begin_change(new.into(), &lengths, &ids, ALONE_LIMIT)?;
+        let change = shared.pin.begin_change(new, &lengths, &ids, ALONE_LIMIT)?;
         let mut rotated = Vec::new();
         for (number, token) in tokens.iter().enumerate() {
             let had_it = match shared.change_pin(token, Side::New) {
                 Changed::Done => false,
                 Changed::Already => true,
-                Changed::No(error, _) => return Err(shared.way_back(change, &tokens, number, &ids, &error)),
-                Changed::Unknown(error, _) => return Err(in_doubt(&tokens, number, &error)),
+                Changed::No(error, _) => {
+                    return Err(shared.way_back(change, &tokens, number, &ids, &error, record));
+                }
+                Changed::Unknown(error, _) => return Err(in_doubt(&tokens, number, &error, record)),
             };
             tracing::info!(token = token.index, "a token has a new PIN");
             let (label, serial) = (token.info.label.clone(), token.info.serial.clone());
             rotated.push(RotatedToken { label, serial, had_it });
         }
         change.finish();
+        note_tokens(record, "new_pin", &tokens);
         Ok(PinRotation { tokens: rotated })
     }
-}
 
-impl Shared {
     /// Has a token change its PIN, and sees to it if that has cost it its login.
     fn change_pin(&self, token: &Arc<Token>, to: Side) -> Changed {
         let changed = token.change_pin(to);
@@ -108,14 +120,16 @@ impl Shared {
         refused: usize,
         ids: &[TokenId<'_>],
         error: &Error,
+        record: &mut Recorded,
     ) -> Error {
         let said = format!("token {}: {}", tokens[refused].info.label, error_text(error));
-        let mut left = Vec::new();
+        let (mut left, mut old, mut new, mut unknown) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         // Also those that come later: they may have it from a rotation that was cut off.
         for token in tokens.iter().rev() {
             match self.change_pin(token, Side::Old) {
-                Changed::Done | Changed::Already => {}
+                Changed::Done | Changed::Already => old.push(*token),
                 Changed::No(error, _) => {
+                    new.push(*token);
                     left.push(format!(
                         "token {} keeps the new one ({})",
                         token.info.label,
@@ -123,6 +137,7 @@ impl Shared {
                     ));
                 }
                 Changed::Unknown(error, _) => {
+                    unknown.push(*token);
                     left.push(format!(
                         "token {} has one of the two ({})",
                         token.info.label,
@@ -131,6 +146,9 @@ impl Shared {
                 }
             }
         }
+        note_tokens(record, "old_pin", &old);
+        note_tokens(record, "new_pin", &new);
+        note_tokens(record, "unknown_pin", &unknown);
         if left.is_empty() {
             change.undo(ids);
             let text = format!("{said}; every token has the old PIN");
@@ -143,7 +161,10 @@ impl Shared {
 }
 
 /// Nobody knows whether a token has taken the new PIN.
-fn in_doubt(tokens: &[&Arc<Token>], doubtful: usize, error: &Error) -> Error {
+fn in_doubt(tokens: &[&Arc<Token>], doubtful: usize, error: &Error, record: &mut Recorded) -> Error {
+    note_tokens(record, "new_pin", &tokens[..doubtful]);
+    note_tokens(record, "unknown_pin", &tokens[doubtful..=doubtful]);
+    note_tokens(record, "old_pin", &tokens[doubtful + 1..]);
     let names = |tokens: &[&Arc<Token>]| {
         let names: Vec<_> = tokens.iter().map(|token| token.info.label.as_str()).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
@@ -157,6 +178,17 @@ fn in_doubt(tokens: &[&Arc<Token>], doubtful: usize, error: &Error) -> Error {
     );
     let kind = if error.kind() == ErrorKind::Internal { ErrorKind::Device } else { error.kind() };
     Error::new(kind, Retry::Operator, Outcome::Unknown).because(text)
+}
+
+/// Notes by serial number which tokens have a PIN, if any have.
+fn note_tokens(record: &mut Recorded, name: &'static str, tokens: &[&Arc<Token>]) {
+    if !tokens.is_empty() {
+        record.note(name, serials(tokens.iter().copied()));
+    }
+}
+
+fn serials<'a>(tokens: impl Iterator<Item = &'a Arc<Token>>) -> String {
+    tokens.map(|token| token.info.serial.as_str()).collect::<Vec<_>>().join(" ")
 }
 
 const GO_ON: &str = "it is written down: rotate again with the same new PIN (`hsmux pin rotate --resume`)";

@@ -67,8 +67,15 @@ impl Key {
         context: &EncryptionContext,
         new_context: &EncryptionContext,
     ) -> Result<Blob> {
-        let message = open(&self.shared, BlobRef::parse(blob)?, context, self.tenant)?;
+        let message = self.open_other(BlobRef::parse(blob)?, context)?;
         self.seal(message.as_bytes(), new_context)?.wait()
+    }
+
+    /// Decrypts a blob by the version of the key that has made it, for whom this one is used.
+    fn open_other(&self, blob: BlobRef<'_>, context: &EncryptionContext) -> Result<Plaintext> {
+        let made_by = key_for(&self.shared, &blob)?;
+        let key = Self { tenant: self.tenant, label: self.label.clone(), ..made_by };
+        key.open(blob, context)?.wait()
     }
 
     /// Makes a data key: random bytes of the token, and the same encrypted under this key and the context.
@@ -129,7 +136,7 @@ impl DataKeyProvider for DataKeys {
         if blob.key_id() != self.managed.id.as_str() {
             return Err(Error::decrypt_failed());
         }
-        let plain = open(&self.key.shared, blob, context, self.key.tenant)?;
+        let plain = self.key.open_other(blob, context)?;
         DataKey::try_from(plain.into_vec()).map_err(|_| Error::decrypt_failed())
     }
 
@@ -159,7 +166,8 @@ impl Engine {
     /// # Blocking
     /// Until it is done, within the engine's deadline. [`Key::open`] makes a request of it, which can be awaited.
     pub fn open(&self, blob: &[u8], context: &EncryptionContext) -> Result<Plaintext> {
-        open(&self.shared, BlobRef::parse(blob)?, context, 0)
+        let blob = BlobRef::parse(blob)?;
+        self.key_for(&blob)?.open(blob, context)?.wait()
     }
 }
 
@@ -167,16 +175,6 @@ fn key_for(shared: &Arc<Shared>, blob: &BlobRef<'_>) -> Result<Key> {
     let id: KeyId = blob.key_id().parse()?;
     let version = shared.version_by_id(&id, blob.key_version().get())?;
     Ok(Key { is_pinned: true, ..Key::new(shared, version) })
-}
-
-fn open(
-    shared: &Arc<Shared>,
-    blob: BlobRef<'_>,
-    context: &EncryptionContext,
-    tenant: u64,
-) -> Result<Plaintext> {
-    let key = key_for(shared, &blob)?.for_tenant(tenant);
-    key.open(blob, context)?.wait()
 }
 
 /// Makes the blob of what the token wrote. The additional data says the rest.

@@ -1,9 +1,12 @@
 //! Keys made of other keys: agreed on, wrapped, unwrapped. Rare and on the service session, beside the requests.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Key;
+use crate::audit::record as audit;
 use crate::engine::Shared;
+use crate::engine::audit::Recorded;
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::keys::KeyVersion;
 use crate::keys::derive::{Agreement, AgreementKdf};
@@ -17,6 +20,9 @@ use crate::token::Token;
 use crate::token::facts::KeyKind;
 use crate::token::object::SessionObject;
 use crate::token::task::Handle;
+
+/// Of an operation or an algorithm, in the audit log.
+type Name = Cow<'static, str>;
 
 /// A key that is encrypted under another.
 #[derive(Clone, PartialEq, Eq)]
@@ -78,8 +84,11 @@ impl Key {
         let agreement = Agreement::new(curve, kdf, shared, peer)?;
         let offers = |token: &Token| token.offers(cryptoki_sys::CKM_ECDH1_DERIVE);
         let (token, handle) = self.place(offers)?;
+        let names = ("agree-ecdh".into(), kdf.name(curve).into());
+        let mut record = self.begin_use(names, audit::Use::of(None, &agreement.input()))?;
+        record.runs_on(token);
         let derive = move |session: &mut Session| agreement.derive(session, handle.object, spec);
-        self.session_key(token, handle.epoch, spec, derive)
+        record.end(self.session_key(token, handle.epoch, spec, derive))
     }
 
     /// Wraps another key under this one, so that it can leave the token.
@@ -114,14 +123,18 @@ impl Key {
         if wrapped.epoch != handle.epoch {
             return Err(Error::new(ErrorKind::SessionLost, Retry::Later, Outcome::NotDone));
         }
+        let (algorithm, operation, _) = how.names();
+        let one = audit::Use { other: other.version().handles.name(), ..audit::Use::named(None) };
+        let mut record = self.begin_use((operation.into(), algorithm.into()), one)?;
+        record.runs_on(token);
         let bytes = self.shared.tokens[token].with_objects(handle.epoch, move |session| {
             let mut out = vec![0; WRAPPED_LEN_MAX];
             let how = Mechanism::Plain(number);
             let len = session.wrap(handle.object, &how, wrapped.object, &mut out)?;
             out.truncate(len);
             Ok(out)
-        })?;
-        Ok(WrappedKey { bytes })
+        });
+        record.end(bytes).map(|bytes| WrappedKey { bytes })
     }
 
     /// Unwraps a secret key that was wrapped under this one; the result lives as that of [`Key::agree`].
@@ -146,10 +159,20 @@ impl Key {
             return Err(Error::refused(ErrorKind::InvalidInput, text));
         }
         let (token, handle, number) = self.place_wrapping(how, |_| true)?;
+        let (algorithm, _, operation) = how.names();
+        let one = audit::Use::of(None, wrapped);
+        let mut record = self.begin_use((operation.into(), algorithm.into()), one)?;
+        record.runs_on(token);
         let wrapped = wrapped.to_vec();
-        self.session_key(token, handle.epoch, spec, move |session| {
+        record.end(self.session_key(token, handle.epoch, spec, move |session| {
             Ok(session.unwrap(handle.object, &Mechanism::Plain(number), &wrapped, &template)?)
-        })
+        }))
+    }
+
+    /// Begins the record of a use that is no request.
+    fn begin_use(&self, names: (Name, Name), one: audit::Use) -> Result<Recorded> {
+        let label = self.label.as_deref().cloned().unwrap_or_default();
+        self.shared.begin_use(self.version(), names, &label, one)
     }
 
     /// What the catalogue says of a managed key, for uses that are no requests.

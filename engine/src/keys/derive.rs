@@ -21,6 +21,25 @@ pub enum AgreementKdf {
     X963(Hash),
 }
 
+impl AgreementKdf {
+    /// The algorithm by name, as the audit log has it.
+    pub(crate) fn name(self, curve: Curve) -> String {
+        let curve = match curve {
+            Curve::P256 => "p256",
+            Curve::P384 => "p384",
+            Curve::P521 => "p521",
+        };
+        let kdf = match self {
+            Self::Raw => "raw",
+            Self::X963(Hash::Sha1) => "x963-sha1",
+            Self::X963(Hash::Sha256) => "x963-sha256",
+            Self::X963(Hash::Sha384) => "x963-sha384",
+            Self::X963(Hash::Sha512) => "x963-sha512",
+        };
+        format!("ecdh-{curve}-{kdf}")
+    }
+}
+
 /// One half of a key agreement, checked.
 pub(crate) struct Agreement {
     pub(crate) kdf: AgreementKdf,
@@ -46,6 +65,11 @@ impl Agreement {
             return Err(Error::refused(ErrorKind::InvalidInput, text));
         }
         Ok(Self { kdf, shared: shared.to_vec(), peer: peer.to_vec() })
+    }
+
+    /// What the token is given: the point, whose length the curve says, and what is shared.
+    pub(crate) fn input(&self) -> Vec<u8> {
+        [&*self.peer, &*self.shared].concat()
     }
 
     /// Derives the key as an object of this session.

@@ -204,12 +204,20 @@ impl Terms {
 
 /// The day of a second of Unix time, in UTC.
 fn date(seconds: u64) -> Option<Date> {
-    let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
+    let text = rfc3339(seconds)?;
     // As in RFC 3339, 5.6: year, month and day are what it begins with.
-    let text = humantime::format_rfc3339_seconds(time).to_string();
     let mut parts = text.get(..10)?.split('-');
     Date::new_from_str_slice(parts.next()?, parts.next()?, parts.next()?).ok()
 }
+
+/// A second of Unix time as RFC 3339 has it: UTC. None after the year 9999, for which it has no form.
+pub(crate) fn rfc3339(seconds: u64) -> Option<String> {
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|_| seconds < YEAR_10_000)?;
+    Some(humantime::format_rfc3339_seconds(time).to_string())
+}
+
+/// When the year 10000 begins, in seconds of Unix time.
+const YEAR_10_000: u64 = 253_402_300_800;
 
 /// # Errors
 /// `InvalidInput`: names have 1 to 128 bytes without control characters, and the engine keeps those for itself that begin with its
@@ -281,6 +289,13 @@ mod tests {
             "and ECB, which host modes are made of"
         );
         assert_eq!(mechanisms(&KeyConfig::new(KeySpec::Aes(32))), [0; 0]);
+    }
+
+    #[test]
+    fn a_time_that_has_no_form_is_none() {
+        assert_eq!(rfc3339(YEAR_10_000 - 1).as_deref(), Some("9999-12-31T23:59:59Z"));
+        assert_eq!((rfc3339(YEAR_10_000), rfc3339(u64::MAX)), (None, None));
+        assert!(date(YEAR_10_000).is_none());
     }
 
     #[test]

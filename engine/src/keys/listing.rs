@@ -13,7 +13,7 @@ use crate::pkcs11::{ObjectHandle, Session};
 use crate::token::copies::SESSION_LABEL;
 use crate::token::facts::{Curve, KeyFacts, KeyFlags, KeyKind, PublicKey};
 use crate::token::task::Handle;
-use crate::uri::ObjectType;
+use crate::uri::{ObjectType, uri_of_key};
 
 /// The keys of a token by label.
 #[derive(Debug, Default)]
@@ -35,6 +35,8 @@ pub(crate) struct Listed {
     /// Private or secret.
     pub(crate) class: ObjectType,
     pub(crate) id: Vec<u8>,
+    /// Where it has no id.
+    label: Vec<u8>,
     pub(crate) flags: KeyFlags,
 }
 
@@ -180,6 +182,12 @@ impl Listed {
         Handle { epoch: self.epoch, object: self.object }
     }
 
+    /// What it is called, for people: by its id if it has one. Not to be found by, for others may be called the same.
+    pub(crate) fn uri(&self) -> Option<String> {
+        let is_named = !self.id.is_empty() || !self.label.is_empty();
+        is_named.then(|| uri_of_key(&self.id, &self.label))
+    }
+
     fn of(
         object: ObjectHandle,
         epoch: u64,
@@ -192,8 +200,9 @@ impl Listed {
             _ => ObjectType::SecretKey,
         };
         let id = values.get(A::Id).unwrap_or_default().to_vec();
+        let label = values.get(A::Label).filter(|_| id.is_empty()).unwrap_or_default().to_vec();
         let public = public.map(|(object, _)| object);
-        Self { object, public, epoch, facts, class, id, flags: values.flags() }
+        Self { object, public, epoch, facts, class, id, label, flags: values.flags() }
     }
 }
 

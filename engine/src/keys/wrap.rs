@@ -16,6 +16,14 @@ pub enum KeyWrap {
 }
 
 impl KeyWrap {
+    /// The algorithm by name, and the operations by it, as the audit log has them: of wrapping, and of unwrapping.
+    pub(crate) const fn names(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::AesKw => ("aes-kw", "wrap-aes-kw", "unwrap-aes-kw"),
+            Self::AesKwp => ("aes-kwp", "wrap-aes-kwp", "unwrap-aes-kwp"),
+        }
+    }
+
     /// The mechanisms that do it, in the order in which they are asked for.
     ///
     /// KWP has two numbers: `CKM_AES_KEY_WRAP_PAD` of 2.40, whose padding the standard left open until 3.0 gave

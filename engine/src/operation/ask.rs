@@ -14,7 +14,7 @@ use super::kind::OperationKind;
 use super::padding;
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::token::facts::KeyKind;
-use crate::token::task::{AES_BLOCK_LEN, Call, DES_BLOCK_LEN, Hash, Iv, Mechanism, Part, Usage};
+use crate::token::task::{AES_BLOCK_LEN, Call, DES_BLOCK_LEN, Handles, Hash, Iv, Mechanism, Part, Usage};
 
 /// One request's "what", without its input.
 ///
@@ -272,6 +272,14 @@ impl Ask {
             What::Decrypt(mode) => mode.kinds().1,
             What::Random { .. } => OperationKind::Random,
             What::Joint { kind, .. } => *kind,
+        }
+    }
+
+    /// The key that comes before the one that is asked, of a retail MAC.
+    pub(crate) fn first_key(&self) -> Option<&Handles> {
+        match self.mechanism() {
+            Some(Mechanism::RetailMac { first, .. }) => Some(first),
+            _ => None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! What of a request goes into the audit log, and how its answer waits for that.
+//! What of a request, or of what is none, goes into the audit log, and how its answer waits for that.
 //!
 //! The answer of an operation is kept back here, on its caller's side, until its record is durable: the session is long free
 //! by then. Whoever gives a request up after a session had begun it leaves a record too, for which nobody waits.
@@ -8,34 +8,47 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use super::RequestId;
 use crate::audit::journal::{Journal, Kept};
-use crate::audit::record::{End, On, Record, Use, Uses, What};
+use crate::audit::record::{Change, End, Intent, On, Record, Text, Use, Uses, What};
 use crate::clock::time_of_day;
 use crate::engine::audit::Book;
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::pending::block_on;
 use crate::sync::Mutex;
 
-/// The record of a request that has started, but for how it ends. Dropped before it is settled, it was given up.
+/// The record of what has started, but for how it ends. Dropped before it is settled, it was given up.
 pub(crate) struct Audited {
     book: Arc<Book>,
     /// None once it has been written, or is not to be.
     what: Option<(On, Ones)>,
     /// Where it ran: the index of the token.
     token: Option<usize>,
+    /// What became of its intent, if that was to be recorded.
+    intent: Option<Arc<Mutex<Waiting>>>,
 }
 
-/// The request that is recorded, or those that were put together.
+/// What is recorded: a request, those that were put together, or a change of a key.
 #[derive(Clone)]
 pub(crate) enum Ones {
     One(Use),
     All(Uses),
+    Change(Change),
+}
+
+/// What a caller calls a request, and itself, for the audit log.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Label {
+    pub(crate) id: Option<RequestId>,
+    pub(crate) caller: Option<Text>,
 }
 
 /// An answer that waits for its record.
 #[must_use = "the answer comes when it is awaited"]
 pub(crate) struct Settling<T> {
     answer: Option<Result<T>>,
+    /// Whether what a good answer is of has run.
+    ran: Outcome,
     kept: Arc<Mutex<Waiting>>,
 }
 
@@ -43,13 +56,15 @@ pub(crate) struct Settling<T> {
 #[derive(Default)]
 struct Waiting {
     kept: Option<Result<Kept>>,
+    /// Its number, once it has one.
+    number: Option<u64>,
     waker: Option<Waker>,
 }
 
 impl Audited {
     pub(crate) fn new(book: Arc<Book>, on: On, ones: Ones) -> Self {
         book.journal.under_way().enter();
-        Self { book, what: Some((on, ones)), token: None }
+        Self { book, what: Some((on, ones)), token: None, intent: None }
     }
 
     /// It ran on this token.
@@ -57,20 +72,43 @@ impl Audited {
         self.token = token;
     }
 
-    /// Nothing of it is to be recorded: it did not run.
+    /// What is known of it by now, if it is a change.
+    pub(crate) fn change(&mut self) -> Option<(&mut On, &mut Change)> {
+        match &mut self.what {
+            Some((on, Ones::Change(change))) => Some((on, change)),
+            _ => None,
+        }
+    }
+
+    /// Nothing of it is to be recorded, for it did not run. But if its intent was, that it did not run is, too, for which nobody
+    /// waits.
     pub(crate) fn forget(audited: &mut Option<Box<Self>>) {
-        if let Some(mut audited) = audited.take() {
-            audited.what = None;
+        Self::refuse(audited, None);
+    }
+
+    /// As [`Audited::forget`], for this reason.
+    pub(crate) fn refuse(audited: &mut Option<Box<Self>>, why: Option<ErrorKind>) {
+        let Some(mut audited) = audited.take() else { return };
+        let what = audited.take(Outcome::NotDone, why);
+        if audited.intent.is_some() {
+            audited.append_unwaited(what);
         }
     }
 
     /// Has the intent recorded. Of requests that were put together it is the call's, whose record says the rest.
-    pub(crate) fn intend(&self) -> Settling<()> {
-        let intent = self.what.clone().map(|(on, ones)| match ones {
-            Ones::One(one) => What::Intent(on, one),
-            Ones::All(_) => What::Intent(on, Use::unnamed()),
+    pub(crate) fn intend(&mut self) -> Settling<()> {
+        let intent = self.what.clone().map(|(on, ones)| {
+            let of = match ones {
+                Ones::One(one) => Intent::Use(one),
+                Ones::All(_) => Intent::Use(Use::named(None)),
+                Ones::Change(change) => Intent::Change(change),
+            };
+            What::Intent(on, of)
         });
-        self.append(intent, Ok(()))
+        let mut settling = self.append(intent, Ok(()));
+        settling.ran = Outcome::NotDone;
+        self.intent = Some(Arc::clone(&settling.kept));
+        settling
     }
 
     /// Keeps an answer back until its record is durable. What did not run has none.
@@ -85,10 +123,12 @@ impl Audited {
 
     fn take(&mut self, outcome: Outcome, error: Option<ErrorKind>) -> Option<What> {
         let (on, ones) = self.what.take()?;
-        let end = End { token: self.book.token(self.token), outcome, error };
+        let intent = self.intent.as_ref().and_then(|intent| intent.lock().number);
+        let end = End { intent, token: self.book.token(self.token), outcome, error };
         Some(match ones {
             Ones::One(one) => What::Use(on, one, end),
             Ones::All(all) => What::Uses(on, all, end),
+            Ones::Change(change) => What::Change(on, change, end),
         })
     }
 
@@ -98,39 +138,57 @@ impl Audited {
             None => Settling::now(answer),
         }
     }
+
+    fn append_unwaited(&self, what: Option<What>) {
+        if let Some(what) = what {
+            self.book.journal.append(Record { time: time_of_day(), what }, |_| ());
+        }
+    }
 }
 
 impl Drop for Audited {
     fn drop(&mut self) {
         // Given up while a session had it: nobody waits for the record.
-        if let Some(what) = self.take(Outcome::Unknown, None) {
-            self.book.journal.append(Record { time: time_of_day(), what }, |_| ());
-        }
+        let what = self.take(Outcome::Unknown, None);
+        self.append_unwaited(what);
         self.book.journal.under_way().leave();
+    }
+}
+
+impl Label {
+    pub(crate) fn caller(&self) -> Option<Text> {
+        self.caller.clone()
+    }
+
+    pub(crate) fn request(&self) -> Option<Box<str>> {
+        self.id.map(|id| id.to_string().into())
     }
 }
 
 impl<T> Settling<T> {
     /// Has a record written, for which the answer waits.
-    pub(crate) fn of(journal: &Journal, record: Record, answer: Result<T>) -> Self {
+    fn of(journal: &Journal, record: Record, answer: Result<T>) -> Self {
         let kept = Arc::new(Mutex::new(Waiting::default()));
         let told = Arc::clone(&kept);
         journal.append(record, move |kept| {
             let waker = {
                 let mut waiting = told.lock();
+                if let Ok(Kept::At(number)) = kept {
+                    waiting.number = Some(number);
+                }
                 waiting.kept = Some(kept);
                 waiting.waker.take()
             };
             // On the log's thread: a waker that panics is caught there.
             waker.into_iter().for_each(Waker::wake);
         });
-        Self { answer: Some(answer), kept }
+        Self { answer: Some(answer), ran: Outcome::Done, kept }
     }
 
     /// An answer without a record.
     pub(crate) fn now(answer: Result<T>) -> Self {
-        let kept = Arc::new(Mutex::new(Waiting { kept: Some(Ok(Kept::Shed)), waker: None }));
-        Self { answer: Some(answer), kept }
+        let kept = Waiting { kept: Some(Ok(Kept::Shed)), ..Waiting::default() };
+        Self { answer: Some(answer), ran: Outcome::Done, kept: Arc::new(Mutex::new(kept)) }
     }
 
     /// Waits on this thread.
@@ -157,7 +215,10 @@ impl<T> Future for Settling<T> {
                 let answer = this.answer.take().unwrap_or_else(|| Err(crate::pending::polled_again()));
                 Poll::Ready(match kept {
                     Ok(_) => answer,
-                    Err(error) => Err(unrecorded(&error, &answer)),
+                    Err(error) => {
+                        let outcome = answer.as_ref().err().map_or(this.ran, Error::outcome);
+                        Err(unrecorded(&error, outcome))
+                    }
                 })
             }
         }
@@ -165,7 +226,6 @@ impl<T> Future for Settling<T> {
 }
 
 /// The error of an operation whose record could not be written: nobody gets what it has made.
-fn unrecorded<T>(error: &Error, answer: &Result<T>) -> Error {
-    let outcome = answer.as_ref().err().map_or(Outcome::Done, Error::outcome);
+fn unrecorded(error: &Error, outcome: Outcome) -> Error {
     Error::new(error.kind(), error.retry(), outcome).because(error.why())
 }

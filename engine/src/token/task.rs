@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use crate::audit::record::Text;
 use crate::pkcs11::ObjectHandle;
 use crate::sync::{AtomicBool, AtomicU64, CachePadded, Ordering};
 use crate::token::current::Current;
@@ -73,6 +74,8 @@ struct Places {
     by_token: Box<[Option<Home>]>,
     /// What is known of the key, for those who check outputs.
     facts: OnceLock<KeyFacts>,
+    /// What its objects are called, for the audit log. A session's key has no name.
+    name: OnceLock<Text>,
     /// Its public half, as the token shows it, has verified a signature of its: it is not another key's.
     public_fits: AtomicBool,
     /// Of a managed key that encrypts by AES-GCM: how often it has.
@@ -133,8 +136,9 @@ impl Handles {
             copy_used: AtomicBool::new(false),
         };
         let by_token = by_token.into_iter().map(|handle| handle.map(home)).collect();
-        let (facts, public_fits, messages) = (OnceLock::new(), AtomicBool::new(false), OnceLock::new());
-        Self(CachePadded::new(Places { by_token, facts, public_fits, messages, _owned: owned }))
+        let (facts, name, messages) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        let public_fits = AtomicBool::new(false);
+        Self(CachePadded::new(Places { by_token, facts, name, public_fits, messages, _owned: owned }))
     }
 
     /// Has messages of AES-GCM counted that the key encrypts. Once.
@@ -148,6 +152,16 @@ impl Handles {
         if let Some(count) = self.0.messages.get() {
             count.count();
         }
+    }
+
+    /// Says what the key is called. Once.
+    pub(crate) fn call(&self, name: Text) {
+        let _set = self.0.name.set(name);
+    }
+
+    /// What the key is called, for the audit log only.
+    pub(crate) fn name(&self) -> Option<Text> {
+        self.0.name.get().cloned()
     }
 
     /// Says what is known of the key. Once.

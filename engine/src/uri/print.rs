@@ -19,20 +19,32 @@ impl Attributes<'_, '_> {
         let Some(value) = value else { return Ok(()) };
         self.f.write_str(self.before)?;
         self.before = self.separator;
-        write!(self.f, "{name}=")?;
-        for &byte in value {
-            if (self.is_plain)(byte) {
-                self.f.write_char(byte.into())?;
-            } else {
-                write!(self.f, "%{byte:02X}")?;
-            }
-        }
-        Ok(())
+        write!(self.f, "{name}")?;
+        write_encoded(self.f, "=", value, self.is_plain)
     }
 
     fn text(&mut self, name: &str, value: Option<&str>) -> fmt::Result {
         self.put(name, value.map(str::as_bytes))
     }
+}
+
+/// A URI of a key by its id or, where that is empty, by its label.
+pub(crate) fn uri_of_key(id: &[u8], label: &[u8]) -> String {
+    let mut uri = String::new();
+    // A string takes whatever is written to it.
+    let _written = match id.is_empty() {
+        true => write_encoded(&mut uri, "pkcs11:object=", label, is_plain_in_path),
+        false => write_encoded(&mut uri, "pkcs11:id=", id, |_| false),
+    };
+    uri
+}
+
+fn write_encoded(out: &mut impl Write, before: &str, value: &[u8], is_plain: fn(u8) -> bool) -> fmt::Result {
+    out.write_str(before)?;
+    value.iter().try_for_each(|&byte| match is_plain(byte) {
+        true => out.write_char(byte.into()),
+        false => write!(out, "%{byte:02X}"),
+    })
 }
 
 /// The URI, but for a `pin-value`. It names labels: print it for those who may know them.

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_log_holds_what_was_written_between_its_start_and_its_stop_and_verifies() {
     let place = tempfile::tempdir().unwrap();
-    let settings = settings(place.path()).checkpoints(5, Duration::from_secs(3_600));
+    let settings = settings(place.path()).checkpoints(6, Duration::from_secs(3_600));
     let journal = open(&settings);
     for (record, sequence) in one_of_each().into_iter().filter(|record| !is_of_the_writer(record)).zip(1..) {
         assert_eq!(append_and_wait(&journal, record).unwrap(), Kept::At(sequence));
@@ -13,16 +13,16 @@ fn a_log_holds_what_was_written_between_its_start_and_its_stop_and_verifies() {
     eventually("a checkpoint is made", || journal.figures().checkpoints == 1);
     assert_eq!(
         append_and_wait(&journal, signed("1")).unwrap(),
-        Kept::At(7),
+        Kept::At(8),
         "after the record of the checkpoint"
     );
     close(&journal);
     let (figures, report) = (journal.figures(), verified(&settings));
-    assert_eq!((figures.records, figures.lost, figures.checkpoints), (9, 0, 2));
-    assert_eq!((report.records, report.covered, report.checkpoints, report.lost), (9, 9, 2, 2));
+    assert_eq!((figures.records, figures.lost, figures.checkpoints), (10, 0, 2));
+    assert_eq!((report.records, report.covered, report.checkpoints, report.lost), (10, 10, 2, 2));
     assert_eq!(
         kinds(&settings),
-        ["start", "use", "uses", "intent", "change", "gap", "checkpoint", "use", "stop"]
+        ["start", "use", "uses", "intent", "intent", "change", "gap", "checkpoint", "use", "stop"]
     );
     assert!(report.log.starts_with("example.com/audit/"), "{report:?}");
     let late = append_and_wait(&journal, signed("late")).unwrap_err();

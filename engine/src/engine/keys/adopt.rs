@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::ManagedKeys;
 use crate::engine::Shared;
+use crate::engine::audit::Recorded;
 use crate::engine::ledger::unix_now;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::Found;
-use crate::keys::catalogue::record::{KeyOrigin, Subject, VersionRecord};
+use crate::keys::catalogue::record::{KeyOrigin, Subject, Terms, VersionRecord};
 use crate::keys::hex::HexBytes;
 use crate::keys::identity::proof_by;
 use crate::keys::key_config::{KeyConfig, check_name};
@@ -28,27 +29,35 @@ impl ManagedKeys<'_> {
     pub fn adopt<'n>(&self, key: impl Into<KeyName<'n>>, name: &str, config: &KeyConfig) -> Result<KeyId> {
         crate::request::check_not_forked()?;
         check_name(name)?;
-        let adopted = self.shared.adopt(&key.into(), name, config);
-        let id = adopted.as_ref().ok().cloned();
-        let fields = vec![("name", name.to_owned()), ("spec", config.spec.to_string())];
-        self.shared.record_change("adopt-key", id.as_ref(), Some(1), fields, adopted)
+        let terms = self.shared.terms_of(name, config)?;
+        let note = |record: &mut Recorded| record.note_terms(&terms);
+        let mut record = self.shared.begin_change("adopt-key", &self.label(), note)?;
+        let adopted = self.shared.adopt(&key.into(), terms, config, &mut record);
+        record.end(adopted)
     }
 }
 
 impl Shared {
-    fn adopt(self: &Arc<Self>, key: &KeyName<'_>, name: &str, config: &KeyConfig) -> Result<KeyId> {
-        let shared = self;
-        let terms = config.terms(name, &shared.ledger.group, unix_now())?;
+    fn adopt(
+        self: &Arc<Self>,
+        key: &KeyName<'_>,
+        terms: Terms,
+        config: &KeyConfig,
+        record: &mut Recorded,
+    ) -> Result<KeyId> {
+        let (shared, name) = (self, terms.name.clone());
         let number = KeyNumber::new(shared.draw()?);
         // Without objects: nothing goes if this ends half-way.
-        let change = shared.claim(vec![Subject::Key(number), Subject::Name(name.to_owned())], Vec::new())?;
-        shared.check_name_is_free(name)?;
+        let change =
+            shared.claim(vec![Subject::Key(number), Subject::Name(name.clone())], Vec::new(), record)?;
+        shared.check_name_is_free(&name)?;
         shared.objects(key)?;
         let found = Found::find(key, &shared.tokens, &shared.listings)?;
         shared.check_not_managed(&found)?;
+        record.of_object(found.uri());
         found.check_same(&shared.tokens)?;
         let version = shared.version_as_found(&found, config)?;
-        shared.record_new(&change, number, terms, version)
+        shared.record_new(&change, number, terms, version, record)
     }
 
     fn version_as_found(&self, found: &Found, config: &KeyConfig) -> Result<VersionRecord> {

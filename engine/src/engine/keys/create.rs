@@ -6,6 +6,7 @@ use cryptoki::object::Attribute;
 
 use super::ManagedKeys;
 use crate::engine::Shared;
+use crate::engine::audit::Recorded;
 use crate::engine::ledger::{Change, unix_now};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::keys::Found;
@@ -37,26 +38,38 @@ impl ManagedKeys<'_> {
     pub fn create(&self, name: &str, config: &KeyConfig) -> Result<KeyId> {
         crate::request::check_not_forked()?;
         check_name(name)?;
-        let made = self.shared.create_key(name, config);
-        let id = made.as_ref().ok().cloned();
-        let fields = vec![("name", name.to_owned()), ("spec", config.spec.to_string())];
-        self.shared.record_change("create-key", id.as_ref(), Some(1), fields, made)
+        let terms = self.shared.terms_of(name, config)?;
+        let note = |record: &mut Recorded| record.note_terms(&terms);
+        let mut record = self.shared.begin_change("create-key", &self.label(), note)?;
+        let made = self.shared.create_key(terms, &mut record);
+        record.end(made)
     }
 }
 
 impl Shared {
+    /// What is settled of a key of this name that is to be made or adopted now.
+    ///
+    /// # Errors
+    /// `InvalidInput`.
+    pub(in crate::engine) fn terms_of(&self, name: &str, config: &KeyConfig) -> Result<Terms> {
+        config.terms(name, &self.ledger.group, unix_now())
+    }
+
     /// Makes a key, of whatever name.
-    pub(in crate::engine) fn create_key(self: &Arc<Self>, name: &str, config: &KeyConfig) -> Result<KeyId> {
-        let shared = self;
-        let terms = config.terms(name, &shared.ledger.group, unix_now())?;
-        shared.check_all_serve(config.spec)?;
+    pub(in crate::engine) fn create_key(
+        self: &Arc<Self>,
+        terms: Terms,
+        record: &mut Recorded,
+    ) -> Result<KeyId> {
+        let (shared, spec) = (self, terms.spec.parse()?);
+        shared.check_all_serve(spec)?;
         let number = KeyNumber::new(shared.draw()?);
-        let making = shared.making(number, 1, name, terms.limits()?)?;
-        let subjects = vec![Subject::Key(number), Subject::Name(name.to_owned())];
-        let change = shared.claim(subjects, vec![HexBytes(making.id.clone())])?;
-        shared.check_name_is_free(name)?;
-        let made = shared.make(&change, &making, config.spec);
-        let created = made.and_then(|version| shared.record_new(&change, number, terms, version));
+        let making = shared.making(number, 1, &terms.name, terms.limits()?)?;
+        let subjects = vec![Subject::Key(number), Subject::Name(terms.name.clone())];
+        let change = shared.claim(subjects, vec![HexBytes(making.id.clone())], record)?;
+        shared.check_name_is_free(&terms.name)?;
+        let made = shared.make(&change, &making, spec);
+        let created = made.and_then(|version| shared.record_new(&change, number, terms, version, record));
         shared.settle(change, created)
     }
 }
@@ -238,6 +251,7 @@ impl Shared {
         number: KeyNumber,
         terms: Terms,
         version: VersionRecord,
+        record: &mut Recorded,
     ) -> Result<KeyId> {
         let proof = version.proof.clone().unwrap_or_else(|| version.object.clone()).0;
         let bound = KeyId::bound(number, &terms.name, &terms.group, terms.tenant, &proof);
@@ -250,8 +264,9 @@ impl Shared {
         };
         let key = KeyRecord { id: id.to_string(), terms, state, destroy_at: None, versions: vec![version] };
         let content = Content::Key(Box::new(key));
-        let record = Record::first(Subject::Key(number), content, self.ledger.writer(), unix_now());
-        change.commit(record)?;
+        change.commit(Record::first(Subject::Key(number), content, self.ledger.writer(), unix_now()))?;
+        record.of_key(&id, Some(1));
+        record.note("state", state.name());
         Ok(id)
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::engine::Shared;
+use crate::engine::audit::Recorded;
 use crate::engine::ledger::{Ledger, View, unix_now};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::keys::catalogue::lease::{Lease, Next, leased};
@@ -126,7 +127,9 @@ impl Shared {
     }
 
     fn fold_leases_of(self: &Arc<Self>, number: KeyNumber) -> Result<()> {
-        let change = self.claim(vec![Subject::Key(number)], Vec::new())?;
+        // Bookkeeping: nothing of the key changes.
+        let nowhere = &mut Recorded::nowhere();
+        let change = self.claim(vec![Subject::Key(number)], Vec::new(), nowhere)?;
         let latest = self.ledger.catalogue.read().latest().get(&Subject::Key(number)).map(Arc::clone);
         let views = self.ledger.views();
         let ended: Vec<_> = views

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails its test")]
 
+mod changes;
+mod uses;
+
 use std::io::{BufRead, BufReader, Write};
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -11,7 +14,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use hsmux::{
     AesEcb, AesGcm, Audit, AuditKey, AuditLog, AuditMode, Curve, Ecdsa, Engine, ErrorKind, Hmac, KeyConfig,
-    KeySpec, pipeline,
+    KeySpec, Outcome, pipeline,
 };
 use hsmux_tests::{Hsm, LONG, eventually};
 use serde_json::Value;
@@ -38,16 +41,34 @@ fn verify(directory: &Path, public_key: &[u8]) {
     assert!(report.fault.is_none(), "{:?}", report.fault);
 }
 
-#[test]
-fn every_way_of_asking_leaves_a_record_and_every_change_does() {
-    let (hsm, site) = (Hsm::new(2, "seed=1"), tempfile::tempdir().unwrap());
-    let log = site.path().join("audit");
-    let engine = hsm.builder().audit(Audit::new(&log).name("example.com/tests")).build().unwrap();
-    let keys = engine.managed_keys();
-    let id = keys.create("card", &KeyConfig::new(KeySpec::Ec(Curve::P256))).unwrap();
-    keys.create("vault", &KeyConfig::new(KeySpec::Aes(32))).unwrap();
-    let (card, vault) = (engine.key("card").unwrap(), engine.key("vault").unwrap());
-    let p256 = Ecdsa::P256_SHA256;
+/// What a record says beyond where and when it was written.
+fn said(record: &Value) -> Value {
+    let mut said = record.clone();
+    let fields = said.as_object_mut().unwrap();
+    ["v", "seq", "time", "chain"].into_iter().for_each(|field| drop(fields.remove(field)));
+    said
+}
+
+/// Every record was written between the start and the stop of its writer.
+fn assert_times(all: &[Value]) {
+    let time = |record: &Value| record["time"].as_str().unwrap().to_owned();
+    let (start, stop) = (time(&all[0]), time(all.last().unwrap()));
+    assert_eq!((start.len(), all.last().unwrap()["kind"].as_str()), (30, Some("stop")));
+    // Texts of one length in the form of RFC 3339 are in the order of the times.
+    assert!(all.iter().all(|record| (&start..=&stop).contains(&&time(record))), "{start} {stop}");
+}
+
+/// The serial number of the simulator's first token.
+const SERIAL: &str = "0000000000000000";
+
+/// What a key of the simulator is called whose id is its label.
+fn uri(label: &str) -> String {
+    label.bytes().fold("pkcs11:id=".to_owned(), |uri, byte| format!("{uri}%{byte:02X}"))
+}
+
+/// Asks in every way there is.
+fn ask_in_every_way(engine: &Engine) {
+    let (card, vault, p256) = (engine.key("card").unwrap(), engine.key("vault").unwrap(), Ecdsa::P256_SHA256);
     // By the caller's own thread, by a worker, awaited, submitted.
     let request = || card.sign(p256, b"message").caller("shop 7");
     let signature = request().request_id("inline").deadline(None).wait().unwrap();
@@ -58,12 +79,7 @@ fn every_way_of_asking_leaves_a_record_and_every_change_does() {
     assert!(card.verify(p256, b"message", &signature).request_id("verified").wait().unwrap().is_valid());
     let verified = card.verify(p256, b"message", &signature).request_id("verified-async");
     assert!(futures::executor::block_on(verified.into_future()).unwrap().is_valid());
-    // One that fails, and one that is refused before anything runs: that is no use.
-    let sealed = vault.encrypt(AesGcm::new(), b"message").request_id("sealed").wait().unwrap().into_vec();
-    let mut broken = sealed.clone();
-    broken[20] ^= 1;
-    let failed = vault.decrypt(AesGcm::new(), broken).request_id("failed").wait().unwrap_err();
-    assert_eq!(failed.kind(), ErrorKind::DecryptFailed);
+    // One that is refused before anything runs: that is no use.
     assert!(vault.sign(Hmac::SHA256, b"x").request_id("refused").wait().is_err());
     // Many in one call, and a window.
     let blocks = vault.encrypt_many(AesEcb, (0..9_u8).map(|i| vec![i; 16])).request_id("batch").wait();
@@ -72,9 +88,17 @@ fn every_way_of_asking_leaves_a_record_and_every_change_does() {
     let window: Vec<_> =
         futures::executor::block_on(pipeline(futures::stream::iter(window), window_of(8)).collect());
     assert!(window.iter().all(Result::is_ok));
-    keys.rotate("card").unwrap();
-    keys.suspend("card").unwrap();
-    assert!(keys.destroy("card").is_err());
+}
+
+#[test]
+fn every_way_of_asking_leaves_a_record() {
+    let (hsm, site) = (Hsm::new(2, "seed=1"), tempfile::tempdir().unwrap());
+    let log = site.path().join("audit");
+    let engine = hsm.builder().audit(Audit::new(&log).name("example.com/tests")).build().unwrap();
+    let keys = engine.managed_keys();
+    keys.create("card", &KeyConfig::new(KeySpec::Ec(Curve::P256))).unwrap();
+    keys.create("vault", &KeyConfig::new(KeySpec::Aes(32))).unwrap();
+    ask_in_every_way(&engine);
     assert_eq!(engine.key("hsmux.audit").unwrap_err().kind(), ErrorKind::KeyNotFound);
     let public_key = keys.audit_public_key().unwrap();
     assert_eq!(engine.drain(LONG), 0);
@@ -88,33 +112,15 @@ fn every_way_of_asking_leaves_a_record_and_every_change_does() {
     };
     for name in ["inline", "queued", "awaited", "submitted"] {
         let record = named(name);
-        assert_eq!(
-            (&record["caller"], &record["key"], &record["version"]),
-            (&"shop 7".into(), &id.as_str().into(), &1.into())
-        );
-        assert_eq!(
-            (&record["operation"], &record["algorithm"]),
-            (&"sign-ecdsa".into(), &"ecdsa-p256-sha256".into())
-        );
-        assert_eq!(record["outcome"], "done");
-        assert!(record["token"].is_string(), "{record}");
-        let input: String = ring_sha256(b"message");
-        assert_eq!(record["input"], input);
+        assert_eq!((&record["caller"], &record["outcome"]), (&"shop 7".into(), &"done".into()));
+        assert!(record["token"].is_string() && record["input"] == ring_sha256(b"message"), "{record}");
     }
     assert!(named("verified")["token"].is_null() && named("verified-async")["operation"] == "verify");
-    assert_eq!(
-        (&named("failed")["outcome"], &named("failed")["error"]),
-        (&"done".into(), &"decrypt-failed".into())
-    );
     assert!(uses.iter().all(|record| record["request"] != "refused"));
     // Of blocks together: one record a call, which counts them.
     let counted: u64 = of_kind(&all, "uses").iter().map(|record| record["count"].as_u64().unwrap()).sum();
     let single = uses.iter().filter(|record| record["operation"] == "encrypt-aes-ecb").count() as u64;
     assert!(counted + single == 29 && counted > 9, "{counted} and {single}");
-    let changes: Vec<_> =
-        of_kind(&all, "change").iter().map(|record| record["operation"].as_str().unwrap()).collect();
-    assert_eq!(changes, ["create-key", "create-key", "rotate-key", "suspend-key", "destroy-key"]);
-    assert_eq!(of_kind(&all, "change")[4]["error"], "key-state");
     verify(&log, &public_key);
     assert!(!std::fs::read_to_string(log.join("00000000.jsonl")).is_ok_and(|text| text.contains("1234")));
 }
@@ -166,6 +172,41 @@ fn with_intents_each_operation_is_known_before_it_begins() {
         assert_eq!(kinds[0], "intent", "{id}");
     }
     verify(&log, &public_key);
+}
+
+#[test]
+fn a_request_whose_time_is_over_when_its_intent_is_durable_is_not_run() {
+    let (hsm, site) = (Hsm::new(1, "seed=1"), tempfile::tempdir().unwrap());
+    let log = site.path().join("audit");
+    let engine = hsm.builder().audit(Audit::new(&log).mode(AuditMode::StrictIntent)).build().unwrap();
+    let key = engine.key("hmac").unwrap();
+    let sign = |id| key.sign(Hmac::SHA256, b"message").request_id(id).deadline_in(Duration::from_nanos(1));
+    let many = key.sign_many(Hmac::SHA256, [b"message"]).request_id("many");
+    let answers = [
+        sign("waited").wait(),
+        futures::executor::block_on(sign("awaited").into_future()),
+        sign("submitted").submit().map_or_else(|refused| Err(refused.error), |pending| pending.wait()),
+        many.deadline_in(Duration::from_nanos(1)).wait().remove(0),
+    ];
+    let (calls, over) = (hsm.sim.calls_of("C_Sign"), (ErrorKind::DeadlineExceeded, Outcome::NotDone));
+    for answer in answers {
+        assert_eq!(answer.map(drop).map_err(|error| (error.kind(), error.outcome())), Err(over));
+    }
+    // A request that is refused may be submitted again, with an intent of its own.
+    let refused = sign("again").submit().unwrap_err();
+    assert!(refused.request.deadline_in(LONG).wait().is_ok());
+    assert_eq!(engine.drain(LONG), 0);
+    assert_eq!((calls, hsm.sim.calls_of("C_Sign")), (0, 1));
+    let all = records(&log);
+    let of = |id: &str| {
+        let of_it = all.iter().filter(move |record| record["request"] == id);
+        of_it.map(|record| (record["kind"].clone(), record["outcome"].clone())).collect::<Vec<_>>()
+    };
+    let (intent, not_done) = (("intent".into(), Value::Null), ("use".into(), "not-done".into()));
+    for id in ["waited", "awaited", "submitted", "many"] {
+        assert_eq!(of(id), [intent.clone(), not_done.clone()], "{id}");
+    }
+    assert_eq!(of("again"), [intent.clone(), not_done, intent, ("use".into(), "done".into())]);
 }
 
 #[test]
