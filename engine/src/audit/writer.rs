@@ -2,7 +2,7 @@
 
 use std::io::{Error as IoError, ErrorKind as IoKind, Result as IoResult};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::checkpointer::{Checkpointer, Covered};
 use super::disk::{Append, Disk};
@@ -43,7 +43,8 @@ pub(super) struct Writer {
     generation: u64,
     checkpoints: Option<Checkpoints>,
     trouble: Option<Trouble>,
-    start: Option<Start>,
+    /// What is said of the opening, and when that was.
+    start: Option<(SystemTime, Start)>,
 }
 
 struct Checkpoints {
@@ -100,7 +101,7 @@ impl Writer {
             generation: 0,
             checkpoints: checkpointer.map(with_period),
             trouble: None,
-            start: Some(opened.start),
+            start: Some((time_of_day(), opened.start)),
         }
     }
 
@@ -162,10 +163,9 @@ impl Writer {
 
     /// What the log has to say of itself first.
     fn own_records(&mut self) -> Vec<Record> {
-        let start = self.start.take().map(What::Start);
-        let gap = self.shared.take_gap().map(What::Gap);
-        let time = time_of_day();
-        start.into_iter().chain(gap).map(|what| Record { time, what }).collect()
+        let start = self.start.take().map(|(time, start)| Record { time, what: What::Start(start) });
+        let gap = self.shared.take_gap().map(|gap| Record { time: time_of_day(), what: What::Gap(gap) });
+        start.into_iter().chain(gap).collect()
     }
 
     /// Puts a record at the end of what is pending.
