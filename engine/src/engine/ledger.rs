@@ -368,8 +368,6 @@ impl Change<'_> {
     /// `Conflict`, if another record of this revision holds, or the claim has lasted too long; what the first token answers. What
     /// other tokens answer is no error: they get the record later.
     pub(super) fn commit(&self, record: Record) -> Result<Arc<Entry>> {
-        let conflict =
-            |why: &'static str| Error::new(ErrorKind::Conflict, Retry::Later, Outcome::NotDone).because(why);
         if unix_now().saturating_add(LEASE_LEFT_S) > self.claim.until {
             return Err(conflict("the change has taken too long"));
         }
@@ -391,8 +389,14 @@ impl Change<'_> {
 
     fn write(&self, token: usize, pass: &Arc<Pass>, entry: &Arc<Entry>, text: String) -> Result<()> {
         let item = Arc::clone(entry);
-        self.shared
-            .write_shelf(token, pass, move |shelf, session, epoch| put(shelf, session, epoch, &item, &text))
+        self.shared.write_shelf(token, pass, move |shelf, session, epoch| {
+            // The shelf was read a moment ago. Somebody else may have written where a claim was taken for over by a clock that is
+            // ahead, or was seen too late: SoftHSM2 2.6.1 may hide from a process what another has just made.
+            if shelf.records().any(|other| item.is_overtaken_by(other)) {
+                return Err(conflict("another engine has just changed it"));
+            }
+            put(shelf, session, epoch, &item, &text)
+        })
     }
 }
 
@@ -468,6 +472,10 @@ impl Drop for Change<'_> {
             tracing::warn!(%error, "a claim on a key is left behind for a moment");
         }
     }
+}
+
+fn conflict(why: &'static str) -> Error {
+    Error::new(ErrorKind::Conflict, Retry::Later, Outcome::NotDone).because(why)
 }
 
 pub(super) fn no_token() -> Error {

@@ -129,6 +129,13 @@ impl TokenDirectory {
         .unwrap();
     }
 
+    /// How many of two objects a copy of SoftHSM2 shows that has made one of them, just after another copy has made the other; and
+    /// how many one shows that looks later. Copies are to each other what processes are.
+    pub(crate) fn shown_of_two(&self) -> (u64, u64) {
+        let shown: Value = self.ask("two").unwrap().parse().unwrap();
+        (shown[0].as_u64().unwrap(), shown[1].as_u64().unwrap())
+    }
+
     fn ask(&self, task: &str) -> Result<String, String> {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "plain::a_process_without_an_engine", "--nocapture"]);
@@ -217,6 +224,7 @@ fn a_process_without_an_engine() {
     let (task, tokens) = task.split_once(' ').unwrap();
     let labels = LABELS.iter().take(tokens.parse().unwrap());
     let answer = match task {
+        "two" => two_make_one_each(Path::new(&module)),
         "prepare" => labels.map(|label| prepare(&pkcs11, label)).collect(),
         _ => Value::Object(labels.map(|label| ((*label).to_owned(), list(&pkcs11, label))).collect()),
     };
@@ -234,6 +242,32 @@ fn prepare(pkcs11: &Pkcs11, label: &str) -> String {
     session.login(UserType::So, Some(&so_pin)).unwrap();
     session.init_pin(&AuthPin::from(softhsm_fixtures::PIN)).unwrap();
     label.to_owned()
+}
+
+fn two_make_one_each(module: &Path) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let copies = ["one.so", "other.so", "later.so"].map(|name| folder.path().join(name));
+    let open = |copy: &PathBuf| {
+        fs::copy(module, copy).unwrap();
+        let pkcs11 = Pkcs11::new(copy).unwrap();
+        pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).unwrap();
+        let slot = pkcs11.get_slots_with_token().unwrap()[0];
+        let session = pkcs11.open_rw_session(slot).unwrap();
+        session.login(UserType::User, Some(&AuthPin::from(softhsm_fixtures::PIN))).unwrap();
+        (session, pkcs11)
+    };
+    let make = |session: &Session| {
+        let template =
+            [Attribute::Class(ObjectClass::DATA), Attribute::Token(true), Attribute::Private(true)];
+        session.create_object(&template).unwrap();
+    };
+    let shown = |session: &Session| session.find_objects(&[]).unwrap().len();
+    let (one, other) = (open(&copies[0]), open(&copies[1]));
+    assert_eq!(shown(&one.0) + shown(&other.0), 0);
+    make(&other.0);
+    make(&one.0);
+    let shown_at_once = shown(&one.0);
+    json!([shown_at_once, shown(&open(&copies[2]).0)])
 }
 
 /// The objects of a token; nothing if there is no such token.

@@ -1,7 +1,7 @@
 //! Two processes that reach the same tokens through one p11-kit server.
 //!
 //! The server (p11-kit 0.24.1) starts a process of its own for each connection, which loads the module anew: with SoftHSM2 behind
-//! it there are two of SoftHSM2 on one token directory, and not one that both share.
+//! it there are two of SoftHSM2 on one token directory, and not one that both share. It is as if both loaded it themselves.
 
 use std::any::Any;
 use std::ffi::OsString;
@@ -69,8 +69,12 @@ fn what_one_changes_on_softhsm_through_a_server_holds_in_the_other_within_five_s
     changes_hold_in_the_other(&served.place);
 }
 
+/// Why two do not change one key of SoftHSM2 at once here: a process that makes an object takes the token's new generation for
+/// its own, and does not read what another has made just before (`Generation::commit` in 2.6.1). Neither may see the other's claim.
 #[test]
-fn two_that_change_one_key_of_softhsm_at_once_through_a_server_never_both_make_the_same_version() {
-    let Some(served) = Served::softhsm() else { return };
-    each_version_is_made_by_one(&served.place, 8);
+fn softhsm_may_hide_what_another_process_has_made_from_one_that_makes_something() {
+    let Some(softhsm) = SoftHsm::for_tests() else { return };
+    let (at_once, later) = TokenDirectory::new(softhsm, 1).shown_of_two();
+    println!("of two objects SoftHSM2 shows {at_once} at once, and {later} to who looks later");
+    assert!(later == 2 && (1..=2).contains(&at_once), "{at_once}, {later}");
 }
