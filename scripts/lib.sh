@@ -72,7 +72,7 @@ want_p11kit() {
     elif command -v pacman >/dev/null; then
         as_root pacman -S --noconfirm --quiet p11-kit || true
     fi
-    require_p11kit || echo "p11-kit is missing: remote_module.rs will be skipped" >&2
+    require_p11kit || echo "p11-kit is missing: remote_module.rs and through_server.rs will be skipped" >&2
 }
 
 # If p11-kit is there, its test has to run, with the client that was found: the test knows fewer places.

@@ -3,21 +3,23 @@
 # RSA and ECDSA mixed, of many lengths and several keys; then every operation from 64 callers for as long. Then 10 000
 # keys come and go in one of two instances of the module while both work. Every output is checked by other software.
 # Ends with a verdict.
-#   scripts/soak.sh [SECONDS] [--operations N] [--faults N] [--steady SECONDS] [--failures]
+#   scripts/soak.sh [SECONDS] [--operations N] [--faults N] [--steady SECONDS] [--kills N] [--failures]
 # With --operations the mixed load makes N requests, however long they take, and nothing follows.
 # With --faults it makes N requests of a simulated device under everything that can go wrong at once, every output checked.
 # With --steady a load at half speed runs under the same faults for so long (7200 is two hours), and what the process holds is
 # watched: how fast its memory grows, with a confidence interval, its descriptors and threads.
+# With --kills processes that create, rotate and destroy keys are killed at N random moments on a simulated device, and at N on
+# SoftHSM2, half of them with one token and half with two; what SoftHSM2 itself spoils is told apart. A second or two for each N.
 # With --failures whole failures follow each other instead, in their long forms and with the bounds that
 # engine/RELIABILITY.md names, each with the figures that it measured: about an hour. They are of a simulated device, so the
 # test profile does; but nothing else may run on the machine, or what is late is not the engine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
-seconds=60 operations= faults= steady= failures=
+seconds=60 operations= faults= steady= kills= failures=
 while [ $# -gt 0 ]; do
     case $1 in
-        --operations | --faults | --steady)
+        --operations | --faults | --steady | --kills)
             case ${2:-} in
                 '' | *[!0-9]*) stop "$1 takes a number" ;;
             esac
@@ -25,7 +27,7 @@ while [ $# -gt 0 ]; do
             shift
             ;;
         --failures) failures=1 ;;
-        '' | *[!0-9]*) stop "usage: scripts/soak.sh [SECONDS] [--operations N] [--faults N] [--steady SECONDS] [--failures]" ;;
+        '' | *[!0-9]*) stop "usage: scripts/soak.sh [SECONDS] [--operations N] [--faults N] [--steady SECONDS] [--kills N] [--failures]" ;;
         *) seconds=$1 ;;
     esac
     shift
@@ -58,6 +60,12 @@ fi
 if [ -n "$steady" ]; then
     HSMUX_STEADY_SECONDS=$steady cargo test --release -p hsmux-tests --test steady -- --nocapture || stop "soak FAILED"
     echo "soak passed: $steady s"
+    exit
+fi
+if [ -n "$kills" ]; then
+    HSMUX_KILLS=$kills cargo test -p hsmux-tests --test managed_keys -- killed:: killed_softhsm:: \
+        --nocapture --test-threads 1 || stop "soak FAILED"
+    echo "soak passed: $kills kills on a simulated device and on SoftHSM2"
     exit
 fi
 if [ -n "$faults" ]; then

@@ -1,6 +1,6 @@
 //! A module behind p11-kit's server: a PKCS#11 module whose other half is a process that can be killed.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,8 @@ use crate::error::Error;
 
 /// A server of a module's tokens, and the client's module that speaks to it. The server ends when this is dropped.
 ///
-/// A connection is served by a child of the server, so that what is done to it is done to its process group. After a
+/// A connection is served by a child of the server, so that what is done to it is done to its process group. Each child loads the
+/// module anew (p11-kit 0.24.1): two clients share its tokens as two processes do that load it themselves. After a
 /// connection is gone the client (p11-kit 0.24.1) answers `CKR_DEVICE_ERROR` to every call, whether or not the server is
 /// there again, until it is finalised and initialised; initialised without a server it has no slots.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct RemoteModule {
     provider: PathBuf,
     client: PathBuf,
     folder: tempfile::TempDir,
+    /// What the server has in its environment besides this process's own.
+    env: Vec<(&'static str, OsString)>,
     server: Option<Child>,
 }
 
@@ -37,10 +40,23 @@ impl RemoteModule {
     ///
     /// # Panics
     /// If p11-kit is missing and `HSMUX_REQUIRE_P11KIT=1`, or if it is there and does not work.
-    #[expect(clippy::panic, reason = "a fixture that cannot be made fails its test")]
     pub fn for_tests(provider: &Path) -> Option<Self> {
+        Self::or_said_aloud(Self::begin(provider))
+    }
+
+    /// As [`RemoteModule::for_tests`], for other processes: they are to have [`RemoteModule::address`] in their environment, as
+    /// the server has `env` in its own. A process may have several.
+    ///
+    /// # Panics
+    /// As [`RemoteModule::for_tests`].
+    pub fn for_others(provider: &Path, env: Vec<(&'static str, OsString)>) -> Option<Self> {
+        Self::or_said_aloud(Self::begin_at(provider, env))
+    }
+
+    #[expect(clippy::panic, reason = "a fixture that cannot be made fails its test")]
+    fn or_said_aloud(begun: Result<Option<Self>, Error>) -> Option<Self> {
         let missing = "p11-kit is missing: install the packages p11-kit and p11-kit-modules";
-        match Self::begin(provider) {
+        match begun {
             Ok(Some(remote)) => Some(remote),
             Ok(None) => {
                 assert!(
@@ -59,6 +75,11 @@ impl RemoteModule {
         &self.client
     }
 
+    /// What `P11_KIT_SERVER_ADDRESS` is to say where the client is loaded.
+    pub fn address(&self) -> String {
+        format!("unix:path={}", self.socket().display())
+    }
+
     /// Starts a server where the last one listened.
     ///
     /// # Errors
@@ -73,6 +94,7 @@ impl RemoteModule {
         let mut server = Command::new("p11-kit");
         server.args([OsStr::new("server"), OsStr::new("-f"), OsStr::new("-n"), socket.as_os_str()]);
         server.args([OsStr::new("--provider"), self.provider.as_os_str(), OsStr::new("pkcs11:")]);
+        server.envs(self.env.iter().map(|(name, value)| (name, value)));
         server.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
         self.server = Some(server.spawn()?);
         let step = Duration::from_millis(1);
@@ -123,13 +145,20 @@ impl RemoteModule {
 
     fn begin(provider: &Path) -> Result<Option<Self>, Error> {
         static BEGUN: AtomicBool = AtomicBool::new(false);
-        let Some(client) = find_client() else { return Ok(None) };
-        if BEGUN.swap(true, Ordering::Relaxed) {
+        if find_client().is_some() && BEGUN.swap(true, Ordering::Relaxed) {
             return Err(Error::StartedBefore);
         }
+        let begun = Self::begin_at(provider, Vec::new())?;
+        if let Some(remote) = &begun {
+            std::env::set_var("P11_KIT_SERVER_ADDRESS", remote.address());
+        }
+        Ok(begun)
+    }
+
+    fn begin_at(provider: &Path, env: Vec<(&'static str, OsString)>) -> Result<Option<Self>, Error> {
+        let Some(client) = find_client() else { return Ok(None) };
         let folder = tempfile::Builder::new().prefix("p11-kit-").tempdir()?;
-        let mut remote = Self { provider: provider.to_owned(), client, folder, server: None };
-        std::env::set_var("P11_KIT_SERVER_ADDRESS", format!("unix:path={}", remote.socket().display()));
+        let mut remote = Self { provider: provider.to_owned(), client, folder, env, server: None };
         match remote.start() {
             Err(Error::File(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             started => started.map(|()| Some(remote)),

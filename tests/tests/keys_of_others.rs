@@ -27,6 +27,20 @@ fn a_key_that_another_has_made_is_found() {
 }
 
 #[test]
+fn an_object_that_its_token_cannot_describe_hides_no_other_and_a_fault_of_the_token_stays_one() {
+    let labels = |fault: &str| {
+        let engine = Hsm::new(1, fault).builder().build()?;
+        Ok::<_, Error>(engine.keys().into_iter().map(|key| key.label).collect::<Vec<_>>())
+    };
+    let all = labels("").unwrap();
+    // CKR_ATTRIBUTE_VALUE_INVALID, as SoftHSM2 answers of an object without a class.
+    let rest = labels("fault=C_GetAttributeValue:1=0x13").unwrap();
+    assert!(rest.len() + 1 == all.len() && rest.iter().all(|label| all.contains(label)), "{rest:?}");
+    // CKR_DEVICE_ERROR.
+    assert_eq!(labels("fault=C_GetAttributeValue:1=0x30").unwrap_err().kind(), ErrorKind::Device);
+}
+
+#[test]
 fn a_name_that_nobody_has_is_not_looked_for_on_the_token_each_time() {
     let hsm = Hsm::new(1, "");
     let engine = hsm.builder().sessions(1).build().unwrap();

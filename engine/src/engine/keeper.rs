@@ -18,11 +18,9 @@ const TOKEN_LIMIT: Duration = Duration::from_secs(2);
 /// first managed key is asked for or made.
 pub(super) fn open(shared: &Arc<Shared>) -> Result<()> {
     let has_one = shared.ledger.order.iter().any(|&token| shared.has_sealer(token));
-    let parker = Parker::new();
-    if !has_one || !shared.ledger.set_keeper(parker.unparker().clone()) {
+    if !has_one || !open_for_change(shared)? {
         return Ok(());
     }
-    start(shared, parker)?;
     if let Err(error) = shared.recover().and_then(|()| shared.fold_leases()) {
         // Keys that can be read are used; the rest is tried again in a second.
         tracing::warn!(%error, "what was left half-done in the catalogue is tidied up later");
@@ -30,18 +28,17 @@ pub(super) fn open(shared: &Arc<Shared>) -> Result<()> {
     Ok(())
 }
 
-/// As [`open`], for who is about to write the first record.
-pub(super) fn open_for_change(shared: &Arc<Shared>) -> Result<()> {
-    let parker = Parker::new();
-    if shared.ledger.set_keeper(parker.unparker().clone()) { start(shared, parker) } else { Ok(()) }
-}
-
-fn start(shared: &Arc<Shared>, parker: Parker) -> Result<()> {
-    let weak = Arc::downgrade(shared);
-    let started = std::thread::Builder::new().name("hsmux-keeper".into()).spawn(move || run(&weak, &parker));
-    let failed = |error| Error::operator(ErrorKind::Busy, format!("cannot start the keeper: {error}"));
-    shared.core.threads.add(started.map_err(failed)?);
-    Ok(())
+/// Starts the thread, if it does not run: for who is about to write the first record, too. True if it is new.
+pub(super) fn open_for_change(shared: &Arc<Shared>) -> Result<bool> {
+    shared.ledger.keep(|| {
+        let (weak, parker) = (Arc::downgrade(shared), Parker::new());
+        let unparker = parker.unparker().clone();
+        let started =
+            std::thread::Builder::new().name("hsmux-keeper".into()).spawn(move || run(&weak, &parker));
+        let failed = |error| Error::operator(ErrorKind::Busy, format!("cannot start the keeper: {error}"));
+        shared.core.threads.add(started.map_err(failed)?);
+        Ok(unparker)
+    })
 }
 
 fn run(shared: &Weak<Shared>, parker: &Parker) {

@@ -1,7 +1,9 @@
 //! The catalogue as an engine keeps it: read from the tokens' objects, changed under a claim.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
+
+use once_cell::sync::OnceCell;
 
 use super::Shared;
 use super::audit::Recorded;
@@ -36,7 +38,7 @@ pub(crate) struct Ledger {
     /// Claims of this engine whose change has failed half-way.
     abandoned: Mutex<Vec<Hash>>,
     /// Wakes the thread that keeps the catalogue, once that runs.
-    keeper: OnceLock<Unparker>,
+    keeper: OnceCell<Unparker>,
     /// How many messages of AES-GCM a key may encrypt.
     pub(super) messages: lease::Terms,
     /// When the tokens may be read for an id that nobody has.
@@ -97,7 +99,7 @@ impl Ledger {
             catalogue: RwLock::default(),
             in_use: AtomicBool::new(false),
             abandoned: Mutex::default(),
-            keeper: OnceLock::new(),
+            keeper: OnceCell::new(),
             messages: lease::Terms { max: messages_max },
             read_after_ns: AtomicU64::new(0),
         }
@@ -114,10 +116,23 @@ impl Ledger {
         self.keeper.get().into_iter().for_each(Unparker::unpark);
     }
 
-    /// Sets what wakes that thread. False if there is one.
-    pub(super) fn set_keeper(&self, keeper: Unparker) -> bool {
+    /// Has that thread started, unless it runs. True if it is new.
+    ///
+    /// # Errors
+    /// What starting it answers; whoever comes next tries again.
+    pub(super) fn keep(&self, start: impl FnOnce() -> Result<Unparker>) -> Result<bool> {
+        let mut is_new = false;
+        self.keeper.get_or_try_init(|| {
+            is_new = true;
+            start()
+        })?;
         self.in_use.store(true, Ordering::Relaxed);
-        self.keeper.set(keeper).is_ok()
+        Ok(is_new)
+    }
+
+    /// Whether that thread runs.
+    fn is_kept(&self) -> bool {
+        self.keeper.get().is_some()
     }
 
     /// Whether nobody makes the change of a claim any more.
@@ -234,7 +249,7 @@ impl Shared {
 
     /// Reads the catalogue; where none is known, the tokens' keys are listed anew, which show whether there is one by now.
     pub(super) fn find_catalogue(self: &Arc<Self>) -> Result<()> {
-        if !self.ledger.is_in_use() {
+        if !self.ledger.is_kept() {
             self.serving().try_for_each(|token| self.list_now(token))?;
             super::keeper::open(self)?;
         }
@@ -357,8 +372,6 @@ impl Change<'_> {
     /// `Conflict`, if another record of this revision holds, or the claim has lasted too long; what the first token answers. What
     /// other tokens answer is no error: they get the record later.
     pub(super) fn commit(&self, record: Record) -> Result<Arc<Entry>> {
-        let conflict =
-            |why: &'static str| Error::new(ErrorKind::Conflict, Retry::Later, Outcome::NotDone).because(why);
         if unix_now().saturating_add(LEASE_LEFT_S) > self.claim.until {
             return Err(conflict("the change has taken too long"));
         }
@@ -380,8 +393,14 @@ impl Change<'_> {
 
     fn write(&self, token: usize, pass: &Arc<Pass>, entry: &Arc<Entry>, text: String) -> Result<()> {
         let item = Arc::clone(entry);
-        self.shared
-            .write_shelf(token, pass, move |shelf, session, epoch| put(shelf, session, epoch, &item, &text))
+        self.shared.write_shelf(token, pass, move |shelf, session, epoch| {
+            // The shelf was read a moment ago. Somebody else may have written where a claim was taken for over by a clock that is
+            // ahead, or was seen too late: SoftHSM2 2.6.1 may hide from a process what another has just made.
+            if shelf.records().any(|other| item.is_overtaken_by(other)) {
+                return Err(conflict("another engine has just changed it"));
+            }
+            put(shelf, session, epoch, &item, &text)
+        })
     }
 }
 
@@ -459,6 +478,26 @@ impl Drop for Change<'_> {
     }
 }
 
+fn conflict(why: &'static str) -> Error {
+    Error::new(ErrorKind::Conflict, Retry::Later, Outcome::NotDone).because(why)
+}
+
 pub(super) fn no_token() -> Error {
     Error::new(ErrorKind::TokenLost, Retry::Later, Outcome::NotDone).because("no token serves now")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keeper_that_could_not_be_started_is_started_by_who_comes_next_and_once() {
+        let ledger = Ledger::new(&[], [1; 8], String::new(), 1);
+        let refused = ledger.keep(|| Err(Error::operator(ErrorKind::Busy, "no more threads")));
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Busy);
+        assert!(!ledger.is_kept() && !ledger.is_in_use());
+        let starts = || Ok(Parker::new().unparker().clone());
+        assert!(ledger.keep(starts).unwrap() && ledger.is_kept() && ledger.is_in_use());
+        assert!(!ledger.keep(|| unreachable!("there is one")).unwrap());
+    }
 }

@@ -78,6 +78,13 @@ impl Listing {
                 Ok(values) => Values(values),
                 // It has just gone: other processes make and destroy objects too.
                 Err(error) if error.kind() == ErrorKind::KeyNotFound => continue,
+                // SoftHSM2 2.6.1 goes on to show an object whose maker was killed before it had a class, and answers
+                // CKR_ATTRIBUTE_VALUE_INVALID to whatever is asked of it. It is nobody's key. A fault of the token's own says
+                // nothing about the object, and stays one.
+                Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                    tracing::warn!(token, %error, "an object that cannot be read is left out");
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             // Keys of agreements and unwrapped ones are their holders' own, and may be gone at any moment.

@@ -168,6 +168,8 @@ impl Config {
             "input_max" => self.input_max = number(key, value, u64::MAX)?,
             "holds_back" => self.holds_back = number(key, value, 1)? == 1,
             "stamped" => self.stamped = number(key, value, 1)? == 1,
+            // None that a configuration is likely to name.
+            "seed" if value == "process" => self.seed = u64::from(std::process::id()) << 32,
             "seed" => self.seed = number(key, value, u64::MAX)?,
             "wrong" => {
                 for item in value.split(';') {

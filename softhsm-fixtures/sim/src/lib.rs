@@ -49,7 +49,7 @@
 //! | `reuse=WHAT[;WHAT]` | none | numbers that come again as soon as they are free: `sessions`, `objects`; see *Stale numbers* |
 //! | `count_executions=N` | 0 | *live*: executions are counted by input, of N different ones at most; see *Executions*. 0 counts none and keeps what is counted |
 //! | `stamped=1` | 0 | what `C_Sign` is given begins with the moment until which the call is to begin, in nanoseconds of the monotonic clock (eight bytes, the highest first); `Loaded::late` counts those that begin later. Not in null mode |
-//! | `seed=N` | 0 | what keys and random bytes derive from, and which calls a share of them is |
+//! | `seed=N` | 0 | what keys and random bytes derive from, and which calls a share of them is; `process` is a number that no other process has, for those that share a store and one configuration |
 //! | `keys=L[:KIND[-USE]][#V][@T+T]` | none | keys beside those below, separated by `;`: label, kind (`aes`, `hmac`, `des3`, `p256`, `p384`, `p521`, `ed25519`, `rsa2048`, `rsa4096`; `aes` if not said), what it is for if not for signing or encryption (`aes-mac`, `des3-mac`, `aes-wrap`, `rsa2048-decrypt`, `p256-agree` and their like), variant, labels of the tokens that hold it (all if not said). Keys of one label, kind and variant are the same on all tokens |
 //! | `hide=M[@T+T]` | none | mechanisms, by number in hexadecimal (`0x1041`) or decimal, separated by `;`, that are not in the list and are refused with `CKR_MECHANISM_INVALID`, on the tokens of these labels (all if not said). With it the null mode is slower |
 //!

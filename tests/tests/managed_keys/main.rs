@@ -10,7 +10,11 @@
 mod blobs;
 mod hostile;
 mod killed;
+mod killed_softhsm;
 mod messages;
+mod orders;
+mod plain;
 mod softhsm;
+mod through_server;
 mod two_processes;
 mod worker;

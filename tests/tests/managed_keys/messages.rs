@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use hsmux::{AesGcm, ErrorKind};
 
-use crate::worker::{MESSAGES_MAX, Worker, engine};
+use crate::worker::{MESSAGES_MAX, Place, Worker};
 
 /// Parts of a block that each process may leave unused when it ends, and the margin for requests in flight.
 const UNUSED_MAX: u64 = MESSAGES_MAX / 16 + MESSAGES_MAX / 32;
@@ -13,13 +13,13 @@ const UNUSED_MAX: u64 = MESSAGES_MAX / 16 + MESSAGES_MAX / 32;
 fn a_key_encrypts_no_more_messages_than_it_may_over_processes_that_are_killed_and_never_under_one_iv_twice() {
     for tokens in [1, 2] {
         let site = tempfile::tempdir().unwrap();
-        let config = format!("tokens={tokens},store={}", site.path().display());
-        Worker::start(&config, tokens).ask("create-aes vault").unwrap();
+        let place = Place::sim(&format!("tokens={tokens},store={}", site.path().display()), tokens);
+        Worker::start(&place).ask("create-aes vault").unwrap();
         let (mut ivs, mut processes) = (HashSet::new(), 0);
         let mut encrypted = 0;
         loop {
             // Two at a time, each killed with a part of its block unused.
-            let mut workers = [Worker::start(&config, tokens), Worker::start(&config, tokens)];
+            let mut workers = [Worker::start(&place), Worker::start(&place)];
             workers.iter_mut().for_each(|worker| worker.order("encrypt vault 250"));
             let before = encrypted;
             for worker in &mut workers {
@@ -38,7 +38,7 @@ fn a_key_encrypts_no_more_messages_than_it_may_over_processes_that_are_killed_an
         }
         assert!(encrypted <= MESSAGES_MAX, "{encrypted}");
         assert!(encrypted + processes * UNUSED_MAX >= MESSAGES_MAX, "{encrypted} by {processes}");
-        let engine = engine(&config, tokens).unwrap();
+        let engine = place.engine().unwrap();
         let key = engine.key("vault").unwrap();
         let error = key.encrypt(AesGcm::new(), b"message").wait().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::KeyState, "{error}");

@@ -1,17 +1,39 @@
-//! A process with an engine of its own on the tokens of a store, that does what it is told line by line, and may be killed.
+//! A process with an engine of its own on tokens that others share, that does what it is told line by line, and may be killed.
 //!
 //! It is the test program, run anew with `a_process_that_other_tests_start` as its only test.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Lines, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use hsmux::{AesGcm, Curve, Ecdsa, Engine, Error, ErrorKind, Key, KeyConfig, KeyId, KeySpec};
+use hsmux::{Engine, Error};
 use p11_sim::Loaded;
 
-/// The simulator's configuration, and how many tokens.
+use crate::orders::obey;
+
+/// The simulator's configuration or a module's path, and the labels of the tokens.
 const CONFIG: &str = "HSMUX_TEST_SIM";
+const MODULE: &str = "HSMUX_TEST_MODULE";
 const TOKENS: &str = "HSMUX_TEST_TOKENS";
+
+/// The tokens that the engines of several processes share, one after the other or at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    on: On,
+    labels: Vec<String>,
+    /// What the module reads from the environment of its process.
+    env: Vec<(&'static str, OsString)>,
+}
+
+#[derive(Clone, Debug)]
+enum On {
+    /// A simulator with this configuration and a seed of its own.
+    Sim(String),
+    Module(PathBuf),
+}
 
 /// An engine in a process of its own.
 pub(crate) struct Worker {
@@ -33,25 +55,90 @@ fn seed() -> String {
     format!("seed={}", u64::from(std::process::id()) << 24 | number)
 }
 
-/// An engine on so many tokens of a simulator of its own.
-pub(crate) fn engine(config: &str, tokens: usize) -> Result<Engine, Error> {
-    let labels: Vec<_> = (0..tokens).map(|index| format!("sim-{index}")).collect();
-    let config = format!("{config},{}", seed());
-    let sim = Loaded::private_copy(&config).unwrap();
-    let builder = Engine::builder().module(sim.path()).tokens(labels);
-    let builder = builder.pin("1234".to_owned()).init_args(&config).sessions(1);
-    builder.gcm_messages_max(MESSAGES_MAX).build()
+impl Place {
+    /// So many tokens of a simulator, which keeps them in its store.
+    pub(crate) fn sim(config: &str, tokens: usize) -> Self {
+        let labels = (0..tokens).map(|index| format!("sim-{index}")).collect();
+        Self { on: On::Sim(config.to_owned()), labels, env: Vec::new() }
+    }
+
+    /// Tokens of a module, which finds this in the environment.
+    pub(crate) fn module(
+        module: impl Into<PathBuf>,
+        labels: impl IntoIterator<Item = &'static str>,
+        env: Vec<(&'static str, OsString)>,
+    ) -> Self {
+        let labels = labels.into_iter().map(str::to_owned).collect();
+        Self { on: On::Module(module.into()), labels, env }
+    }
+
+    pub(crate) fn tokens(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// An engine in this process, beside others.
+    pub(crate) fn engine(&self) -> Result<Engine, Error> {
+        match &self.on {
+            On::Sim(config) => {
+                let config = format!("{config},{}", seed());
+                let sim = Loaded::private_copy(&config).unwrap();
+                self.build(sim.path(), Some(&config))
+            }
+            On::Module(path) => self.build(path, None),
+        }
+    }
+
+    /// The only engine of a process: it takes no copy of a module, which a process that is killed would leave behind.
+    fn only_engine(&self) -> Result<Engine, Error> {
+        match &self.on {
+            On::Sim(config) => {
+                let config = format!("{config},{}", seed());
+                self.build(&p11_sim::cdylib_path().unwrap(), Some(&config))
+            }
+            On::Module(path) => self.build(path, None),
+        }
+    }
+
+    fn build(&self, module: &Path, init_args: Option<&str>) -> Result<Engine, Error> {
+        let builder = Engine::builder().module(module).tokens(self.labels.clone()).pin("1234".to_owned());
+        let builder = builder.sessions(1).gcm_messages_max(MESSAGES_MAX);
+        match init_args {
+            Some(args) => builder.init_args(args).build(),
+            None => builder.build(),
+        }
+    }
+
+    fn of_environment() -> Option<Self> {
+        let var = |name| std::env::var(name).ok();
+        let labels = var(TOKENS)?.split(',').map(str::to_owned).collect();
+        let on = var(CONFIG).map(On::Sim).or_else(|| var(MODULE).map(|path| On::Module(path.into())))?;
+        Some(Self { on, labels, env: Vec::new() })
+    }
+
+    fn to_environment(&self, command: &mut Command) {
+        match &self.on {
+            On::Sim(config) => command.env(CONFIG, config),
+            On::Module(path) => command.env(MODULE, path),
+        };
+        command.env(TOKENS, self.labels.join(",")).envs(self.env.iter().map(|(name, value)| (name, value)));
+    }
 }
 
 #[test]
 fn a_process_that_other_tests_start() {
-    let var = |name| std::env::var(name).ok();
-    let (Some(config), Some(tokens)) = (var(CONFIG), var(TOKENS)) else { return };
-    let engine = engine(&config, tokens.parse().unwrap()).unwrap();
+    let Some(place) = Place::of_environment() else { return };
+    let engine = match place.only_engine() {
+        Ok(engine) => engine,
+        Err(error) => return say(&format!("no engine: {} {error}", error.kind().name())),
+    };
     say("ready");
     for line in std::io::stdin().lock().lines() {
         let line = line.unwrap();
         let words: Vec<_> = line.split(' ').collect();
+        if words == ["end"] {
+            engine.drain(Duration::from_secs(10));
+            return;
+        }
         match obey(&engine, &words) {
             Ok(answer) => say(&format!("ok {answer}")),
             Err(error) => say(&format!("error {} {error}", error.kind().name())),
@@ -59,104 +146,33 @@ fn a_process_that_other_tests_start() {
     }
 }
 
-fn say(text: &str) {
+/// Says it to who has started this process.
+pub(crate) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "\n{MARK}{text}").unwrap();
     out.flush().unwrap();
 }
 
-fn obey(engine: &Engine, words: &[&str]) -> Result<String, Error> {
-    let keys = engine.managed_keys();
-    Ok(match *words {
-        ["create", name] => keys.create(name, &KeyConfig::new(KeySpec::Ec(Curve::P256)))?.to_string(),
-        ["rotate", name] => keys.rotate(name)?.to_string(),
-        ["suspend", name] => done(keys.suspend(name)?),
-        ["resume", name] => done(keys.resume(name)?),
-        ["deactivate", name] => done(keys.deactivate(name)?),
-        ["destroy", name] => done(keys.destroy(name)?),
-        ["alias", alias, name] => done(keys.set_alias(alias, name)?),
-        ["sign", id, text] => sign(&engine.key(&id.parse::<KeyId>()?)?, text)?,
-        ["create-aes", name] => keys.create(name, &KeyConfig::new(KeySpec::Aes(32)))?.to_string(),
-        ["encrypt", name, times] => ivs(&engine.key(name)?, times.parse().unwrap()).join(" "),
-        ["loop", seed] => run_wild(engine, seed.parse().unwrap()),
-        _ => unreachable!("no such order: {words:?}"),
-    })
-}
-
-/// A signature and the version that made it: the one that was current before and after, as versions never come again.
-fn sign(key: &Key, text: &str) -> Result<String, Error> {
-    loop {
-        let before = key.version_number();
-        let signature = key.sign(Ecdsa::P256_SHA256, text.as_bytes().to_vec()).wait()?;
-        if key.version_number() == before {
-            let hex: String = signature.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-            return Ok(format!("{} {hex}", before.unwrap_or(0)));
-        }
-    }
-}
-
-fn done((): ()) -> String {
-    String::new()
-}
-
-/// Encrypts so often, or until that is refused for good, and returns the IVs.
-fn ivs(key: &Key, times: usize) -> Vec<String> {
-    let mut ivs = Vec::new();
-    while ivs.len() < times {
-        match key.encrypt(AesGcm::new(), b"message").wait() {
-            Ok(sealed) => {
-                ivs.push(sealed.as_bytes()[..12].iter().map(|byte| format!("{byte:02x}")).collect())
-            }
-            // A lease is being written.
-            Err(error) if error.kind() == ErrorKind::Busy => std::thread::yield_now(),
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::KeyState, "{error}");
-                break;
-            }
-        }
-    }
-    ivs
-}
-
-/// Creates, rotates and destroys keys for ever, and says what it has done.
-fn run_wild(engine: &Engine, mut dice: u64) -> ! {
-    let keys = engine.managed_keys();
-    loop {
-        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let name = format!("key-{}", (dice >> 40) % 4);
-        let what = match (dice >> 33) % 4 {
-            0 | 1 => "create",
-            2 => "rotate",
-            _ => "destroy",
-        };
-        say(&format!("begins {what} {name}"));
-        let outcome = match what {
-            "create" => {
-                keys.create(&name, &KeyConfig::new(KeySpec::Ec(Curve::P256))).map(|id| id.to_string())
-            }
-            "rotate" => keys.rotate(&name).map(|version| version.to_string()),
-            _ => keys.deactivate(&name).and_then(|()| keys.destroy(&name)).map(done),
-        };
-        match outcome {
-            Ok(answer) => say(&format!("did {what} {name} {answer}")),
-            Err(error) => say(&format!("failed {what} {name} {} {error}", error.kind().name())),
-        }
-    }
-}
-
 impl Worker {
     /// Starts one; it has its engine when this returns.
-    pub(crate) fn start(config: &str, tokens: usize) -> Self {
-        let mut worker = Self::spawn(config, tokens);
-        assert_eq!(worker.next().as_deref(), Some("ready"));
-        worker
+    pub(crate) fn start(place: &Place) -> Self {
+        Self::try_start(place).unwrap()
+    }
+
+    /// As [`Worker::start`]; what it says where it gets no engine.
+    pub(crate) fn try_start(place: &Place) -> Result<Self, String> {
+        let mut worker = Self::spawn(place);
+        match worker.next() {
+            Some(ready) if ready == "ready" => Ok(worker),
+            other => Err(other.unwrap_or_else(|| "it has ended".to_owned())),
+        }
     }
 
     /// Starts one, and returns at once.
-    pub(crate) fn spawn(config: &str, tokens: usize) -> Self {
+    pub(crate) fn spawn(place: &Place) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "worker::a_process_that_other_tests_start", "--nocapture"]);
-        command.env(CONFIG, config).env(TOKENS, tokens.to_string());
+        place.to_environment(&mut command);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let stdin = child.stdin.take().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -183,6 +199,13 @@ impl Worker {
             (None, Some(error)) => Err(error.split(' ').next().unwrap_or_default().to_owned()),
             _ => unreachable!("{answer}"),
         }
+    }
+
+    /// Has it end by itself, with its engine and its module.
+    pub(crate) fn end(mut self) {
+        self.order("end");
+        while self.next().is_some() {}
+        self.child.wait().unwrap();
     }
 
     /// Ends it by SIGKILL.

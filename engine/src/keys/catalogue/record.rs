@@ -156,6 +156,12 @@ impl Entry {
         rank(self) > rank(other)
     }
 
+    /// Whether it comes too late: another record of its revision, or a later one, is there.
+    pub(crate) fn is_overtaken_by(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.record, &other.record);
+        theirs.subject == ours.subject && theirs.revision >= ours.revision && self.hash != other.hash
+    }
+
     fn finality(&self) -> u8 {
         match self.key().map(|(_, key)| key.state) {
             Some(KeyState::Destroyed) => 2,
@@ -393,6 +399,23 @@ pub(crate) mod tests {
         assert_eq!(Entry::read(&good.replacen('{', "{\"more\":1,", 1)), None);
         assert_eq!(Entry::read(&format!("{good} x")), None);
         assert_eq!(Entry::read(""), None);
+    }
+
+    #[test]
+    fn a_record_comes_too_late_where_another_of_its_revision_or_a_later_one_is() {
+        let (first, _) = Entry::new(record(1, key_record())).unwrap();
+        let next = |before: &Entry, written| {
+            let Content::Key(key) = before.record.content.clone() else { panic!("it is a key") };
+            Entry::new(before.next(Content::Key(key), Writer::new([3; 8]), written)).unwrap().0
+        };
+        let (ours, theirs) = (next(&first, 1), next(&first, 2));
+        let later = next(&theirs, 3);
+        let (other_key, _) = Entry::new(record(2, key_record())).unwrap();
+        assert!(
+            ours.is_overtaken_by(&theirs) && theirs.is_overtaken_by(&ours) && ours.is_overtaken_by(&later)
+        );
+        assert!(!ours.is_overtaken_by(&first) && !ours.is_overtaken_by(&ours));
+        assert!(!first.is_overtaken_by(&other_key));
     }
 
     #[test]

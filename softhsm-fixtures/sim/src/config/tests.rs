@@ -126,3 +126,9 @@ fn a_change_while_in_use_keeps_what_it_does_not_name() {
     assert_eq!(mixed.changed("fault=C_Sign:1=flip").unwrap().faults.len(), 1);
     assert!(live.changed("tokens=2").is_err());
 }
+
+#[test]
+fn a_seed_of_the_process_is_the_same_in_it_and_none_of_small_numbers() {
+    let seed = || Config::parse("seed=process").unwrap().seed;
+    assert!(seed() > u64::from(u32::MAX) && seed() == seed());
+}
