@@ -282,10 +282,18 @@ impl Token {
     }
 
     /// Has the service thread look for the token and, if it is there, log in, once, and make ready what there is to be
-    /// made ready; then `done` is called there. While the epoch goes on it is tried.
-    pub(crate) fn recover(self: &Arc<Self>, done: impl FnOnce(Result<(), Missed>) + Send + 'static) {
+    /// made ready; then `done` is called there. One that `is_lost` not is tried; if it is by the time, it is not back yet, for nobody
+    /// has looked whether its sessions are in use.
+    pub(crate) fn recover(
+        self: &Arc<Self>,
+        is_lost: bool,
+        done: impl FnOnce(Result<(), Missed>) + Send + 'static,
+    ) {
         let (token, done) = (Arc::clone(self), Answer::new(done));
         self.service.post(move |login| {
+            if !is_lost && login.epoch.is_over() {
+                return done.give(Err(stale().into()));
+            }
             if !login.epoch.is_over() {
                 let tried = login.try_out(token.on_trial.get());
                 return done.give(tried.map_err(|untried| Missed::from(untried.error)));

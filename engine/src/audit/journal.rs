@@ -214,6 +214,8 @@ impl Shared {
         }
         if let Err(entry) = self.queue.push(entry) {
             self.lose(entry, "more records came than could be queued");
+            // To tell of it, whatever it finds in the queue.
+            self.writer.unpark();
         }
         // Pairs with the fence of `Closing`: either the writer's last look finds this record, or its end is seen here.
         fence(Ordering::SeqCst);

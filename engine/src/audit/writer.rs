@@ -298,7 +298,7 @@ impl Writer {
     /// Without one they gather while those before them are synchronised.
     fn gather(&self) {
         let company = gathered(self.shared.under_way());
-        if self.window.is_some() && company > 1 {
+        if self.window.is_some() && self.trouble.is_none() && company > 1 {
             self.shared.wait_for(company, &self.parker, GATHER);
         }
     }
@@ -330,7 +330,8 @@ impl Writer {
         let now = now();
         // Nobody makes room any more while it closes: it is the last attempt.
         if now < trouble.next_try && !self.shared.is_closing() {
-            self.parker.park_timeout(now.until(trouble.next_try));
+            // Whoever comes meanwhile is answered at once.
+            self.shared.wait_for(1, &self.parker, now.until(trouble.next_try));
             return false;
         }
         trouble.next_try = now.after(TRY_EVERY);

@@ -92,9 +92,6 @@ impl Core {
     /// given up.
     pub(super) fn is_in_use(&self, token: usize) -> bool {
         let seats = &self.tokens[token];
-        if !seats.token.is_lost() {
-            return false;
-        }
         self.close_ended(token);
         // In this order: those that close are counted before they leave the list.
         !seats.watches.lock().is_empty() || seats.closing.load(Ordering::SeqCst) > 0

@@ -16,6 +16,9 @@ const FAILING_TRIES: u32 = 3;
 /// Attempts after which its module is to be initialised anew, where that may help.
 const RESET_TRIES: u32 = 5;
 
+/// How long the sessions of a lost token are waited for. Their calls fail at once where the token is away; what takes so long hangs.
+const IN_USE_MAX: Duration = Duration::from_secs(2);
+
 /// Whether a token serves, and if not, what is done about it. Decided here, carried out by the watcher and the token's
 /// service thread.
 #[derive(Debug, Default)]
@@ -92,14 +95,14 @@ impl Recovery {
 
     /// Whether an attempt is to be made now; then it is under way. Not while a session of before is `in_use`: its numbers
     /// come again in what the attempt opens, and a thread that lost its core before a call would make that call in another's
-    /// session. One that hangs is not waited for: after `hang_ns` in all the attempts go on without it.
-    pub(crate) fn begins(&self, in_use: bool, hang_ns: u64, now: Time) -> bool {
+    /// session. A call that hangs is not waited for: after [`IN_USE_MAX`] in all the attempts go on without it.
+    pub(crate) fn begins(&self, in_use: bool, now: Time) -> bool {
         let state = &mut *self.0.lock();
         let Phase::Out { tries, next, .. } = state.phase else { return false };
         if next > now {
             return false;
         }
-        if in_use && now.ns_since(*state.awaits.get_or_insert(now)) <= hang_ns {
+        if in_use && now.ns_since(*state.awaits.get_or_insert(now)) <= ns(IN_USE_MAX) {
             return false;
         }
         state.phase = Phase::Tried { tries, since: now };
@@ -209,24 +212,22 @@ mod tests {
         Time::from_ns(1 + ms * 1_000_000)
     }
 
-    const HANG_NS: u64 = 5_000_000_000;
-
     /// How long after `from` an attempt begins, in milliseconds.
     fn begins_after(recovery: &Recovery, from: u64) -> u64 {
-        (0..10_000).find(|ms| recovery.begins(false, HANG_NS, at(from + ms))).unwrap_or(u64::MAX)
+        (0..10_000).find(|ms| recovery.begins(false, at(from + ms))).unwrap_or(u64::MAX)
     }
 
     #[test]
     fn a_lost_token_is_tried_at_once_and_then_ever_more_rarely() {
         let recovery = Recovery::default();
-        assert!(!recovery.begins(false, HANG_NS, at(0)));
+        assert!(!recovery.begins(false, at(0)));
         assert!(recovery.lost(false, at(0)) && !recovery.lost(false, at(0)));
         let (mut now, mut pauses) = (0, Vec::new());
         for _ in 0..8 {
             let pause = begins_after(&recovery, now);
             pauses.push(pause);
             now += pause;
-            assert!(!recovery.begins(false, HANG_NS, at(now)), "one at a time");
+            assert!(!recovery.begins(false, at(now)), "one at a time");
             // The lowest dice: half of the pause.
             recovery.failed(Ended::NotYet, at(now), 0);
         }
@@ -234,17 +235,17 @@ mod tests {
     }
 
     #[test]
-    fn what_has_sessions_in_use_is_looked_for_when_they_are_closed_or_have_been_in_use_for_the_hang_limit() {
+    fn what_has_sessions_in_use_is_looked_for_when_they_are_closed_or_have_been_in_use_for_too_long() {
         let recovery = Recovery::default();
         recovery.lost(false, at(0));
-        assert!(!recovery.begins(true, HANG_NS, at(0)) && !recovery.begins(true, HANG_NS, at(5_000)));
-        assert!(recovery.begins(true, HANG_NS, at(5_001)), "somebody hangs in one");
-        recovery.failed(Ended::NotYet, at(5_001), 0);
-        assert!(recovery.begins(true, HANG_NS, at(5_101)), "who hangs is waited for once");
+        assert!(!recovery.begins(true, at(0)) && !recovery.begins(true, at(2_000)));
+        assert!(recovery.begins(true, at(2_001)), "somebody hangs in one");
+        recovery.failed(Ended::NotYet, at(2_001), 0);
+        assert!(recovery.begins(true, at(2_101)), "who hangs is waited for once");
         recovery.back(at(6_000));
         recovery.lost(false, at(20_000));
-        assert!(!recovery.begins(true, HANG_NS, at(20_000)));
-        assert!(recovery.begins(false, HANG_NS, at(20_001)), "at once when the last one is closed");
+        assert!(!recovery.begins(true, at(20_000)));
+        assert!(recovery.begins(false, at(20_001)), "at once when the last one is closed");
     }
 
     #[test]
@@ -274,15 +275,15 @@ mod tests {
     fn after_a_login_was_refused_nothing_is_tried() {
         let recovery = Recovery::default();
         recovery.lost(false, at(0));
-        assert!(recovery.begins(false, HANG_NS, at(0)));
+        assert!(recovery.begins(false, at(0)));
         recovery.failed(Ended::Refused, at(0), 0);
-        assert!(recovery.health() == Health::GivenUp && !recovery.begins(false, HANG_NS, at(1_000_000)));
+        assert!(recovery.health() == Health::GivenUp && !recovery.begins(false, at(1_000_000)));
     }
 
     /// Tries so often, in vain, from a second on: every ten seconds, which is longer than any pause.
     fn try_in_vain(recovery: &Recovery, from: u64, times: u64, ended: Ended) {
         for second in (from..).step_by(10).take(times.try_into().unwrap()) {
-            assert!(recovery.begins(false, HANG_NS, at(1_000 * second)));
+            assert!(recovery.begins(false, at(1_000 * second)));
             recovery.failed(ended, at(1_000 * second), 0);
         }
     }
@@ -291,7 +292,7 @@ mod tests {
     fn one_that_fails_is_tried_after_a_pause_and_taken_for_lost_after_three_attempts() {
         let recovery = Recovery::default();
         recovery.lost(true, at(0));
-        assert!(!recovery.begins(false, HANG_NS, at(0)) && recovery.health() == Health::Failing);
+        assert!(!recovery.begins(false, at(0)) && recovery.health() == Health::Failing);
         try_in_vain(&recovery, 10, 2, Ended::NotYet);
         assert!(!recovery.is_to_be_lost());
         try_in_vain(&recovery, 100, 1, Ended::NotYet);
@@ -314,12 +315,9 @@ mod tests {
         try_in_vain(&lost, 100, 1, Ended::NotYet);
         assert_eq!(lost.wants_reset(), Wants::Too);
         lost.begins_reset(at(0));
-        assert!(lost.wants_reset() == Wants::No && !lost.begins(false, HANG_NS, at(1_000_000)));
+        assert!(lost.wants_reset() == Wants::No && !lost.begins(false, at(1_000_000)));
         lost.failed(Ended::Reset, at(1_000_000), 0);
-        assert!(
-            lost.begins(false, HANG_NS, at(1_000_000)),
-            "the module is there anew: so is the token, perhaps"
-        );
+        assert!(lost.begins(false, at(1_000_000)), "the module is there anew: so is the token, perhaps");
         lost.failed(Ended::Refused, at(1_000_000), 0);
         assert_eq!(lost.wants_reset(), Wants::Nothing);
     }
@@ -328,7 +326,7 @@ mod tests {
     fn an_attempt_that_does_not_come_back_is_stuck_until_it_does() {
         let recovery = Recovery::default();
         recovery.lost(false, at(0));
-        assert!(recovery.begins(false, HANG_NS, at(0)));
+        assert!(recovery.begins(false, at(0)));
         recovery.look(5_000_000_000, at(5_000));
         assert_eq!(recovery.health(), Health::Lost);
         recovery.look(5_000_000_000, at(5_001));

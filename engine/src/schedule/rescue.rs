@@ -45,11 +45,14 @@ impl Rescue {
             if !at_cap {
                 seats.refill();
             }
-            if at_cap || core.is_stopped() || !recovery.begins(core.is_in_use(token), hang_ns[token], now) {
+            // Before the look at its sessions: one that is lost later is looked at again.
+            let is_lost = seats.token.is_lost();
+            let in_use = is_lost && core.is_in_use(token);
+            if at_cap || core.is_stopped() || !recovery.begins(in_use, now) {
                 continue;
             }
             let core = Arc::downgrade(core);
-            seats.token.recover(move |result| recovered(&core, token, result));
+            seats.token.recover(is_lost, move |result| recovered(&core, token, result));
         }
         self.reset(core, now);
     }

@@ -39,6 +39,12 @@ impl Epoch {
         Self { number, state: AtomicU64::new(GOES_ON), presence: std::sync::Arc::default() }
     }
 
+    /// The one after. Sessions that were only logged out are there until the token goes, with those of the next epoch.
+    pub(crate) fn next(&self) -> Self {
+        let next = Self::new(self.number + 1);
+        if self.is_gone() { next } else { Self { presence: std::sync::Arc::clone(&self.presence), ..next } }
+    }
+
     /// Of its sessions.
     pub(crate) const fn presence(&self) -> &std::sync::Arc<Presence> {
         &self.presence
@@ -112,5 +118,17 @@ mod tests {
         epoch.end(Loss::Token);
         epoch.end(Loss::Login);
         assert!(epoch.is_gone());
+    }
+
+    #[test]
+    fn sessions_that_were_logged_out_go_with_the_token_in_a_later_epoch_and_what_went_is_apart_from_what_comes()
+     {
+        let first = Epoch::new(1);
+        first.end(Loss::Login);
+        let second = first.next();
+        assert!(!first.presence().has_ended() && second.number == 2);
+        second.end(Loss::Token);
+        assert!(first.presence().has_ended());
+        assert!(!second.next().presence().has_ended());
     }
 }

@@ -106,7 +106,7 @@ impl Login {
             }
         }
         self.slot = slot;
-        self.epoch = Arc::new(Epoch::new(self.epoch.number + 1));
+        self.epoch = Arc::new(self.epoch.next());
         self.current.begin(&self.epoch);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! How many messages of AES-GCM a key has encrypted, and how many it may.
 
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// Counts the messages that sessions of this engine encrypt under a managed key, within what was leased for them.
 ///
@@ -15,6 +15,8 @@ pub(crate) struct MessageCount {
     exhausted: AtomicBool,
     /// More was asked for.
     asked: AtomicBool,
+    /// Held while more is leased: what is written must not be less than what was granted.
+    leasing: Mutex<()>,
 }
 
 impl MessageCount {
@@ -30,6 +32,11 @@ impl MessageCount {
 
     pub(crate) fn leased(&self) -> u64 {
         self.leased.load(Ordering::Relaxed)
+    }
+
+    /// Keeps others from leasing more until it is dropped. Waits for whoever does, which takes calls.
+    pub(crate) fn begin_leasing(&self) -> MutexGuard<'_, ()> {
+        self.leasing.lock()
     }
 
     /// So many may be used from now on, all in all.

@@ -32,6 +32,7 @@ impl Shared {
         let Some((number, version)) = managed.loaded_primary() else { return Ok(()) };
         let Some(count) = version.tie.as_ref().and_then(|tie| tie.messages.as_ref()) else { return Ok(()) };
         let (ledger, terms) = (&self.ledger, self.ledger.messages);
+        let _leasing = count.begin_leasing();
         let base = managed.of_record(|key| key.version(number).map_or(0, |version| version.messages))?;
         let others = || {
             let views = ledger.views();

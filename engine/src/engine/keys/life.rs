@@ -329,7 +329,8 @@ impl Shared {
         if managed.wants_successor() {
             self.primary_of(managed)?;
         }
-        self.lease_messages(managed)?;
+        // What is due is due all the same.
+        let leased = self.lease_messages(managed);
         let begin = |operation| {
             let note = |record: &mut Recorded| record.note("by", "schedule");
             self.begin_change_of(managed, operation, &Label::default(), note)
@@ -345,7 +346,7 @@ impl Shared {
                 let done = self.rotate(managed, |key| key.rotates(unix_now()), &mut record);
                 record.end(done.map(drop))
             }
-            _ => return Ok(()),
+            _ => return leased,
         };
         match done {
             // Another engine does it.

@@ -198,10 +198,11 @@ impl World {
 
     fn recover(&mut self) {
         for token in 0..self.tokens.len() {
-            let in_use = self.is_in_use(token);
-            let seats = &self.tokens[token];
-            if seats.written_off <= WRITTEN_OFF_PER_TOKEN && seats.recovery.begins(in_use, HANG_NS, self.now)
-            {
+            let is_lost = self.tokens[token].current.is_over();
+            let in_use = is_lost && self.is_in_use(token);
+            let seats = &mut self.tokens[token];
+            if seats.written_off <= WRITTEN_OFF_PER_TOKEN && seats.recovery.begins(in_use, self.now) {
+                seats.logs_in = is_lost;
                 let after_ns = self.dice.between(100_000, 20_000_000);
                 self.at(after_ns, Event::Tried(token));
             }
@@ -210,9 +211,6 @@ impl World {
 
     /// Whether sessions of a token that is lost are not closed yet; has the idle ones closed.
     fn is_in_use(&mut self, token: usize) -> bool {
-        if !self.tokens[token].current.is_over() {
-            return false;
-        }
         self.close_ended(token);
         !self.tokens[token].watches.is_empty()
     }
@@ -223,6 +221,10 @@ impl World {
         let refuses = self.weather.refusals;
         let refuses = self.dice.of_million(refuses);
         let token = &mut self.tokens[index];
+        if token.epoch.is_over() && !token.logs_in {
+            token.recovery.failed(Ended::NotYet, now, dice);
+            return self.look_soon();
+        }
         if token.epoch.is_over() {
             token.device.refuses |= refuses;
             if let Err(refused) = token.device.log_in() {
@@ -230,7 +232,7 @@ impl World {
                 token.recovery.failed(ended, now, dice);
                 return self.look_soon();
             }
-            token.epoch = Arc::new(Epoch::new(token.epoch.number + 1));
+            token.epoch = Arc::new(token.epoch.next());
             token.current.begin(&token.epoch);
         }
         token.recovery.back(now);

@@ -65,6 +65,8 @@ pub(super) struct Token {
     pub(super) epoch: Arc<Epoch>,
     pub(super) current: CurrentEpoch,
     pub(super) recovery: Recovery,
+    /// The attempt that is under way was begun on a token that was lost.
+    pub(super) logs_in: bool,
     pub(super) budget: Budget,
     /// What the budget allows in this period, and what was taken of it; calls of the period.
     pub(super) retries_max: u64,
@@ -374,6 +376,7 @@ impl Token {
             current: CurrentEpoch::new(&epoch),
             epoch,
             recovery: Recovery::default(),
+            logs_in: false,
             budget: Budget::new(places as u64),
             retries_max: places as u64,
             retries: 0,
