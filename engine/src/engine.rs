@@ -21,7 +21,7 @@ use crate::engine::ledger::Ledger;
 use crate::error::{Error, ErrorKind, Result};
 use crate::harden;
 use crate::key::Key;
-use crate::keys::catalogue::shelf::SEALER;
+use crate::keys::catalogue::store::is_sealer;
 use crate::keys::copies::Copies;
 use crate::keys::generate::{KeySpec, generate};
 use crate::keys::known::Known;
@@ -131,7 +131,9 @@ impl Engine {
         start_watcher(&core, parker)?;
         seat_all(&core, sessions).inspect_err(|_| core.stop())?;
         let random_pool = settings.random_pool.then(|| Arc::new(random_pool(&core, tokens.len())));
-        let ledger = Ledger::new(&tokens, writer()?, settings.key_group.clone(), settings.gcm_messages_max);
+        let messages_max = settings.gcm_messages_max;
+        let ledger =
+            Ledger::new(&tokens, pin.state_dir(), writer()?, settings.key_group.clone(), messages_max);
         let shared = Shared {
             number: next_number(),
             core,
@@ -232,7 +234,7 @@ impl Engine {
     /// With several [instances](crate::Builder::instances) one of them makes it and the key is used in all.
     ///
     /// # Errors
-    /// `KeyAmbiguous` if the token has a key of this name; `InvalidInput` for the one name that the engine uses itself; `Busy` if another instance does not come to a standstill;
+    /// `KeyAmbiguous` if the token has a key of this name; `InvalidInput` for the names that the engine uses itself; `Busy` if another instance does not come to a standstill;
     /// what the token answers.
     ///
     /// # Blocking
@@ -240,7 +242,7 @@ impl Engine {
     /// length until a self-test is over ([`Builder::coalescing`](crate::Builder::coalescing)).
     pub fn generate_key(&self, name: &str, spec: KeySpec) -> Result<Key> {
         check_not_forked()?;
-        if name.as_bytes() == SEALER {
+        if is_sealer(name.as_bytes()) {
             return Err(Error::refused(ErrorKind::InvalidInput, "the engine keeps this name for itself"));
         }
         let (shared, listing) = (&self.shared, &self.shared.listings[0]);
