@@ -1,6 +1,6 @@
 //! kill -9 at random moments of creating, rotating and destroying: no key is lost, and nothing is half there afterwards.
 //!
-//! `HSMUX_KILLS` says how many kills; 40 without it.
+//! `HSMUX_KILLS` says how many kills, for records on tokens and again for records in files; 40 without it.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use hsmux::{Ecdsa, Engine, KeyState};
 use quanta::Instant;
 
-use crate::worker::{Worker, engine};
+use crate::worker::{Records, Site, Worker, engine};
 
 /// What was acknowledged, by name: the id and how many versions; none once it is destroyed.
 #[derive(Default)]
@@ -100,9 +100,9 @@ fn change_ns(config: &str, tokens: usize) -> u64 {
     u64::try_from(each.as_nanos()).unwrap()
 }
 
-fn kill_again_and_again(tokens: usize, kills: usize) {
-    let site = tempfile::tempdir().unwrap();
-    let config = format!("tokens={tokens},store={}", site.path().display());
+fn kill_again_and_again(tokens: usize, records: Records, kills: usize) {
+    let site = Site::new();
+    let config = site.config(tokens, records);
     let (mut known, mut dice) = (Acknowledged::default(), 1_u64);
     let change_ns = change_ns(&config, tokens);
     for kill in 0..kills {
@@ -122,7 +122,7 @@ fn kill_again_and_again(tokens: usize, kills: usize) {
         assert_eq!(engine.drain(Duration::from_secs(10)), 0);
     }
     println!(
-        "{tokens} tokens: {kills} kills, {} changes acknowledged, none lost, nothing half there",
+        "{tokens} tokens, {records:?}: {kills} kills, {} changes acknowledged, none lost, nothing half there",
         known.changes
     );
     assert!(known.changes > 0, "every process was killed before it had done anything");
@@ -134,10 +134,20 @@ fn kills() -> usize {
 
 #[test]
 fn no_key_is_lost_and_nothing_is_half_there_after_kills_on_one_token() {
-    kill_again_and_again(1, kills() / 2);
+    kill_again_and_again(1, Records::OnToken, kills() / 2);
 }
 
 #[test]
 fn no_key_is_lost_and_nothing_is_half_there_after_kills_on_two_tokens() {
-    kill_again_and_again(2, kills() / 2);
+    kill_again_and_again(2, Records::OnToken, kills() / 2);
+}
+
+#[test]
+fn no_key_is_lost_and_nothing_is_half_there_after_kills_where_the_records_are_in_a_file() {
+    kill_again_and_again(1, Records::InFile, kills() / 2);
+}
+
+#[test]
+fn no_key_is_lost_and_nothing_is_half_there_after_kills_on_two_tokens_whose_records_are_in_files() {
+    kill_again_and_again(2, Records::InFile, kills() / 2);
 }

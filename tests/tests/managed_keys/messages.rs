@@ -4,16 +4,16 @@ use std::collections::HashSet;
 
 use hsmux::{AesGcm, ErrorKind};
 
-use crate::worker::{MESSAGES_MAX, Worker, engine};
+use crate::worker::{MESSAGES_MAX, Records, Site, Worker, engine};
 
 /// Parts of a block that each process may leave unused when it ends, and the margin for requests in flight.
 const UNUSED_MAX: u64 = MESSAGES_MAX / 16 + MESSAGES_MAX / 32;
 
 #[test]
 fn a_key_encrypts_no_more_messages_than_it_may_over_processes_that_are_killed_and_never_under_one_iv_twice() {
-    for tokens in [1, 2] {
-        let site = tempfile::tempdir().unwrap();
-        let config = format!("tokens={tokens},store={}", site.path().display());
+    for (tokens, records) in [(1, Records::OnToken), (2, Records::OnToken), (1, Records::InFile)] {
+        let site = Site::new();
+        let config = site.config(tokens, records);
         Worker::start(&config, tokens).ask("create-aes vault").unwrap();
         let (mut ivs, mut processes) = (HashSet::new(), 0);
         let mut encrypted = 0;

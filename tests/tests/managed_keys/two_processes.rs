@@ -7,22 +7,10 @@ use hsmux_tests::eventually;
 use p256::ecdsa::signature::Verifier;
 use quanta::Instant;
 
-use crate::worker::{Worker, engine};
+use crate::worker::{Records, Site, Worker, engine};
 
 /// What one process changes holds in another within so long.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
-
-struct Site(tempfile::TempDir);
-
-impl Site {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn config(&self, tokens: usize) -> String {
-        format!("tokens={tokens},store={}", self.0.path().display())
-    }
-}
 
 /// The public key of each version, by an engine that looks once.
 fn public_keys(config: &str, tokens: usize, id: &str) -> HashMap<u32, p256::ecdsa::VerifyingKey> {
@@ -48,9 +36,11 @@ fn is_by(key: &p256::ecdsa::VerifyingKey, text: &str, signature: &str) -> bool {
 
 #[test]
 fn what_one_process_changes_holds_in_the_other_within_five_seconds_and_no_output_is_of_a_wrong_version() {
-    for tokens in [1, 2] {
+    for (tokens, records) in
+        [(1, Records::OnToken), (2, Records::OnToken), (1, Records::InFile), (2, Records::InFile)]
+    {
         let site = Site::new();
-        let config = site.config(tokens);
+        let config = site.config(tokens, records);
         let (mut a, mut b) = (Worker::start(&config, tokens), Worker::start(&config, tokens));
         let id = a.ask("create card").unwrap();
         // One that began before there was a catalogue finds it, too.
@@ -94,7 +84,7 @@ fn what_one_process_changes_holds_in_the_other_within_five_seconds_and_no_output
             );
         }
         println!(
-            "{tokens} tokens: seen after {:?} at most; {} outputs",
+            "{tokens} tokens, {records:?}: seen after {:?} at most; {} outputs",
             rounds.iter().max().unwrap(),
             said.len()
         );
@@ -103,113 +93,125 @@ fn what_one_process_changes_holds_in_the_other_within_five_seconds_and_no_output
 
 #[test]
 fn two_that_change_one_key_at_once_never_both_think_that_they_made_the_same_version() {
-    let site = Site::new();
-    let config = site.config(1);
-    let mut workers = [Worker::start(&config, 1), Worker::start(&config, 1)];
-    let id = workers[0].ask("create card").unwrap();
-    let mut made = HashMap::new();
-    let (mut conflicts, mut rounds) = (0, 0);
-    while made.len() < 20 {
-        workers.iter_mut().for_each(|worker| worker.order("rotate card"));
-        for (index, worker) in workers.iter_mut().enumerate() {
-            let answer = worker.next().unwrap();
-            match answer.split(' ').collect::<Vec<_>>()[..] {
-                ["ok", version] => made.entry(version.to_owned()).or_insert_with(Vec::new).push(index),
-                ["error", "conflict", ..] => conflicts += 1,
-                _ => unreachable!("{answer}"),
+    for records in Records::BOTH {
+        let site = Site::new();
+        let config = site.config(1, records);
+        let mut workers = [Worker::start(&config, 1), Worker::start(&config, 1)];
+        let id = workers[0].ask("create card").unwrap();
+        let mut made = HashMap::new();
+        let (mut conflicts, mut rounds) = (0, 0);
+        while made.len() < 20 {
+            workers.iter_mut().for_each(|worker| worker.order("rotate card"));
+            for (index, worker) in workers.iter_mut().enumerate() {
+                let answer = worker.next().unwrap();
+                match answer.split(' ').collect::<Vec<_>>()[..] {
+                    ["ok", version] => made.entry(version.to_owned()).or_insert_with(Vec::new).push(index),
+                    ["error", "conflict", ..] => conflicts += 1,
+                    _ => unreachable!("{answer}"),
+                }
             }
+            rounds += 1;
+            assert!(rounds < 500, "only {} versions", made.len());
         }
-        rounds += 1;
-        assert!(rounds < 500, "only {} versions", made.len());
+        println!("{records:?}: {} versions in {rounds} rounds, {conflicts} conflicts", made.len());
+        assert!(made.values().all(|by| by.len() == 1), "each was made by one: {made:?}");
+        assert!(conflicts > 0, "they never met");
+        let publics = public_keys(&config, 1, &id);
+        assert_eq!(publics.len(), made.len() + 1, "what was said to be made is there, and nothing else");
+        let distinct: std::collections::HashSet<_> =
+            publics.values().map(|key| key.to_sec1_point(true)).collect();
+        assert_eq!(distinct.len(), publics.len());
     }
-    println!("{} versions in {rounds} rounds, {conflicts} conflicts", made.len());
-    assert!(made.values().all(|by| by.len() == 1), "each was made by one: {made:?}");
-    assert!(conflicts > 0, "they never met");
-    let publics = public_keys(&config, 1, &id);
-    assert_eq!(publics.len(), made.len() + 1, "what was said to be made is there, and nothing else");
-    let distinct: std::collections::HashSet<_> =
-        publics.values().map(|key| key.to_sec1_point(true)).collect();
-    assert_eq!(distinct.len(), publics.len());
 }
 
 #[test]
 fn two_that_make_a_key_of_one_name_at_once_make_one() {
-    let site = Site::new();
-    let config = site.config(2);
-    let mut workers = [Worker::start(&config, 2), Worker::start(&config, 2)];
-    for round in 0..10 {
-        workers.iter_mut().for_each(|worker| worker.order(&format!("create name-{round}")));
-        let answers: Vec<_> = workers.iter_mut().map(|worker| worker.next().unwrap()).collect();
-        let made = answers.iter().filter(|answer| answer.starts_with("ok")).count();
-        let refused = |answer: &&String| {
-            answer.starts_with("error conflict") || answer.starts_with("error key-ambiguous")
-        };
-        assert!(made <= 1 && answers.iter().filter(refused).count() == 2 - made, "{answers:?}");
+    for records in Records::BOTH {
+        let site = Site::new();
+        let config = site.config(2, records);
+        let mut workers = [Worker::start(&config, 2), Worker::start(&config, 2)];
+        for round in 0..10 {
+            workers.iter_mut().for_each(|worker| worker.order(&format!("create name-{round}")));
+            let answers: Vec<_> = workers.iter_mut().map(|worker| worker.next().unwrap()).collect();
+            let made = answers.iter().filter(|answer| answer.starts_with("ok")).count();
+            let refused = |answer: &&String| {
+                answer.starts_with("error conflict") || answer.starts_with("error key-ambiguous")
+            };
+            assert!(made <= 1 && answers.iter().filter(refused).count() == 2 - made, "{answers:?}");
+        }
+        let engine = engine(&config, 2).unwrap();
+        eventually("nothing is half-made", || {
+            let named: Vec<_> = engine.managed_keys().list().unwrap();
+            let objects = engine.keys().iter().filter(|key| key.label.starts_with("name-")).count();
+            objects == 2 * named.len()
+        });
     }
-    let engine = engine(&config, 2).unwrap();
-    eventually("nothing is half-made", || {
-        let named: Vec<_> = engine.managed_keys().list().unwrap();
-        let objects = engine.keys().iter().filter(|key| key.label.starts_with("name-")).count();
-        objects == 2 * named.len()
-    });
 }
 
 #[test]
 fn the_first_key_of_all_is_found_by_its_name_in_an_engine_that_began_before_and_never_as_a_plain_one() {
-    let site = Site::new();
-    let config = site.config(1);
-    let engine = engine(&config, 1).unwrap();
-    Worker::start(&config, 1).ask("create card").unwrap();
-    let key = engine.key("card").unwrap();
-    assert_eq!((key.id().is_some(), key.version_number()), (true, Some(1)));
-    Worker::start(&config, 1).ask("suspend card").unwrap();
-    eventually("its state holds here", || key.sign(hsmux::Ecdsa::P256_SHA256, b"message").wait().is_err());
+    for records in Records::BOTH {
+        let site = Site::new();
+        let config = site.config(1, records);
+        let engine = engine(&config, 1).unwrap();
+        Worker::start(&config, 1).ask("create card").unwrap();
+        let key = engine.key("card").unwrap();
+        assert_eq!((key.id().is_some(), key.version_number()), (true, Some(1)));
+        Worker::start(&config, 1).ask("suspend card").unwrap();
+        eventually("its state holds here", || {
+            key.sign(hsmux::Ecdsa::P256_SHA256, b"message").wait().is_err()
+        });
+    }
 }
 
 #[test]
 fn what_one_process_has_made_another_that_lives_destroys_for_good() {
-    let site = Site::new();
-    let config = site.config(2);
-    let engine = engine(&config, 2).unwrap();
-    let mut other = Worker::start(&config, 2);
-    other.ask("create card").unwrap();
-    let keys = engine.managed_keys();
-    keys.deactivate("card").unwrap();
-    keys.destroy("card").unwrap();
-    drop(other);
-    let fresh = crate::worker::engine(&config, 2).unwrap();
-    assert!(
-        fresh.keys().iter().all(|object| object.label != "card"),
-        "its objects are gone from both tokens"
-    );
+    for records in Records::BOTH {
+        let site = Site::new();
+        let config = site.config(2, records);
+        let engine = engine(&config, 2).unwrap();
+        let mut other = Worker::start(&config, 2);
+        other.ask("create card").unwrap();
+        let keys = engine.managed_keys();
+        keys.deactivate("card").unwrap();
+        keys.destroy("card").unwrap();
+        drop(other);
+        let fresh = crate::worker::engine(&config, 2).unwrap();
+        assert!(
+            fresh.keys().iter().all(|object| object.label != "card"),
+            "its objects are gone from both tokens"
+        );
+    }
 }
 
 #[test]
 fn a_change_that_was_cut_off_is_undone_by_an_engine_that_lives_meanwhile() {
-    let site = Site::new();
-    let config = site.config(2);
-    let engine = engine(&config, 2).unwrap();
-    engine.managed_keys().create("own", &hsmux::KeyConfig::new(hsmux::KeySpec::Hmac(32))).unwrap();
-    for kill in 0..8_u64 {
-        let mut worker = Worker::start(&config, 2);
-        worker.order(&format!("loop {kill}"));
-        std::thread::park_timeout(Duration::from_millis(7 * kill));
-        worker.kill();
+    for records in Records::BOTH {
+        let site = Site::new();
+        let config = site.config(2, records);
+        let engine = engine(&config, 2).unwrap();
+        engine.managed_keys().create("own", &hsmux::KeyConfig::new(hsmux::KeySpec::Hmac(32))).unwrap();
+        for kill in 0..8_u64 {
+            let mut worker = Worker::start(&config, 2);
+            worker.order(&format!("loop {kill}"));
+            std::thread::park_timeout(Duration::from_millis(7 * kill));
+            worker.kill();
+        }
+        eventually("every object is a living key's", || {
+            let living = engine.managed_keys().list().unwrap().into_iter();
+            let living = living.filter(|key| key.state != hsmux::KeyState::Destroyed);
+            let named: std::collections::HashSet<_> =
+                living.flat_map(|key| key.versions).map(|version| version.object).collect();
+            let fresh = crate::worker::engine(&config, 2).unwrap();
+            let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            let orphans = fresh
+                .keys()
+                .into_iter()
+                .filter(|key| key.label.starts_with("key-"))
+                .filter(|key| !named.contains(&hex(&key.id)))
+                .count();
+            drop(fresh);
+            orphans == 0
+        });
     }
-    eventually("every object is a living key's", || {
-        let living = engine.managed_keys().list().unwrap().into_iter();
-        let living = living.filter(|key| key.state != hsmux::KeyState::Destroyed);
-        let named: std::collections::HashSet<_> =
-            living.flat_map(|key| key.versions).map(|version| version.object).collect();
-        let fresh = crate::worker::engine(&config, 2).unwrap();
-        let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let orphans = fresh
-            .keys()
-            .into_iter()
-            .filter(|key| key.label.starts_with("key-"))
-            .filter(|key| !named.contains(&hex(&key.id)))
-            .count();
-        drop(fresh);
-        orphans == 0
-    });
 }

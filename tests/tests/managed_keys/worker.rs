@@ -3,10 +3,12 @@
 //! It is the test program, run anew with `a_process_that_other_tests_start` as its only test.
 
 use std::io::{BufRead, BufReader, Lines, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hsmux::{AesGcm, Curve, Ecdsa, Engine, Error, ErrorKind, Key, KeyConfig, KeyId, KeySpec};
+use hsmux_tests::Ready;
 use p11_sim::Loaded;
 
 /// The simulator's configuration, and how many tokens.
@@ -20,11 +22,53 @@ pub(crate) struct Worker {
     stdout: Lines<BufReader<ChildStdout>>,
 }
 
+/// A place for the tokens of a store and, beside it, for the files of their records.
+pub(crate) struct Site(tempfile::TempDir);
+
+/// Where the records of keys are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Records {
+    OnToken,
+    /// The tokens take no data objects.
+    InFile,
+}
+
 /// How many messages of AES-GCM a key may encrypt here.
 pub(crate) const MESSAGES_MAX: u64 = 1_600;
 
 /// What the process prints before an answer, so that nothing else is taken for one.
 const MARK: &str = "hsmux-worker: ";
+
+impl Records {
+    pub(crate) const BOTH: [Self; 2] = [Self::OnToken, Self::InFile];
+}
+
+impl Site {
+    pub(crate) fn new() -> Self {
+        let site = Self(tempfile::tempdir().unwrap());
+        std::fs::create_dir(site.0.path().join("store")).unwrap();
+        site
+    }
+
+    /// Of a simulator with so many tokens; see [`engine`] for the rest.
+    pub(crate) fn config(&self, tokens: usize, records: Records) -> String {
+        let without = if records == Records::InFile { ",data=0" } else { "" };
+        format!("tokens={tokens},store={}{without}", self.0.path().join("store").display())
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.0.path().join("state")
+    }
+
+    /// The file of the only token that has one.
+    pub(crate) fn file(&self) -> PathBuf {
+        let files = self.state_dir().read_dir().unwrap().map(|entry| entry.unwrap().path());
+        let mut files = files.filter(|path| path.extension().is_some_and(|extension| extension == "redb"));
+        let file = files.next().unwrap();
+        assert_eq!(files.next(), None);
+        file
+    }
+}
 
 /// A number that no other simulator has: tokens of one seed draw the same random bytes and make the same keys.
 fn seed() -> String {
@@ -33,14 +77,26 @@ fn seed() -> String {
     format!("seed={}", u64::from(std::process::id()) << 24 | number)
 }
 
-/// An engine on so many tokens of a simulator of its own.
+/// An engine on so many tokens of a simulator of its own. If those take no data objects, with the state directory of the site.
 pub(crate) fn engine(config: &str, tokens: usize) -> Result<Engine, Error> {
+    let builder = builder(config, tokens);
+    match config.contains("data=0") {
+        true => {
+            let store = config.split(',').find_map(|part| part.strip_prefix("store=")).unwrap();
+            builder.state_dir(Path::new(store).parent().unwrap().join("state")).build()
+        }
+        false => builder.build(),
+    }
+}
+
+/// The same, without a state directory.
+pub(crate) fn builder(config: &str, tokens: usize) -> Ready {
     let labels: Vec<_> = (0..tokens).map(|index| format!("sim-{index}")).collect();
     let config = format!("{config},{}", seed());
     let sim = Loaded::private_copy(&config).unwrap();
     let builder = Engine::builder().module(sim.path()).tokens(labels);
     let builder = builder.pin("1234".to_owned()).init_args(&config).sessions(1);
-    builder.gcm_messages_max(MESSAGES_MAX).build()
+    builder.gcm_messages_max(MESSAGES_MAX)
 }
 
 #[test]
