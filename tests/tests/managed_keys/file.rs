@@ -9,7 +9,7 @@ use hsmux::{Curve, Ecdsa, Engine, ErrorKind, Hmac, KeyConfig, KeySpec, KeyState,
 use hsmux_tests::eventually;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use crate::worker::{Records, Site, builder, engine};
+use crate::worker::{Records, Site, engine, engine_with};
 
 const P256: KeySpec = KeySpec::Ec(Curve::P256);
 
@@ -129,14 +129,15 @@ fn a_key_goes_through_its_life_as_on_a_token_with_data_objects_and_engines_that_
 fn a_token_that_takes_data_objects_has_its_records_though_there_is_a_state_directory() {
     let site = Site::new();
     let config = site.config(1, Records::OnToken);
-    let engine = builder(&config, 1).state_dir(site.state_dir()).build().unwrap();
+    let engine = engine_with(&config, 1, |builder| builder.state_dir(site.state_dir())).unwrap();
     engine.managed_keys().create("card", &KeyConfig::new(P256)).unwrap();
     assert_eq!(engine.managed_keys().record_places().unwrap()[0].file, None);
     let names = site.state_dir().read_dir().unwrap().map(|entry| entry.unwrap().file_name());
     assert!(names.into_iter().all(|name| !name.to_str().unwrap().starts_with("catalogue-")));
     end(engine);
     // Nor do they move when the module has lost its data objects since, as an update may have it: what cannot be written says so.
-    let without = builder(&format!("{config},data=0"), 1).state_dir(site.state_dir()).build().unwrap();
+    let without =
+        engine_with(&format!("{config},data=0"), 1, |builder| builder.state_dir(site.state_dir())).unwrap();
     signs(&without, "card").unwrap();
     assert!(without.managed_keys().suspend("card").is_err());
     assert_eq!(without.managed_keys().record_places().unwrap()[0].file, None);
@@ -146,7 +147,7 @@ fn a_token_that_takes_data_objects_has_its_records_though_there_is_a_state_direc
 fn without_a_directory_the_first_key_is_refused_and_it_is_said_what_to_set() {
     let site = Site::new();
     let config = site.config(1, Records::InFile);
-    let engine = builder(&config, 1).build().unwrap();
+    let engine = engine_with(&config, 1, |builder| builder).unwrap();
     let before = engine.keys().len();
     let text = refusal(engine.managed_keys().create("card", &KeyConfig::new(P256)));
     assert!(text.contains("`state_dir`") && text.contains("no data objects"), "{text}");
@@ -159,12 +160,12 @@ fn without_a_directory_the_first_key_is_refused_and_it_is_said_what_to_set() {
 #[test]
 fn without_the_directory_that_has_the_file_no_managed_key_is_had_by_its_objects_nor_a_new_catalogue_begun() {
     let (site, config) = with_keys(&["card"]);
-    let none = builder(&config, 1).build().unwrap();
+    let none = engine_with(&config, 1, |builder| builder).unwrap();
     assert!(refusal(none.key("card")).contains("`state_dir`"));
     assert!(refusal(none.managed_keys().create("new", &KeyConfig::new(P256))).contains("`state_dir`"));
     end(none);
     let elsewhere = tempfile::tempdir().unwrap();
-    let other = || builder(&config, 1).state_dir(elsewhere.path()).build().unwrap();
+    let other = || engine_with(&config, 1, |builder| builder.state_dir(elsewhere.path())).unwrap();
     let lost = other();
     for text in [
         refusal(lost.key("card")),

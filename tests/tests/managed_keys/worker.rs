@@ -79,24 +79,27 @@ fn seed() -> String {
 
 /// An engine on so many tokens of a simulator of its own. If those take no data objects, with the state directory of the site.
 pub(crate) fn engine(config: &str, tokens: usize) -> Result<Engine, Error> {
-    let builder = builder(config, tokens);
-    match config.contains("data=0") {
+    engine_with(config, tokens, |builder| match config.contains("data=0") {
         true => {
             let store = config.split(',').find_map(|part| part.strip_prefix("store=")).unwrap();
-            builder.state_dir(Path::new(store).parent().unwrap().join("state")).build()
+            builder.state_dir(Path::new(store).parent().unwrap().join("state"))
         }
-        false => builder.build(),
-    }
+        false => builder,
+    })
 }
 
-/// The same, without a state directory.
-pub(crate) fn builder(config: &str, tokens: usize) -> Ready {
+/// The same with other settings, and no state directory unless they say one.
+pub(crate) fn engine_with(
+    config: &str,
+    tokens: usize,
+    settings: impl FnOnce(Ready) -> Ready,
+) -> Result<Engine, Error> {
     let labels: Vec<_> = (0..tokens).map(|index| format!("sim-{index}")).collect();
     let config = format!("{config},{}", seed());
     let sim = Loaded::private_copy(&config).unwrap();
     let builder = Engine::builder().module(sim.path()).tokens(labels);
     let builder = builder.pin("1234".to_owned()).init_args(&config).sessions(1);
-    builder.gcm_messages_max(MESSAGES_MAX)
+    settings(builder.gcm_messages_max(MESSAGES_MAX)).build()
 }
 
 #[test]

@@ -56,10 +56,10 @@ const RECORDS: TableDefinition<'_, Row, (&str, &[u8])> = TableDefinition::new("h
 /// One row: the file's id.
 const IDS: TableDefinition<'_, (), FileId> = TableDefinition::new("hsmux catalogue file");
 
-/// How long is waited for others who have the file open. Each has it for one reading or one change: 0.3 ms and 1 to 20 ms with
-/// 100 records, most of it `fdatasync` of 0.2 ms (2 cores of an Intel Xeon guest, Debian 12, redb 4.6.0 in a test build, disk of a
-/// virtual machine). A reading of 1 000 records takes 2.5 ms, so the look of each second needs no cache that could be stale.
-/// Two looks, a second apart, and this are less than the five seconds in which other processes see a change.
+/// How long is waited for others who have the file open. Each has it for one reading, which takes 0.2 ms with 10 records, 1 ms with
+/// 100 and 2 to 17 ms with 300, or for one change: 8 to 95 ms, mostly `fdatasync` (test `what_a_reading_and_a_change_take`, unoptimised,
+/// three runs on 2 busy cores of an Intel Xeon guest, Debian 12, redb 4.6.0). So the look of each second needs no cache,
+/// which could be stale. A look, this wait and a look again are within the five seconds in which other processes see a change.
 const WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// Between two tries to open a file that another process has: the system has no wait for it with a bound.
@@ -488,7 +488,7 @@ mod tests {
         assert_eq!(rows(&file), all);
     }
 
-    /// The figures at `WAIT_MAX`: `cargo test -p hsmux --lib what_a_reading_and_a_change_take -- --nocapture`.
+    /// The figures at [`WAIT_MAX`]: `cargo test -p hsmux --lib what_a_reading_and_a_change_take -- --nocapture`.
     #[test]
     fn what_a_reading_and_a_change_take() {
         let (_directory, file) = made();

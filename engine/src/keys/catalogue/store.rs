@@ -86,8 +86,10 @@ impl Store {
         match self {
             Self::Token => look_at_objects(session, known),
             Self::File { file, id, is_checked } => {
-                let rows = file.read(*id, !*is_checked, |row| known.contains_key(&Spot::Row(*row)))?;
-                *is_checked = true;
+                let rows = file.read(*id, !*is_checked, |row| known.contains_key(&Spot::Row(*row)));
+                // After a failure every page is checked: a damaged one is told then, and does not have redb panic each second.
+                *is_checked = rows.is_ok();
+                let rows = rows?;
                 let new = rows.new.into_iter().map(|(row, written)| (Spot::Row(row), written));
                 Ok(Found { all: rows.all.into_iter().map(Spot::Row).collect(), new: new.collect() })
             }
