@@ -350,6 +350,7 @@ impl Opened {
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
+    use std::ops::Range;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use tempfile::TempDir;
@@ -373,6 +374,12 @@ mod tests {
     fn written(number: usize) -> Written {
         // As long as the record of a key with one version.
         Written { label: "hsmux record".to_owned(), value: format!("{number:0900}").into_bytes() }
+    }
+
+    fn fill(file: &RecordFile, numbers: Range<usize>) {
+        for number in numbers {
+            file.add(ID, &written(number)).unwrap();
+        }
     }
 
     fn rows(file: &RecordFile) -> HashSet<Row> {
@@ -452,7 +459,7 @@ mod tests {
     #[test]
     fn a_damaged_file_is_refused_or_read_and_never_ends_the_thread() {
         let (_directory, file) = made();
-        (0..20).for_each(|number| drop(file.add(ID, &written(number)).unwrap()));
+        fill(&file, 0..20);
         let (whole, all) = (std::fs::read(file.path()).unwrap(), rows(&file));
         let mut refused = 0;
         let mut look = |bytes: &[u8]| {
@@ -493,14 +500,14 @@ mod tests {
     fn what_a_reading_and_a_change_take() {
         let (_directory, file) = made();
         for (from, to) in [(0, 10), (10, 100), (100, 300)] {
-            (from..to).for_each(|number| drop(file.add(ID, &written(number)).unwrap()));
+            fill(&file, from..to);
             let each = |times: u32, job: &dyn Fn()| {
                 let before = now();
                 (0..times).for_each(|_| job());
                 before.until(now()) / times
             };
             let reading = each(50, &|| drop(file.read(ID, false, |_| true).unwrap()));
-            let change = each(20, &|| drop(file.add(ID, &written(0)).unwrap()));
+            let change = each(20, &|| fill(&file, 0..1));
             println!("{to} records: a reading {reading:?}, a change {change:?}");
             assert_eq!(rows(&file).len(), to);
         }
