@@ -68,12 +68,12 @@ fn open(file: &Path) -> Database {
 fn records(file: &Path) -> Vec<([u8; 32], String, String)> {
     let database = open(file);
     let table = database.begin_read().unwrap().open_table(TABLE).unwrap();
-    let of = |row: Result<(redb::AccessGuard<'_, [u8; 32]>, redb::AccessGuard<'_, (&str, &[u8])>), _>| {
+    let rows = table.iter().unwrap().map(|row| {
         let (key, value) = row.unwrap();
         let (label, text) = value.value();
         (key.value(), label.to_owned(), String::from_utf8(text.to_vec()).unwrap())
-    };
-    table.iter().unwrap().map(of).collect()
+    });
+    rows.collect()
 }
 
 /// Changes a file as somebody does who can write to it.
