@@ -64,6 +64,7 @@ fn carry_out(engine: &Engine, what: What, form: Form) -> Result {
         }
         What::List { all } => {
             form.list(&mut out, &keys.list()?, all)?;
+            form.places(&mut io::stderr().lock(), &keys.record_places()?)?;
             form.refused(&mut io::stderr().lock(), &keys.refused_records()?)?;
         }
         What::Show { key: text } => form.one(&mut out, &keys.info(key(&text).name())?)?,

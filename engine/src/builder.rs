@@ -190,6 +190,9 @@ impl<M, T, P> Builder<M, T, P> {
     /// systemd's `StateDirectory=` is. Files in it are not to be removed by hand, which would take the lock away from who
     /// has it.
     ///
+    /// The records of managed keys are here, too, for tokens that take no data objects: in `catalogue-*.redb`, which is to be
+    /// saved as the keys are ([`ManagedKeys`](crate::ManagedKeys)).
+    ///
     /// Without one, only this engine knows of a refusal: a supervisor that starts a process with a wrong PIN again and
     /// again locks every token that does not warn of it by its flags, or only before the last try. Processes with another
     /// directory, or on another host, are not held back by this one.

@@ -130,7 +130,9 @@ impl Engine {
         start_watcher(&core, parker)?;
         seat_all(&core, sessions).inspect_err(|_| core.stop())?;
         let random_pool = settings.random_pool.then(|| Arc::new(random_pool(&core, tokens.len())));
-        let ledger = Ledger::new(&tokens, writer()?, settings.key_group.clone(), settings.gcm_messages_max);
+        let messages_max = settings.gcm_messages_max;
+        let ledger =
+            Ledger::new(&tokens, pin.state_dir(), writer()?, settings.key_group.clone(), messages_max);
         let shared = Shared {
             number: next_number(),
             core,

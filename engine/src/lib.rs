@@ -108,7 +108,7 @@ pub use describe::{KeyDescription, MechanismDescription, ModuleDescription, Toke
 #[cfg(not(hsmux_loom))]
 pub use engine::Engine;
 #[cfg(not(hsmux_loom))]
-pub use engine::keys::{KeyInfo, KeyVersionInfo, ManagedKeys, RefusedRecord};
+pub use engine::keys::{KeyInfo, KeyVersionInfo, ManagedKeys, RecordPlace, RefusedRecord};
 #[cfg(not(hsmux_loom))]
 pub use engine::rotation::{PinRotation, RotatedToken};
 #[cfg(not(hsmux_loom))]

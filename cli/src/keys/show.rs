@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::SystemTime;
 
 use comfy_table::{ContentArrangement, Table, presets};
-use hsmux::{KeyInfo, KeyOrigin, KeyState, KeyVersionInfo, RefusedRecord};
+use hsmux::{KeyInfo, KeyOrigin, KeyState, KeyVersionInfo, RecordPlace, RefusedRecord};
 use serde_json::{Value, json};
 
 use crate::exit::{Result, printable};
@@ -81,6 +81,15 @@ impl Form {
         match self.json {
             true => writeln!(out, "{}", json!({ "removed": alias }))?,
             false => writeln!(out, "removed: {}", printable(alias))?,
+        }
+        Ok(())
+    }
+
+    /// The files that records are in, one line each: whoever loses one loses its token's keys.
+    pub(super) fn places(self, err: &mut impl Write, places: &[RecordPlace]) -> Result {
+        for RecordPlace { token, file, .. } in places {
+            let Some(file) = file else { continue };
+            writeln!(err, "hsmux: the records of {} are in {}", printable(token), file.display())?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
-//! `hsmux keys` on SoftHSM2.
+//! `hsmux keys` on SoftHSM2, and on simulated tokens without data objects.
 
 use crate::hsm::{Ended, Hsm};
+use crate::sim::Sim;
 
 fn json(ended: &Ended) -> serde_json::Value {
     ended.succeeds();
@@ -96,4 +97,20 @@ fn changes_by_the_command_line_are_in_the_log_of_the_configuration_which_verifie
         assert!(shown.stdout.contains(part), "{part}: {}", shown.stdout);
     }
     assert!(!shown.stdout.contains(crate::hsm::PIN));
+}
+
+#[test]
+fn where_tokens_take_no_data_objects_the_operator_is_told_what_to_set_and_then_where_the_records_are() {
+    let store = tempfile::tempdir().unwrap();
+    let sim = Sim::new(&format!("data=0,store={}", store.path().display()));
+    let pin = format!("--pin-source=file:{}", sim.path("pin").display());
+    let state = format!("--state-dir={}", sim.path("state").display());
+    let keys = |arguments: &[&str]| sim.run(&[&["keys"], arguments, &["--token", "sim-0", &pin]].concat());
+    keys(&["create", "card", "--spec", "ec-p256"]).fails(2, &["no data objects", "state_dir"]);
+    keys(&["create", "card", "--spec", "ec-p256", &state]).succeeds();
+    let listed = keys(&["list", "--json", &state]);
+    assert_eq!(json(&listed)[0]["name"], "card");
+    let file = format!("hsmux: the records of sim-0 are in {}", sim.path("state").display());
+    assert!(listed.stderr.contains(&file) && listed.stderr.contains("catalogue-"), "{listed:?}");
+    keys(&["show", "card"]).fails(2, &["state_dir"]);
 }

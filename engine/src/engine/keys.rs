@@ -23,7 +23,7 @@ use crate::keys::name::KeyName;
 use crate::keys::{Found, KeyVersion};
 use crate::request::{Label, RequestId};
 
-pub use describe::{KeyInfo, KeyVersionInfo, RefusedRecord};
+pub use describe::{KeyInfo, KeyVersionInfo, RecordPlace, RefusedRecord};
 
 /// The managed keys of an engine: made by [`Engine::managed_keys`].
 ///
@@ -32,6 +32,12 @@ pub use describe::{KeyInfo, KeyVersionInfo, RefusedRecord};
 /// record lies in the tokens, as data objects with a MAC by a key that never leaves the token: nothing outside the HSM is
 /// needed to use a key, and every engine on the same tokens sees the same keys. `engine/docs/catalogue.md` describes
 /// the records.
+///
+/// # Tokens without data objects
+/// The records of a token that takes no data objects are in a file, with the same MACs, in the
+/// [state directory](crate::Builder::state_dir). All engines on such a token need that directory, and so are on one machine; without
+/// it the first managed key is refused (`Configuration`), and so is every key of a token that has managed ones. What is lost with the
+/// file is lost: save it. [`ManagedKeys::record_places`] says where the records are.
 ///
 /// # Two writers
 /// PKCS#11 has no compare-and-swap. Whoever changes a key says so on a token before and looks who else does; one of two

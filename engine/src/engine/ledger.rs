@@ -1,5 +1,6 @@
 //! The catalogue as an engine keeps it: read from the tokens' objects, changed under a claim.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +11,12 @@ use super::audit::Recorded;
 use crate::clock::{now, time_of_day};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::keys::catalogue::claim::{Claim, Verdict};
+use crate::keys::catalogue::file::RecordFile;
 use crate::keys::catalogue::lease::{self, Lease};
 use crate::keys::catalogue::process::Process;
 use crate::keys::catalogue::record::{Entry, Hash, Record, Subject, Writer};
-use crate::keys::catalogue::shelf::{Item, Refused, SEALER, Shelf};
+use crate::keys::catalogue::shelf::{Item, Refused, Shelf};
+use crate::keys::catalogue::store::is_sealer;
 use crate::keys::catalogue::{Catalogue, merge};
 use crate::keys::hex::HexBytes;
 use crate::keys::key_config::seconds;
@@ -21,7 +24,7 @@ use crate::keys::managed::Managed;
 use crate::pkcs11::Session;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, Parker, RwLock, Unparker};
 use crate::token::gate::Pass;
-use crate::token::{SERVICE_LIMIT, Token};
+use crate::token::{SERVICE_LIMIT, Token, login};
 
 /// What an engine knows of managed keys, and how it changes that.
 pub(crate) struct Ledger {
@@ -46,8 +49,9 @@ pub(crate) struct Ledger {
 }
 
 /// One token's shelf.
-#[derive(Default)]
 struct Desk {
+    /// Where its records are if the token takes no data objects; none without a state directory.
+    file: Option<Arc<RecordFile>>,
     /// Taken out by whoever works on it, on the token's service thread: if that never comes back, it is read anew.
     shelf: Arc<Mutex<Option<Shelf>>>,
     view: RwLock<Arc<View>>,
@@ -60,6 +64,8 @@ pub(super) struct View {
     pub(super) claims: Vec<Arc<Claim>>,
     pub(super) leases: Vec<Arc<Lease>>,
     pub(super) refused: Vec<Arc<Refused>>,
+    /// None where they are on the token.
+    pub(super) file: Option<PathBuf>,
 }
 
 /// A claim that holds: what it names is this engine's to change until it is dropped.
@@ -87,7 +93,17 @@ const READ_APART: Duration = Duration::from_secs(1);
 const LEASE_LEFT_S: u64 = 60;
 
 impl Ledger {
-    pub(crate) fn new(tokens: &[Arc<Token>], writer: [u8; 8], group: String, messages_max: u64) -> Self {
+    pub(crate) fn new(
+        tokens: &[Arc<Token>],
+        state_dir: Option<&Path>,
+        writer: [u8; 8],
+        group: String,
+        messages_max: u64,
+    ) -> Self {
+        let desk = |token: &Arc<Token>| {
+            let file = state_dir.map(|path| Arc::new(RecordFile::new(path, &login::id(&token.info).hash())));
+            Desk { file, shelf: Arc::default(), view: RwLock::default() }
+        };
         let mut order: Vec<_> = crate::token::named(tokens).map(|token| token.index).collect();
         order.sort_by(|&a, &b| tokens[a].info.serial.cmp(&tokens[b].info.serial));
         Self {
@@ -95,7 +111,7 @@ impl Ledger {
             process: Process::here(),
             group,
             order,
-            desks: tokens.iter().map(|_| Desk::default()).collect(),
+            desks: tokens.iter().map(desk).collect(),
             catalogue: RwLock::default(),
             in_use: AtomicBool::new(false),
             abandoned: Mutex::default(),
@@ -201,9 +217,10 @@ impl Shared {
         token: usize,
         job: impl FnOnce(&mut Shelf, &mut Session, u64) -> Result<R> + Send + 'static,
     ) -> impl FnOnce(&mut Session, u64) -> Result<(R, View)> + Send + 'static {
-        let slot = Arc::clone(&self.ledger.desks[token].shelf);
+        let Desk { file, shelf: slot, .. } = &self.ledger.desks[token];
+        let (file, slot) = (file.clone(), Arc::clone(slot));
         move |session, epoch| {
-            let mut shelf = slot.lock().take().unwrap_or_default();
+            let mut shelf = slot.lock().take().unwrap_or_else(|| Shelf::new(file));
             let done = shelf.refresh(session, epoch).and_then(|_| job(&mut shelf, session, epoch));
             let view = View::of(&shelf);
             *slot.lock() = Some(shelf);
@@ -234,7 +251,7 @@ impl Shared {
 
     /// Whether a token has keys that MAC records: then it has a catalogue, or had one.
     pub(super) fn has_sealer(&self, token: usize) -> bool {
-        self.listings[token].read().keys().any(|(label, _)| label == SEALER)
+        self.listings[token].read().keys().any(|(label, _)| is_sealer(label))
     }
 
     /// Reads the tokens, if that was not done in the last second: ids that nobody has cost the tokens no more than that.
@@ -321,6 +338,7 @@ impl View {
             claims: shelf.claims().map(Arc::clone).collect(),
             leases: shelf.leases().map(Arc::clone).collect(),
             refused: shelf.refused().map(Arc::clone).collect(),
+            file: shelf.file().map(Path::to_owned),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::audit::Recorded;
 use super::{Engine, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
-use crate::keys::catalogue::shelf::SEALER;
+use crate::keys::catalogue::store::is_sealer;
 use crate::keys::generate::{KeySpec, generate};
 use crate::keys::{Found, KeyVersion};
 use crate::pkcs11::{self, Fault, ObjectHandle};
@@ -19,7 +19,7 @@ impl Engine {
     /// With several [instances](crate::Builder::instances) one of them makes it and the key is used in all.
     ///
     /// # Errors
-    /// `KeyAmbiguous` if the token has a key of this name; `InvalidInput` for the one name that the engine uses itself; `Busy` if another instance does not come to a standstill;
+    /// `KeyAmbiguous` if the token has a key of this name; `InvalidInput` for the names that the engine uses itself; `Busy` if another instance does not come to a standstill;
     /// what the token answers.
     ///
     /// # Blocking
@@ -27,7 +27,7 @@ impl Engine {
     /// length until a self-test is over ([`Builder::coalescing`](crate::Builder::coalescing)).
     pub fn generate_key(&self, name: &str, spec: KeySpec) -> Result<Key> {
         check_not_forked()?;
-        if name.as_bytes() == SEALER {
+        if is_sealer(name.as_bytes()) {
             return Err(Error::refused(ErrorKind::InvalidInput, "the engine keeps this name for itself"));
         }
         let note = |record: &mut Recorded| {

@@ -1,10 +1,12 @@
 //! The catalogue of managed keys: their records, merged from what lies on the tokens, and looked up in memory.
 
 pub(crate) mod claim;
+pub(crate) mod file;
 pub(crate) mod lease;
 pub(crate) mod process;
 pub(crate) mod record;
 pub(crate) mod shelf;
+pub(crate) mod store;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use cryptoki_sys as sys;
 use smallvec::SmallVec;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::catalogue::shelf::SEALER;
+use crate::keys::catalogue::store::is_sealer;
 use crate::keys::name::KeyName;
 use crate::pkcs11::{ObjectHandle, Session};
 use crate::token::copies::SESSION_LABEL;
@@ -147,15 +147,14 @@ impl Listing {
     /// `KeyAmbiguous` if it is the name of several keys of the token.
     pub(crate) fn find(&self, name: &KeyName<'_>) -> Result<Option<&Listed>> {
         // Whoever had the key of the catalogue's MACs could write records.
-        let is_ours = |label: &[u8]| label == SEALER;
         let mut found = SmallVec::<[&Listed; 1]>::new();
         match name.known_label() {
             Some(label) => {
-                let labelled = self.keys.get(label).into_iter().flatten().filter(|_| !is_ours(label));
+                let labelled = self.keys.get(label).into_iter().flatten().filter(|_| !is_sealer(label));
                 found.extend(labelled.filter(|listed| name.fits(label, listed)));
             }
             None => found.extend(self.keys().filter_map(|(label, listed)| {
-                (name.fits(label, listed) && !is_ours(label)).then_some(listed)
+                (name.fits(label, listed) && !is_sealer(label)).then_some(listed)
             })),
         }
         match found[..] {

@@ -91,6 +91,11 @@ impl Pin {
         self.state.as_ref()
     }
 
+    /// The state directory, by a path without links.
+    pub(crate) fn state_dir(&self) -> Option<&Path> {
+        self.state.as_ref().map(Directory::path)
+    }
+
     /// Has every PIN that is kept in memory be locked there, from now on.
     ///
     /// # Errors

@@ -121,7 +121,7 @@ pub(super) fn judge(found: &Found, warns: bool) -> Verdict {
 
 impl TokenId<'_> {
     /// The name of the token's files.
-    pub(super) fn hash(&self) -> String {
+    pub(crate) fn hash(&self) -> String {
         let mut hash = Sha256::new_with_prefix(b"hsmux pin record 1");
         for part in [self.serial, self.label, self.model, self.manufacturer] {
             hash.update((part.len() as u64).to_be_bytes());

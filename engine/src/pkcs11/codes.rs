@@ -96,6 +96,22 @@ impl Fault {
         self.code == Code::Missing || codes.into_iter().any(|code| self.is(code))
     }
 
+    /// Whether a module says that there are no objects as the one that it was given, of whatever content. Which code says so the
+    /// standard leaves open: `CKR_ATTRIBUTE_VALUE_INVALID` for a class that it does not support (PKCS#11 2.40, 4.1.1),
+    /// `CKR_TEMPLATE_INCONSISTENT` for all of it, `CKR_ATTRIBUTE_TYPE_INVALID` for an attribute that only this class has; and modules
+    /// whose keys are only ever generated have no `C_CreateObject`, or prohibit it. What may be over in a moment is none of these.
+    pub(crate) fn refuses_such_objects(self) -> bool {
+        let codes = [
+            sys::CKR_ATTRIBUTE_VALUE_INVALID,
+            sys::CKR_ATTRIBUTE_TYPE_INVALID,
+            sys::CKR_TEMPLATE_INCONSISTENT,
+            sys::CKR_TEMPLATE_INCOMPLETE,
+            sys::CKR_ACTION_PROHIBITED,
+            sys::CKR_FUNCTION_NOT_SUPPORTED,
+        ];
+        self.code == Code::Missing || codes.into_iter().any(|code| self.is(code))
+    }
+
     /// Reads the table, and the few rules that depend on the function.
     pub(crate) fn class(self) -> Class {
         let code = match self.code {
@@ -298,6 +314,28 @@ mod tests {
 
     fn of(function: Function, code: u64) -> Class {
         Fault::new(function, code).class()
+    }
+
+    #[test]
+    fn a_module_without_such_objects_is_told_from_one_that_is_full_or_gone() {
+        let says = |code| Fault::new(Function::CreateObject, code).refuses_such_objects();
+        assert!(says(sys::CKR_ATTRIBUTE_VALUE_INVALID) && says(sys::CKR_TEMPLATE_INCONSISTENT));
+        assert!(says(sys::CKR_FUNCTION_NOT_SUPPORTED));
+        assert!(Fault::of(Function::CreateObject, Code::Missing).refuses_such_objects());
+        for code in [
+            sys::CKR_DEVICE_MEMORY,
+            sys::CKR_DEVICE_REMOVED,
+            sys::CKR_DEVICE_ERROR,
+            sys::CKR_FUNCTION_FAILED,
+            sys::CKR_GENERAL_ERROR,
+            sys::CKR_SESSION_HANDLE_INVALID,
+            sys::CKR_USER_NOT_LOGGED_IN,
+            sys::CKR_SESSION_READ_ONLY,
+            sys::CKR_TOKEN_WRITE_PROTECTED,
+        ] {
+            assert!(!says(code), "0x{code:x}");
+        }
+        assert!(!Fault::of(Function::CreateObject, Code::Resetting).refuses_such_objects());
     }
 
     #[test]

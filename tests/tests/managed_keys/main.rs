@@ -8,6 +8,7 @@
 )]
 
 mod blobs;
+mod file;
 mod hostile;
 mod killed;
 mod killed_softhsm;

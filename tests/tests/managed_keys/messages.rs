@@ -4,16 +4,16 @@ use std::collections::HashSet;
 
 use hsmux::{AesGcm, ErrorKind};
 
-use crate::worker::{MESSAGES_MAX, Place, Worker};
+use crate::worker::{MESSAGES_MAX, Records, Site, Worker};
 
 /// Parts of a block that each process may leave unused when it ends, and the margin for requests in flight.
 const UNUSED_MAX: u64 = MESSAGES_MAX / 16 + MESSAGES_MAX / 32;
 
 #[test]
 fn a_key_encrypts_no_more_messages_than_it_may_over_processes_that_are_killed_and_never_under_one_iv_twice() {
-    for tokens in [1, 2] {
-        let site = tempfile::tempdir().unwrap();
-        let place = Place::sim(&format!("tokens={tokens},store={}", site.path().display()), tokens);
+    for (tokens, records) in [(1, Records::OnToken), (2, Records::OnToken), (1, Records::InFile)] {
+        let site = Site::new();
+        let place = site.place(tokens, records);
         Worker::start(&place).ask("create-aes vault").unwrap();
         let (mut ivs, mut processes) = (HashSet::new(), 0);
         let mut encrypted = 0;
@@ -46,6 +46,8 @@ fn a_key_encrypts_no_more_messages_than_it_may_over_processes_that_are_killed_an
         engine.managed_keys().rotate("vault").unwrap();
         let sealed = key.encrypt(AesGcm::new(), b"message").wait().unwrap();
         assert_eq!(key.decrypt(AesGcm::new(), sealed.into_vec()).wait().unwrap().as_bytes(), b"message");
-        println!("{tokens} tokens: {encrypted} of {MESSAGES_MAX} messages by {processes} processes");
+        println!(
+            "{tokens} tokens, {records:?}: {encrypted} of {MESSAGES_MAX} messages by {processes} processes"
+        );
     }
 }

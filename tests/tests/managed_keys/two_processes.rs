@@ -7,22 +7,10 @@ use hsmux_tests::eventually;
 use p256::ecdsa::signature::Verifier;
 use quanta::Instant;
 
-use crate::worker::{Place, Worker};
+use crate::worker::{Place, Records, Site, Worker};
 
 /// What one process changes holds in another within so long.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
-
-struct Site(tempfile::TempDir);
-
-impl Site {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn place(&self, tokens: usize) -> Place {
-        Place::sim(&format!("tokens={tokens},store={}", self.0.path().display()), tokens)
-    }
-}
 
 /// The public key of each version, by a process that looks once.
 fn public_keys(place: &Place, id: &str) -> HashMap<u32, p256::ecdsa::VerifyingKey> {
@@ -124,96 +112,110 @@ pub(crate) fn each_version_is_made_by_one(place: &Place, versions: usize) {
 
 #[test]
 fn what_one_process_changes_holds_in_the_other_within_five_seconds_and_no_output_is_of_a_wrong_version() {
-    for tokens in [1, 2] {
+    for (tokens, records) in
+        [(1, Records::OnToken), (2, Records::OnToken), (1, Records::InFile), (2, Records::InFile)]
+    {
         let site = Site::new();
-        changes_hold_in_the_other(&site.place(tokens));
+        changes_hold_in_the_other(&site.place(tokens, records));
     }
 }
 
 #[test]
 fn two_that_change_one_key_at_once_never_both_think_that_they_made_the_same_version() {
-    let site = Site::new();
-    each_version_is_made_by_one(&site.place(1), 20);
+    for records in Records::BOTH {
+        let site = Site::new();
+        each_version_is_made_by_one(&site.place(1, records), 20);
+    }
 }
 
 #[test]
 fn two_that_make_a_key_of_one_name_at_once_make_one() {
-    let site = Site::new();
-    let place = site.place(2);
-    let mut workers = [Worker::start(&place), Worker::start(&place)];
-    for round in 0..10 {
-        workers.iter_mut().for_each(|worker| worker.order(&format!("create name-{round}")));
-        let answers: Vec<_> = workers.iter_mut().map(|worker| worker.next().unwrap()).collect();
-        let made = answers.iter().filter(|answer| answer.starts_with("ok")).count();
-        let refused = |answer: &&String| {
-            answer.starts_with("error conflict") || answer.starts_with("error key-ambiguous")
-        };
-        assert!(made <= 1 && answers.iter().filter(refused).count() == 2 - made, "{answers:?}");
+    for records in Records::BOTH {
+        let site = Site::new();
+        let place = site.place(2, records);
+        let mut workers = [Worker::start(&place), Worker::start(&place)];
+        for round in 0..10 {
+            workers.iter_mut().for_each(|worker| worker.order(&format!("create name-{round}")));
+            let answers: Vec<_> = workers.iter_mut().map(|worker| worker.next().unwrap()).collect();
+            let made = answers.iter().filter(|answer| answer.starts_with("ok")).count();
+            let refused = |answer: &&String| {
+                answer.starts_with("error conflict") || answer.starts_with("error key-ambiguous")
+            };
+            assert!(made <= 1 && answers.iter().filter(refused).count() == 2 - made, "{answers:?}");
+        }
+        let engine = place.engine().unwrap();
+        eventually("nothing is half-made", || {
+            let named: Vec<_> = engine.managed_keys().list().unwrap();
+            let objects = engine.keys().iter().filter(|key| key.label.starts_with("name-")).count();
+            objects == 2 * named.len()
+        });
     }
-    let engine = place.engine().unwrap();
-    eventually("nothing is half-made", || {
-        let named: Vec<_> = engine.managed_keys().list().unwrap();
-        let objects = engine.keys().iter().filter(|key| key.label.starts_with("name-")).count();
-        objects == 2 * named.len()
-    });
 }
 
 #[test]
 fn the_first_key_of_all_is_found_by_its_name_in_an_engine_that_began_before_and_never_as_a_plain_one() {
-    let site = Site::new();
-    let place = site.place(1);
-    let engine = place.engine().unwrap();
-    Worker::start(&place).ask("create card").unwrap();
-    let key = engine.key("card").unwrap();
-    assert_eq!((key.id().is_some(), key.version_number()), (true, Some(1)));
-    Worker::start(&place).ask("suspend card").unwrap();
-    eventually("its state holds here", || key.sign(hsmux::Ecdsa::P256_SHA256, b"message").wait().is_err());
+    for records in Records::BOTH {
+        let site = Site::new();
+        let place = site.place(1, records);
+        let engine = place.engine().unwrap();
+        Worker::start(&place).ask("create card").unwrap();
+        let key = engine.key("card").unwrap();
+        assert_eq!((key.id().is_some(), key.version_number()), (true, Some(1)));
+        Worker::start(&place).ask("suspend card").unwrap();
+        eventually("its state holds here", || {
+            key.sign(hsmux::Ecdsa::P256_SHA256, b"message").wait().is_err()
+        });
+    }
 }
 
 #[test]
 fn what_one_process_has_made_another_that_lives_destroys_for_good() {
-    let site = Site::new();
-    let place = site.place(2);
-    let engine = place.engine().unwrap();
-    let mut other = Worker::start(&place);
-    other.ask("create card").unwrap();
-    let keys = engine.managed_keys();
-    keys.deactivate("card").unwrap();
-    keys.destroy("card").unwrap();
-    drop(other);
-    let fresh = place.engine().unwrap();
-    assert!(
-        fresh.keys().iter().all(|object| object.label != "card"),
-        "its objects are gone from both tokens"
-    );
+    for records in Records::BOTH {
+        let site = Site::new();
+        let place = site.place(2, records);
+        let engine = place.engine().unwrap();
+        let mut other = Worker::start(&place);
+        other.ask("create card").unwrap();
+        let keys = engine.managed_keys();
+        keys.deactivate("card").unwrap();
+        keys.destroy("card").unwrap();
+        drop(other);
+        let fresh = place.engine().unwrap();
+        assert!(
+            fresh.keys().iter().all(|object| object.label != "card"),
+            "its objects are gone from both tokens"
+        );
+    }
 }
 
 #[test]
 fn a_change_that_was_cut_off_is_undone_by_an_engine_that_lives_meanwhile() {
-    let site = Site::new();
-    let place = site.place(2);
-    let engine = place.engine().unwrap();
-    engine.managed_keys().create("own", &hsmux::KeyConfig::new(hsmux::KeySpec::Hmac(32))).unwrap();
-    for kill in 0..8_u64 {
-        let mut worker = Worker::start(&place);
-        worker.order(&format!("loop {kill}"));
-        std::thread::park_timeout(Duration::from_millis(7 * kill));
-        worker.kill();
+    for records in Records::BOTH {
+        let site = Site::new();
+        let place = site.place(2, records);
+        let engine = place.engine().unwrap();
+        engine.managed_keys().create("own", &hsmux::KeyConfig::new(hsmux::KeySpec::Hmac(32))).unwrap();
+        for kill in 0..8_u64 {
+            let mut worker = Worker::start(&place);
+            worker.order(&format!("loop {kill}"));
+            std::thread::park_timeout(Duration::from_millis(7 * kill));
+            worker.kill();
+        }
+        eventually("every object is a living key's", || {
+            let living = engine.managed_keys().list().unwrap().into_iter();
+            let living = living.filter(|key| key.state != hsmux::KeyState::Destroyed);
+            let named: std::collections::HashSet<_> =
+                living.flat_map(|key| key.versions).map(|version| version.object).collect();
+            let fresh = place.engine().unwrap();
+            let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            let orphans = fresh
+                .keys()
+                .into_iter()
+                .filter(|key| key.label.starts_with("key-"))
+                .filter(|key| !named.contains(&hex(&key.id)))
+                .count();
+            drop(fresh);
+            orphans == 0
+        });
     }
-    eventually("every object is a living key's", || {
-        let living = engine.managed_keys().list().unwrap().into_iter();
-        let living = living.filter(|key| key.state != hsmux::KeyState::Destroyed);
-        let named: std::collections::HashSet<_> =
-            living.flat_map(|key| key.versions).map(|version| version.object).collect();
-        let fresh = place.engine().unwrap();
-        let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let orphans = fresh
-            .keys()
-            .into_iter()
-            .filter(|key| key.label.starts_with("key-"))
-            .filter(|key| !named.contains(&hex(&key.id)))
-            .count();
-        drop(fresh);
-        orphans == 0
-    });
 }

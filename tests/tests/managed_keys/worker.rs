@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hsmux::{Engine, Error};
+use hsmux_tests::Ready;
 use p11_sim::Loaded;
 
 use crate::orders::obey;
@@ -42,11 +43,76 @@ pub(crate) struct Worker {
     stdout: Lines<BufReader<ChildStdout>>,
 }
 
+/// A folder for the tokens of a store and, beside it, for the files of their records.
+pub(crate) struct Site(tempfile::TempDir);
+
+/// Where the records of keys are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Records {
+    OnToken,
+    /// The tokens take no data objects.
+    InFile,
+}
+
 /// How many messages of AES-GCM a key may encrypt here.
 pub(crate) const MESSAGES_MAX: u64 = 1_600;
 
 /// What the process prints before an answer, so that nothing else is taken for one.
 const MARK: &str = "hsmux-worker: ";
+
+impl Records {
+    pub(crate) const BOTH: [Self; 2] = [Self::OnToken, Self::InFile];
+}
+
+impl Site {
+    pub(crate) fn new() -> Self {
+        let site = Self(tempfile::tempdir().unwrap());
+        std::fs::create_dir(site.0.path().join("store")).unwrap();
+        site
+    }
+
+    /// Of a simulator with so many tokens; see [`state_dir`] for the rest.
+    pub(crate) fn config(&self, tokens: usize, records: Records) -> String {
+        let without = if records == Records::InFile { ",data=0" } else { "" };
+        format!("tokens={tokens},store={}{without}", self.0.path().join("store").display())
+    }
+
+    pub(crate) fn place(&self, tokens: usize, records: Records) -> Place {
+        Place::sim(&self.config(tokens, records), tokens)
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.0.path().join("state")
+    }
+
+    /// The file of the only token that has one.
+    pub(crate) fn file(&self) -> PathBuf {
+        let files = self.state_dir().read_dir().unwrap().map(|entry| entry.unwrap().path());
+        let mut files = files.filter(|path| path.extension().is_some_and(|extension| extension == "redb"));
+        let file = files.next().unwrap();
+        assert_eq!(files.next(), None);
+        file
+    }
+}
+
+/// The state directory of a simulator whose tokens take no data objects: beside its store.
+fn state_dir(config: &str) -> Option<PathBuf> {
+    let store = config.split(',').find_map(|part| part.strip_prefix("store="));
+    let beside = store.map(|store| Path::new(store).parent().unwrap().join("state"));
+    beside.filter(|_| config.contains("data=0"))
+}
+
+/// An engine on so many tokens of a simulator of its own, with these settings, and no state directory unless they say one.
+pub(crate) fn engine_with(
+    config: &str,
+    tokens: usize,
+    settings: impl FnOnce(Ready) -> Ready,
+) -> Result<Engine, Error> {
+    let config = format!("{config},{}", seed());
+    let sim = Loaded::private_copy(&config).unwrap();
+    let place = Place::sim(&config, tokens);
+    settings(place.builder(sim.path()).init_args(&config)).build()
+}
 
 /// A number that no other simulator has: tokens of one seed draw the same random bytes and make the same keys.
 fn seed() -> String {
@@ -100,12 +166,15 @@ impl Place {
     }
 
     fn build(&self, module: &Path, init_args: Option<&str>) -> Result<Engine, Error> {
+        let builder =
+            init_args.into_iter().fold(self.builder(module), |builder, args| builder.init_args(args));
+        let state_dir = init_args.and_then(state_dir);
+        state_dir.into_iter().fold(builder, |builder, path| builder.state_dir(path)).build()
+    }
+
+    fn builder(&self, module: &Path) -> Ready {
         let builder = Engine::builder().module(module).tokens(self.labels.clone()).pin("1234".to_owned());
-        let builder = builder.sessions(1).gcm_messages_max(MESSAGES_MAX);
-        match init_args {
-            Some(args) => builder.init_args(args).build(),
-            None => builder.build(),
-        }
+        builder.sessions(1).gcm_messages_max(MESSAGES_MAX)
     }
 
     fn of_environment() -> Option<Self> {

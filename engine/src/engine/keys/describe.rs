@@ -1,5 +1,6 @@
 //! What is known of managed keys.
 
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::ManagedKeys;
@@ -61,16 +62,26 @@ pub struct KeyVersionInfo {
     pub origin: KeyOrigin,
 }
 
-/// An object among those of the catalogue that is not believed.
+/// A record of the catalogue that is not believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RefusedRecord {
     /// Label of the token.
     pub token: String,
-    /// `CKA_LABEL` of the object.
+    /// `CKA_LABEL` of the object, or the label that it has in the token's [file](RecordPlace).
     pub label: String,
     /// Why.
     pub why: &'static str,
+}
+
+/// Where the records of one token's managed keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecordPlace {
+    /// Label of the token.
+    pub token: String,
+    /// The file that they are in, if the token takes no data objects; none if they are data objects on the token.
+    pub file: Option<PathBuf>,
 }
 
 /// Without the name: log lines are made of this.
@@ -131,7 +142,23 @@ impl ManagedKeys<'_> {
         spki_der(public.ok_or_else(|| Error::internal("a key of an elliptic curve without a public half"))?)
     }
 
-    /// Objects of the catalogue that are not believed: with a wrong MAC, or of another format. They are left alone.
+    /// Where the records of each token in service are. Those of a token that has none are wherever its first one goes: on the
+    /// token if it takes data objects, else in the [state directory](crate::Builder::state_dir). That is settled then, for
+    /// every engine: the token itself says so.
+    ///
+    /// # Errors
+    /// As [`ManagedKeys::list`].
+    pub fn record_places(&self) -> Result<Vec<RecordPlace>> {
+        crate::request::check_not_forked()?;
+        self.shared.find_catalogue()?;
+        let place = |token: usize| RecordPlace {
+            token: self.shared.tokens[token].info.label.clone(),
+            file: self.shared.ledger.view(token).file.clone(),
+        };
+        Ok(self.shared.serving().map(place).collect())
+    }
+
+    /// Records of the catalogue that are not believed: with a wrong MAC, or of another format. They are left alone.
     ///
     /// # Errors
     /// As [`ManagedKeys::list`].

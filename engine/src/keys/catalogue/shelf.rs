@@ -1,9 +1,11 @@
-//! The catalogue's objects on one token: records and claims, each with a MAC by a key of the token.
+//! One token's part of the catalogue: records, claims and leases, each with a MAC by a key of the token. They lie on the token or
+//! in a file (`store.rs`), and are the same in both.
 //!
-//! Whatever another program has put there under the same application name, or has changed, has no valid MAC; it is named and
-//! left alone, and nothing else is the worse for it.
+//! Whatever another program has put among them, or has changed, has no valid MAC; it is named and left alone, and nothing else
+//! is the worse for it.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use cryptoki::object::{Attribute, AttributeType as A, ObjectClass};
@@ -11,18 +13,14 @@ use cryptoki_sys as sys;
 use subtle::ConstantTimeEq;
 
 use super::claim::Claim;
+use super::file::{FILE_ID_LEN, FileId, RecordFile};
 use super::lease::Lease;
 use super::record::{Entry, Hash};
+use super::store::{FILE_SEALER, SEALER, Spot, Store, Written, takes_objects};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::generate::guarded;
 use crate::keys::hex::HexBytes;
 use crate::pkcs11::{Mechanism, ObjectHandle, Session};
-
-/// `CKA_LABEL` of the keys that MAC records. No caller gets at a key of this name.
-pub(crate) const SEALER: &[u8] = b"hsmux.catalogue";
-
-/// `CKA_APPLICATION` of everything here.
-const APPLICATION: &[u8] = b"hsmux catalogue";
 
 /// Longest text that is looked at: a key of a thousand versions has 200 kB.
 const TEXT_MAX: usize = 1 << 20;
@@ -30,17 +28,22 @@ const TEXT_MAX: usize = 1 << 20;
 /// Length of a sealing key and of its MACs, in bytes.
 const MAC_LEN: usize = 32;
 
-/// What one token's objects say, as they were read last.
+/// What one token's records say, as they were read last.
 #[derive(Debug, Default)]
 pub(crate) struct Shelf {
     /// That of the object handles.
     epoch: u64,
+    /// Where the records are if the token takes no data objects. None without a state directory.
+    file: Option<Arc<RecordFile>>,
+    store: Store,
+    /// Whether the token has been seen to take data objects.
+    takes_objects: bool,
     /// By `CKA_ID`: several, if two processes each made one at the same time. The lowest is used.
     sealers: Vec<(HexBytes, ObjectHandle)>,
-    items: HashMap<ObjectHandle, Item>,
+    items: HashMap<Spot, Item>,
 }
 
-/// One object.
+/// One of them.
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
     Record(Arc<Entry>),
@@ -58,25 +61,35 @@ pub(crate) struct Refused {
 }
 
 impl Shelf {
+    /// A shelf of which nothing was read. `file` is where its records are if the token takes no data objects.
+    pub(crate) fn new(file: Option<Arc<RecordFile>>) -> Self {
+        Self { file, ..Self::default() }
+    }
+
     /// Reads what is new. True if anything is, or has gone.
     ///
     /// # Errors
-    /// What the token answers; then what was known before stays.
+    /// What the token answers, or the file; then what was known before stays.
     pub(crate) fn refresh(&mut self, session: &mut Session, epoch: u64) -> Result<bool> {
         if self.epoch != epoch {
-            *self = Self { epoch, ..Self::default() };
+            *self = Self { epoch, ..Self::new(self.file.take()) };
         }
-        let found = session.find(&ours())?;
+        // While nothing lies on the token somebody else may find that it takes no data objects, and begin a file; and of two files,
+        // begun at once in two directories, one holds.
+        if !self.is_on_token() {
+            self.find_sealers(session)?;
+        }
+        let found = self.store.look(session, &self.items)?;
         let before = self.items.len();
-        self.items.retain(|object, _| found.contains(object));
+        self.items.retain(|spot, _| found.all.contains(spot));
         let mut changed = self.items.len() != before;
-        for object in found {
-            if !self.items.contains_key(&object)
-                && let Some(item) = self.read(session, object)?
-            {
-                self.items.insert(object, item);
-                changed = true;
-            }
+        for (spot, written) in found.new {
+            let item = match self.open(session, &written.value)? {
+                Ok(item) => item,
+                Err(why) => Item::Refused(Arc::new(Refused { label: written.label, why })),
+            };
+            self.items.insert(spot, item);
+            changed = true;
         }
         Ok(changed)
     }
@@ -93,29 +106,17 @@ impl Shelf {
                 "a record of more than a mebibyte: the key has too many versions",
             ));
         }
-        let mut template = ours().to_vec();
-        template.extend([
-            // Immutable: whoever may write here can only add and take away.
-            Attribute::Modifiable(false),
-            Attribute::Label(label.as_bytes().to_vec()),
-            Attribute::Value(value.into_bytes()),
-        ]);
-        let object = session.create(&template)?;
-        self.items.insert(object, item);
+        let written = Written { label: label.to_owned(), value: value.into_bytes() };
+        let spot = self.store.add(session, written)?;
+        self.items.insert(spot, item);
         Ok(())
     }
 
-    /// Takes away those objects of which this is true.
+    /// Takes away those of which this is true.
     pub(crate) fn remove(&mut self, session: &mut Session, goes: impl Fn(&Item) -> bool) -> Result<()> {
-        let gone: Vec<_> =
-            self.items.iter().filter(|(_, item)| goes(item)).map(|(&object, _)| object).collect();
-        for object in gone {
-            match session.destroy(object).map_err(Error::from) {
-                Err(error) if error.kind() != ErrorKind::KeyNotFound => return Err(error),
-                // Somebody else has done it.
-                _ => drop(self.items.remove(&object)),
-            }
-        }
+        let gone: Vec<_> = self.items.iter().filter(|(_, item)| goes(item)).map(|(&spot, _)| spot).collect();
+        self.store.remove(session, &gone)?;
+        self.items.retain(|spot, _| !gone.contains(spot));
         Ok(())
     }
 
@@ -145,23 +146,17 @@ impl Shelf {
         mac(session, sealer, text)
     }
 
-    /// Reads one object; none if it has just gone.
-    fn read(&mut self, session: &mut Session, object: ObjectHandle) -> Result<Option<Item>> {
-        let values = match session.attributes(object, &[A::Label, A::Value]).map_err(Error::from) {
-            Ok(values) => values,
-            Err(error) if error.kind() == ErrorKind::KeyNotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let mut values = values.into_iter().map(Option::unwrap_or_default);
-        let label = String::from_utf8_lossy(&values.next().unwrap_or_default()).into_owned();
-        let value = values.next().unwrap_or_default();
-        Ok(Some(match self.open(session, &value)? {
-            Ok(item) => item,
-            Err(why) => Item::Refused(Arc::new(Refused { label, why })),
-        }))
+    /// The file that the records are in; none if they are on the token.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        if let Store::File { file, .. } = &self.store { Some(file.path()) } else { None }
     }
 
-    /// Reads the text of an object, if its MAC is right.
+    /// Whether records lie on the token: then that is where they are.
+    fn is_on_token(&self) -> bool {
+        matches!(self.store, Store::Token) && !self.items.is_empty()
+    }
+
+    /// Reads the text of a value, if its MAC is right.
     fn open(
         &mut self,
         session: &mut Session,
@@ -186,33 +181,81 @@ impl Shelf {
 
     /// The key that MACs what is written, made if there is none.
     fn sealer(&mut self, session: &mut Session) -> Result<(HexBytes, ObjectHandle)> {
+        if self.items.is_empty() && !self.takes_objects {
+            self.settle(session)?;
+        }
         if self.sealers.is_empty() {
             self.find_sealers(session)?;
         }
         if self.sealers.is_empty() {
-            make_sealer(session)?;
+            make_sealer(session, &self.store)?;
             self.find_sealers(session)?;
         }
         self.sealers.first().cloned().ok_or_else(|| Error::internal("a key that was made is not found"))
     }
 
-    fn find_sealers(&mut self, session: &mut Session) -> Result<()> {
-        let of_name = [
-            Attribute::Class(ObjectClass::SECRET_KEY),
-            Attribute::Token(true),
-            Attribute::Label(SEALER.to_vec()),
-        ];
-        let mut sealers = Vec::new();
-        for object in session.find(&of_name)? {
-            let values = session.attributes(object, &SEALER_READ)?;
-            if let Some(id) = sealer_id(&values) {
-                sealers.push((HexBytes(id), object));
-            }
+    /// Decides where the first record goes: on the token if it takes data objects, else in a file, for ever.
+    ///
+    /// The file comes before the key by which everybody sees that the records are in it: who is killed in between leaves an empty
+    /// file, and not a token whose records are missing.
+    fn settle(&mut self, session: &mut Session) -> Result<()> {
+        self.find_sealers(session)?;
+        if matches!(self.store, Store::File { .. }) {
+            return Ok(());
         }
-        sealers.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        self.sealers = sealers;
+        self.takes_objects = takes_objects(session)?;
+        if !self.takes_objects {
+            let file = Arc::clone(self.file.as_ref().ok_or_else(no_directory)?);
+            let mut id = FileId::default();
+            session.random(&mut id)?;
+            let id = file.make(id)?;
+            tracing::info!(file = %file.path().display(), "a token takes no data objects: its records of keys go to a file");
+            self.store = Store::File { file, id, is_checked: false };
+            self.sealers.clear();
+        }
         Ok(())
     }
+
+    /// Finds the keys that MAC records, and by them where the records are.
+    fn find_sealers(&mut self, session: &mut Session) -> Result<()> {
+        let of_file = sealers(session, FILE_SEALER)?;
+        let first = of_file.first().and_then(|(id, _)| id.0.first_chunk::<FILE_ID_LEN>());
+        match (first, &self.store) {
+            (Some(&first), Store::File { id, .. }) if *id == first => self.sealers = of_file,
+            (Some(&id), _) => {
+                // It is so even where nothing here says where: to go on without would be to know none of its keys.
+                let file = Arc::clone(self.file.as_ref().ok_or_else(no_directory)?);
+                self.store = Store::File { file, id, is_checked: false };
+                self.items.clear();
+                self.sealers = of_file;
+            }
+            (None, Store::File { .. }) => self.sealers.clear(),
+            (None, Store::Token) => self.sealers = sealers(session, SEALER)?,
+        }
+        Ok(())
+    }
+}
+
+/// Of a token that takes no data objects, where nothing says what file its records are in.
+fn no_directory() -> Error {
+    let text = "the token takes no data objects, so the records of its keys are in a file: set `state_dir` \
+                (Builder::state_dir) to the directory that has it or, for the first ones, is to have it";
+    Error::operator(ErrorKind::Configuration, text)
+}
+
+/// The keys of this label that MAC records, the one with the lowest id first.
+fn sealers(session: &mut Session, label: &[u8]) -> Result<Vec<(HexBytes, ObjectHandle)>> {
+    let of_name =
+        [Attribute::Class(ObjectClass::SECRET_KEY), Attribute::Token(true), Attribute::Label(label.to_vec())];
+    let mut sealers = Vec::new();
+    for object in session.find(&of_name)? {
+        let values = session.attributes(object, &SEALER_READ)?;
+        if let Some(id) = sealer_id(&values) {
+            sealers.push((HexBytes(id), object));
+        }
+    }
+    sealers.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    Ok(sealers)
 }
 
 /// What is read of a key that has the name of those that MAC records.
@@ -225,16 +268,6 @@ fn sealer_id(values: &[Option<Vec<u8>>]) -> Option<Vec<u8>> {
     let (id, flags) = values.split_first()?;
     let holds = |flag: &Option<Vec<u8>>| flag.as_deref() == Some(&[1]);
     (flags.len() == SEALER_READ.len() - 1 && flags.iter().all(holds)).then(|| id.clone().unwrap_or_default())
-}
-
-/// What all objects of the catalogue have in common.
-fn ours() -> [Attribute; 4] {
-    [
-        Attribute::Class(ObjectClass::DATA),
-        Attribute::Token(true),
-        Attribute::Private(true),
-        Attribute::Application(APPLICATION.to_vec()),
-    ]
 }
 
 /// Text, id of the MAC's key, and MAC.
@@ -260,12 +293,13 @@ fn mac(session: &mut Session, sealer: ObjectHandle, text: &[u8]) -> Result<[u8; 
 }
 
 /// A key of 256 bits that can make MACs and nothing else, and never leaves the token.
-fn make_sealer(session: &mut Session) -> Result<()> {
-    let mut id = vec![0; 8];
-    session.random(&mut id)?;
+fn make_sealer(session: &mut Session, store: &Store) -> Result<()> {
+    let mut drawn = [0; 8];
+    session.random(&mut drawn)?;
+    let id = [store.sealer_prefix(), &drawn].concat();
     let mut template = vec![
         Attribute::Token(true),
-        Attribute::Label(SEALER.to_vec()),
+        Attribute::Label(store.sealer_label().to_vec()),
         Attribute::Id(id),
         Attribute::ValueLen((MAC_LEN as u64).into()),
         Attribute::Sign(true),
