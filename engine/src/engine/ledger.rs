@@ -510,7 +510,7 @@ mod tests {
 
     #[test]
     fn a_keeper_that_could_not_be_started_is_started_by_who_comes_next_and_once() {
-        let ledger = Ledger::new(&[], [1; 8], String::new(), 1);
+        let ledger = Ledger::new(&[], None, [1; 8], String::new(), 1);
         let refused = ledger.keep(|| Err(Error::operator(ErrorKind::Busy, "no more threads")));
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Busy);
         assert!(!ledger.is_kept() && !ledger.is_in_use());
