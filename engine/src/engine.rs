@@ -275,7 +275,7 @@ impl Engine {
             heard.wait_timeout(left);
         }
         if self.shared.ledger.is_in_use() && core.admission.requests() == 0 {
-            self.shared.return_leases();
+            self.shared.return_leases(until);
         }
         core.stop();
         // Here and not by the watcher, so that what idles counts as closed although the time may be up.

@@ -124,14 +124,32 @@ impl Shared {
     }
 
     /// # Errors
-    /// `KeyNotFound`, if what was found belongs to a managed key, or to one that is being made.
+    /// `KeyNotFound`, if what was found belongs to a managed key, or to one that is being made; `Configuration` if that is not known,
+    /// because a token that holds it has records that could not be read.
     pub(super) fn check_not_managed(&self, found: &Found) -> Result<()> {
+        if self.is_of_managed(found) {
+            return Err(asked_otherwise());
+        }
+        let is_unknown = |token: usize| {
+            let first = self.tokens[token].first;
+            self.has_sealer(token) && !self.ledger.view(first).is_read
+        };
+        match found.held().find(|(token, _)| is_unknown(*token)) {
+            Some((token, _)) => {
+                let label = &self.tokens[token].info.label;
+                let text =
+                    format!("the records of token {label} could not be read: the key may be a managed one");
+                Err(Error::operator(ErrorKind::Configuration, text))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether what was found belongs to a managed key, or to one that is being made, as far as is known here.
+    fn is_of_managed(&self, found: &Found) -> bool {
         let catalogue = self.ledger.catalogue.read();
         let is_managed = |id: &[u8]| catalogue.manages(id) || self.ledger.is_claimed(id);
-        match found.held().any(|(_, listed)| is_managed(&listed.id)) {
-            true => Err(asked_otherwise()),
-            false => Ok(()),
-        }
+        found.held().any(|(_, listed)| is_managed(&listed.id))
     }
 
     /// The managed key of this name, as far as is known here; none if the name is not one of a managed key.
@@ -219,7 +237,7 @@ impl Shared {
             return Ok(false);
         }
         let found = Found::find(name, &self.tokens, &self.listings)?;
-        Ok(self.check_not_managed(&found).is_err())
+        Ok(self.is_of_managed(&found))
     }
 
     /// Whether what was loaded is the key that was made. On one token alone nothing has asked a secret key yet.

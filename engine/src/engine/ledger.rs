@@ -64,6 +64,8 @@ pub(super) struct View {
     pub(super) claims: Vec<Arc<Claim>>,
     pub(super) leases: Vec<Arc<Lease>>,
     pub(super) refused: Vec<Arc<Refused>>,
+    /// Whether it was read at all.
+    pub(super) is_read: bool,
     /// None where they are on the token.
     pub(super) file: Option<PathBuf>,
 }
@@ -338,6 +340,7 @@ impl View {
             claims: shelf.claims().map(Arc::clone).collect(),
             leases: shelf.leases().map(Arc::clone).collect(),
             refused: shelf.refused().map(Arc::clone).collect(),
+            is_read: true,
             file: shelf.file().map(Path::to_owned),
         }
     }
@@ -440,12 +443,21 @@ fn put(shelf: &mut Shelf, session: &mut Session, epoch: u64, entry: &Arc<Entry>,
         let label = format!("hsmux record {} {}", entry.record.subject.short(), entry.record.revision);
         shelf.write(session, &label, text, Item::Record(Arc::clone(entry)))?;
     }
-    shelf.refresh(session, epoch)?;
+    // It is there: whoever is told of an error must not take it for undone.
+    let unknown = |error: Error| {
+        Error::new(error.kind(), error.retry(), Outcome::Unknown).because(error.why().to_owned())
+    };
+    shelf.refresh(session, epoch).map_err(unknown)?;
     let (subject, revision) = (entry.record.subject.clone(), entry.record.revision);
-    shelf.remove(session, |item| match item {
+    let removed = shelf.remove(session, |item| match item {
         Item::Record(other) => other.record.subject == subject && other.record.revision + 1 < revision,
         Item::Claim(_) | Item::Lease(_) | Item::Refused(_) => false,
-    })
+    });
+    match removed {
+        // Others have the file open: the next record takes the old ones along.
+        Err(error) if error.kind() == ErrorKind::Busy => Ok(()),
+        removed => removed.map_err(unknown),
+    }
 }
 
 impl Shared {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::clock::{Time, now};
 use crate::engine::Shared;
 use crate::engine::audit::Recorded;
 use crate::engine::ledger::{Ledger, View, unix_now};
@@ -32,6 +33,10 @@ impl Shared {
         let Some((number, version)) = managed.loaded_primary() else { return Ok(()) };
         let Some(count) = version.tie.as_ref().and_then(|tie| tie.messages.as_ref()) else { return Ok(()) };
         let (ledger, terms) = (&self.ledger, self.ledger.messages);
+        // Whatever others have leased: who has enough waits for nobody.
+        if terms.next(count.used(), count.leased(), 0) == Next::Enough && !terms.warns(count.used()) {
+            return Ok(());
+        }
         let _leasing = count.begin_leasing();
         let base = managed.of_record(|key| key.version(number).map_or(0, |version| version.messages))?;
         let others = || {
@@ -96,11 +101,15 @@ impl Shared {
         written
     }
 
-    /// Gives back what is left of this engine's leases, when nothing more is encrypted: the key keeps what was used.
-    pub(crate) fn return_leases(&self) {
+    /// Gives back what is left of this engine's leases, when nothing more is encrypted: the key keeps what was used. Begins no more
+    /// of it when the time is up: what is not given back stays counted.
+    pub(crate) fn return_leases(&self, until: Time) {
         let keys: Vec<_> = self.ledger.catalogue.read().keys().map(Arc::clone).collect();
         for managed in &keys {
             for (version, used) in managed.used_messages() {
+                if now() >= until {
+                    return;
+                }
                 if let Err(error) = self.write_lease(managed.number, version, used) {
                     tracing::debug!(%error, "messages that were leased and not used stay counted");
                 }

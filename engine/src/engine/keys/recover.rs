@@ -119,7 +119,16 @@ impl Shared {
         if !self.ledger.is_in_use() || self.tokens[token].first != token {
             return Ok(());
         }
-        self.read_shelf(token, session, epoch)?;
+        if let Err(error) = self.read_shelf(token, session, epoch) {
+            // A file that cannot be read is not the token's fault: what is known goes on, and nothing else is loaded.
+            let has_file = self.ledger.view(token).file.is_some();
+            let is_of_file =
+                error.kind() == ErrorKind::Configuration || error.kind() == ErrorKind::Busy && has_file;
+            if !is_of_file {
+                return Err(error);
+            }
+            tracing::warn!(token, %error, "a token has come back, and its records of keys could not be read");
+        }
         let keys: Vec<_> = self.ledger.catalogue.read().keys().map(Arc::clone).collect();
         for managed in keys.iter().filter(|managed| managed.is_to_be_destroyed()) {
             let ids = managed.of_record(left_to_destroy)?;

@@ -59,8 +59,9 @@ const IDS: TableDefinition<'_, (), FileId> = TableDefinition::new("hsmux catalog
 /// How long is waited for others who have the file open. Each has it for one reading, which takes 0.2 ms with 10 records, 1 ms with
 /// 100 and 2 to 17 ms with 300, or for one change: 8 to 95 ms, mostly `fdatasync` (test `what_a_reading_and_a_change_take`, unoptimised,
 /// three runs on 2 busy cores of an Intel Xeon guest, Debian 12, redb 4.6.0). So the look of each second needs no cache,
-/// which could be stale. A look, this wait and a look again are within the five seconds in which other processes see a change.
-const WAIT_MAX: Duration = Duration::from_secs(3);
+/// which could be stale. A look, this wait and a look again are within the five seconds in which other processes see a change, and
+/// it is shorter than the keeper waits for a token, so that looks do not pile up.
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Between two tries to open a file that another process has: the system has no wait for it with a bound.
 const WAIT_STEP: Duration = Duration::from_millis(2);
@@ -495,8 +496,9 @@ mod tests {
         assert_eq!(rows(&file), all);
     }
 
-    /// The figures at [`WAIT_MAX`]: `cargo test -p hsmux --lib what_a_reading_and_a_change_take -- --nocapture`.
+    /// The figures at [`WAIT_MAX`]: `cargo test -p hsmux --lib what_a_reading_and_a_change_take -- --ignored --nocapture`.
     #[test]
+    #[ignore = "a measurement"]
     fn what_a_reading_and_a_change_take() {
         let (_directory, file) = made();
         for (from, to) in [(0, 10), (10, 100), (100, 300)] {

@@ -156,10 +156,12 @@ impl Entry {
         rank(self) > rank(other)
     }
 
-    /// Whether it comes too late: another record of its revision, or a later one, is there.
+    /// Whether it comes too late: another record of its revision, or a later one, is there. One that does not hold beside it, whatever
+    /// its revision, overtakes nothing: else what is compromised could never be destroyed.
     pub(crate) fn is_overtaken_by(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.record, &other.record);
-        theirs.subject == ours.subject && theirs.revision >= ours.revision && self.hash != other.hash
+        let is_later = theirs.revision >= ours.revision && self.finality() <= other.finality();
+        theirs.subject == ours.subject && is_later && self.hash != other.hash
     }
 
     fn finality(&self) -> u8 {

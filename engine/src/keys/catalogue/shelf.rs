@@ -25,6 +25,9 @@ use crate::pkcs11::{Mechanism, ObjectHandle, Session};
 /// Longest text that is looked at: a key of a thousand versions has 200 kB.
 const TEXT_MAX: usize = 1 << 20;
 
+/// Why an object is not believed whose MAC was made by a key that is not there, or not there yet.
+const NO_KEY: &str = "the key of its MAC is not on the token";
+
 /// Length of a sealing key and of its MACs, in bytes.
 const MAC_LEN: usize = 32;
 
@@ -79,8 +82,10 @@ impl Shelf {
         if !self.is_on_token() {
             self.find_sealers(session)?;
         }
-        let found = self.store.look(session, &self.items)?;
         let before = self.items.len();
+        // The key of such a one may have been made a moment ago, by an engine whose objects the token shows late.
+        self.items.retain(|_, item| !matches!(item, Item::Refused(refused) if refused.why == NO_KEY));
+        let found = self.store.look(session, &self.items)?;
         self.items.retain(|spot, _| found.all.contains(spot));
         let mut changed = self.items.len() != before;
         for (spot, written) in found.new {
@@ -167,7 +172,7 @@ impl Shelf {
             self.find_sealers(session)?;
         }
         let Some(&(_, sealer)) = self.sealers.iter().find(|(known, _)| *known == id) else {
-            return Ok(Err("the key of its MAC is not on the token"));
+            return Ok(Err(NO_KEY));
         };
         let wanted = seal(session, sealer, text)?;
         if !bool::from(wanted.ct_eq(&tag.0[..])) {
@@ -205,6 +210,11 @@ impl Shelf {
         }
         self.takes_objects = takes_objects(session)?;
         if !self.takes_objects {
+            if !self.sealers.is_empty() {
+                // A file would be believed in their place, for ever.
+                let text = "its records of keys are data objects, which its module does not show any more";
+                return Err(Error::operator(ErrorKind::Configuration, text));
+            }
             let file = Arc::clone(self.file.as_ref().ok_or_else(no_directory)?);
             let mut id = FileId::default();
             session.random(&mut id)?;

@@ -87,8 +87,12 @@ impl Store {
             Self::Token => look_at_objects(session, known),
             Self::File { file, id, is_checked } => {
                 let rows = file.read(*id, !*is_checked, |row| known.contains_key(&Spot::Row(*row)));
-                // After a failure every page is checked: a damaged one is told then, and does not have redb panic each second.
-                *is_checked = rows.is_ok();
+                // After a failure every page is checked: a damaged one is told then, and does not have redb panic each second. That
+                // others have it open says nothing of its pages, and a check would keep them out.
+                *is_checked = match &rows {
+                    Err(error) if error.kind() == ErrorKind::Busy => *is_checked,
+                    rows => rows.is_ok(),
+                };
                 let rows = rows?;
                 let new = rows.new.into_iter().map(|(row, written)| (Spot::Row(row), written));
                 Ok(Found { all: rows.all.into_iter().map(Spot::Row).collect(), new: new.collect() })
