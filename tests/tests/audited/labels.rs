@@ -58,7 +58,7 @@ fn requests_of_two_callers_do_not_go_into_one_record() {
     let engine = engine_on(&hsm, &log);
     let key = engine.key("aes256").unwrap();
     let (ours, theirs) = (key.clone().for_caller("ours"), key.for_caller("theirs"));
-    let of = |i: u8| if i / 4 % 2 == 0 { &ours } else { &theirs };
+    let of = |i: u8| if (i / 4).is_multiple_of(2) { &ours } else { &theirs };
     let window = (0..48_u8).map(|i| of(i).encrypt(AesEcb, vec![i; 16]));
     let answers: Vec<_> =
         futures::executor::block_on(pipeline(futures::stream::iter(window), window_of(32)).collect());
