@@ -32,6 +32,7 @@ use crate::keys::managed::Tie;
 use crate::operation::{Ask, Operation, OperationKind};
 use crate::payload::Input;
 use crate::pending::Pending;
+use crate::schedule::core::Core;
 use crate::schedule::fairness::Priority;
 use crate::schedule::node::{expired, may_repeat};
 use crate::token::facts::{KeyFacts, KeyKind};
@@ -447,6 +448,11 @@ impl<'a, O: Operation> Request<'a, O> {
         self.label.as_ref()?.id
     }
 
+    /// The caller that the audit log knows it to be of.
+    fn recorded_caller(&self) -> Option<&Text> {
+        self.label.as_ref()?.caller.as_ref()
+    }
+
     /// What is to be recorded, and durable, before it begins; none if nothing is.
     fn intent(&mut self) -> Option<Settling<()>> {
         let is_wanted = self.shared.book.get().is_some_and(|book| book.mode == AuditMode::StrictIntent);
@@ -576,11 +582,13 @@ impl<'a, O: Operation> Request<'a, O> {
 
     /// Refuses what is to be answered before now.
     fn check_time(&self, deadline: Option<Time>) -> Result<()> {
-        if deadline.is_some_and(|deadline| now().until(deadline).is_zero()) {
-            self.shared.core.counters.expired(self.requests.into());
-            return Err(expired(Outcome::NotDone));
-        }
-        Ok(())
+        check_time(&self.shared.core, self.requests, deadline)
+    }
+
+    /// What is left of it to check when its intent is durable, once the request is taken apart.
+    fn in_time(&self) -> InTime {
+        let (_, deadline) = self.times();
+        InTime { core: Arc::clone(&self.shared.core), requests: self.requests, deadline }
     }
 
     /// The tokens that can run it.
@@ -594,6 +602,28 @@ impl<'a, O: Operation> Request<'a, O> {
             _ => u64::MAX >> (64 - self.shared.tokens.len()),
         }
     }
+}
+
+/// The deadline of a request whose intent is waited for.
+struct InTime {
+    core: Arc<Core>,
+    requests: u32,
+    deadline: Option<Time>,
+}
+
+impl InTime {
+    /// Refuses what is to be answered before now.
+    fn check(&self) -> Result<()> {
+        check_time(&self.core, self.requests, self.deadline)
+    }
+}
+
+fn check_time(core: &Core, requests: u32, deadline: Option<Time>) -> Result<()> {
+    if deadline.is_some_and(|deadline| now().until(deadline).is_zero()) {
+        core.counters.expired(requests.into());
+        return Err(expired(Outcome::NotDone));
+    }
+    Ok(())
 }
 
 /// As long as the plan said at most, which bounds it.

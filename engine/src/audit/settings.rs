@@ -33,6 +33,7 @@ pub struct Audit {
 /// durable: a synchronisation of the disk, and as long as it takes while the disk hangs. The wait for an intent comes before
 /// anything runs, and counts: a request whose deadline has passed when its intent is durable is not run, and answered so
 /// ([`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded), [`Outcome::NotDone`](crate::Outcome::NotDone)), but not before.
+/// What did not run is answered without waiting for the record that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AuditMode {

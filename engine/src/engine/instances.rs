@@ -109,12 +109,17 @@ impl Shared {
         job: impl FnOnce(&mut pkcs11::Session, u64) -> Result<R> + Send + 'static,
     ) -> Result<R> {
         let written = self.write_unlisted(token, epoch, pass, job)?;
-        let instances = instances_of(&self.tokens, self.tokens[token].first);
-        tokens(instances).try_for_each(|instance| self.list_now(instance))?;
+        self.list_written(token)?;
         Ok(written)
     }
 
-    /// As [`Shared::write`], of objects that are no keys: nothing is listed anew.
+    /// After [`Shared::write_unlisted`] of keys: each instance of the token lists them anew, under the same pass.
+    pub(super) fn list_written(&self, token: usize) -> Result<()> {
+        let instances = instances_of(&self.tokens, self.tokens[token].first);
+        tokens(instances).try_for_each(|instance| self.list_now(instance))
+    }
+
+    /// As [`Shared::write`], of objects that are no keys, or whose listing the caller sees to: nothing is listed anew.
     pub(super) fn write_unlisted<R: Send + 'static>(
         &self,
         token: usize,

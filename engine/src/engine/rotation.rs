@@ -92,7 +92,9 @@ impl Shared {
                 Changed::No(error, _) => {
                     return Err(shared.way_back(change, &tokens, number, &ids, &error, record));
                 }
-                Changed::Unknown(error, _) => return Err(in_doubt(&tokens, number, &error, record)),
+                Changed::Unknown(error, _) => {
+                    return Err(in_doubt(&tokens, number, &error, change.resumes(), record));
+                }
             };
             tracing::info!(token = token.index, "a token has a new PIN");
             let (label, serial) = (token.info.label.clone(), token.info.serial.clone());
@@ -125,16 +127,19 @@ impl Shared {
         let said = format!("token {}: {}", tokens[refused].info.label, error_text(error));
         let (mut left, mut old, mut new, mut unknown) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         // Also those that come later: they may have it from a rotation that was cut off.
-        for token in tokens.iter().rev() {
+        for (number, token) in tokens.iter().enumerate().rev() {
             match self.change_pin(token, Side::Old) {
                 Changed::Done | Changed::Already => old.push(*token),
+                // It has the PIN that it had: the new one, if this rotation has given it to it, else the one that was written
+                // down when it began, if that was known.
                 Changed::No(error, _) => {
-                    new.push(*token);
-                    left.push(format!(
-                        "token {} keeps the new one ({})",
-                        token.info.label,
-                        error_text(&error)
-                    ));
+                    let (had, said) = match (number < refused, change.resumes()) {
+                        (true, _) => (&mut new, "keeps the new one"),
+                        (false, false) => (&mut old, "could not be asked and has the old one"),
+                        (false, true) => (&mut unknown, "could not be asked and has one of the two"),
+                    };
+                    had.push(*token);
+                    left.push(format!("token {} {said} ({})", token.info.label, error_text(&error)));
                 }
                 Changed::Unknown(error, _) => {
                     unknown.push(*token);
@@ -161,19 +166,28 @@ impl Shared {
 }
 
 /// Nobody knows whether a token has taken the new PIN.
-fn in_doubt(tokens: &[&Arc<Token>], doubtful: usize, error: &Error, record: &mut Recorded) -> Error {
+fn in_doubt(
+    tokens: &[&Arc<Token>],
+    doubtful: usize,
+    error: &Error,
+    resumes: bool,
+    record: &mut Recorded,
+) -> Error {
+    // Those that come later were not asked: they may have the new one from a rotation that was cut off.
+    let known = if resumes { tokens.len() } else { doubtful + 1 };
     note_tokens(record, "new_pin", &tokens[..doubtful]);
-    note_tokens(record, "unknown_pin", &tokens[doubtful..=doubtful]);
-    note_tokens(record, "old_pin", &tokens[doubtful + 1..]);
+    note_tokens(record, "unknown_pin", &tokens[doubtful..known]);
+    note_tokens(record, "old_pin", &tokens[known..]);
     let names = |tokens: &[&Arc<Token>]| {
         let names: Vec<_> = tokens.iter().map(|token| token.info.label.as_str()).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     };
     let text = format!(
-        "token {}: {}: nobody knows whether it has the new PIN; with the new one: {}; with the old one: {}; {GO_ON}",
+        "token {}: {}: nobody knows whether it has the new PIN; with the new one: {}; {}: {}; {GO_ON}",
         tokens[doubtful].info.label,
         error_text(error),
         names(&tokens[..doubtful]),
+        if resumes { "not asked" } else { "with the old one" },
         names(&tokens[doubtful + 1..]),
     );
     let kind = if error.kind() == ErrorKind::Internal { ErrorKind::Device } else { error.kind() };

@@ -76,13 +76,17 @@ impl Shared {
         let wanted = name.to_owned();
         let generate =
             move |session: &mut pkcs11::Session, epoch| Ok((generate(session, &wanted, spec)?, epoch));
-        let (made, epoch) = shared.write(0, None, &pass, generate)?;
+        let (made, epoch) = shared.write_unlisted(0, None, &pass, generate)?;
+        record.has_changed();
+        shared.list_written(0)?;
         let found = holds();
         if !matches!(found, Ok(true)) {
             // Another process has made a key of this name at the same time: ours goes.
-            shared.write(0, Some(epoch), &pass, move |session, _| {
-                Ok(destroy(session, made.key, made.public)?)
-            })?;
+            let destroy =
+                move |session: &mut pkcs11::Session, _| Ok(destroy(session, made.key, made.public)??);
+            shared.write_unlisted(0, Some(epoch), &pass, destroy)?;
+            record.is_undone();
+            shared.list_written(0)?;
             found?;
             return Err(Error::internal("a generated key cannot be found"));
         }
@@ -138,19 +142,26 @@ impl Shared {
             let (object, public) = (listed.object, listed.public);
             // What is left after a failure is listed anew, too.
             let destroy = move |session: &mut pkcs11::Session, _| Ok(destroy(session, object, public));
-            shared.write(index, Some(listed.epoch), &pass, destroy)??;
-            destroyed.push(shared.tokens[index].info.serial.as_str());
-            record.note("tokens", destroyed.join(" "));
+            let done = shared.write_unlisted(index, Some(listed.epoch), &pass, destroy)?;
+            if done.is_ok() {
+                // Before anything else can fail: this cannot be undone.
+                record.has_changed();
+                destroyed.push(shared.tokens[index].info.serial.as_str());
+                record.note("tokens", destroyed.join(" "));
+            }
+            shared.list_written(index)?;
+            done??;
         }
         Ok(())
     }
 }
 
+/// Destroys a key, and then its public half, of which it is said apart how that ended.
 fn destroy(
     session: &mut pkcs11::Session,
     key: ObjectHandle,
     public: Option<ObjectHandle>,
-) -> std::result::Result<(), Fault> {
+) -> std::result::Result<std::result::Result<(), Fault>, Fault> {
     session.destroy(key)?;
-    public.map_or(Ok(()), |public| session.destroy(public))
+    Ok(public.map_or(Ok(()), |public| session.destroy(public)))
 }

@@ -16,7 +16,7 @@ use crate::token::task::Handle;
 use crate::uri::{ObjectType, uri_of_key};
 
 /// The keys of a token by label.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Listing {
     token: String,
     /// In which it was made.
@@ -25,7 +25,7 @@ pub(crate) struct Listing {
 }
 
 /// A private or secret key on a token.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Listed {
     pub(crate) object: ObjectHandle,
     /// The public half's object, where the token has one.
@@ -38,6 +38,25 @@ pub(crate) struct Listed {
     /// Where it has no id.
     label: Vec<u8>,
     pub(crate) flags: KeyFlags,
+}
+
+/// Not what they are called.
+impl std::fmt::Debug for Listing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let labels = self.keys.len();
+        f.debug_struct("Listing").field("epoch", &self.epoch).field("labels", &labels).finish_non_exhaustive()
+    }
+}
+
+/// Not what it is called.
+impl std::fmt::Debug for Listed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { object, public, epoch, facts, class, id, label: _, flags } = self;
+        let mut shown = f.debug_struct("Listed");
+        shown.field("object", object).field("public", public).field("epoch", epoch);
+        shown.field("facts", facts).field("class", class).field("id", id).field("flags", flags);
+        shown.finish_non_exhaustive()
+    }
 }
 
 /// The attributes that are read, in this order.

@@ -202,6 +202,11 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// Whether it goes on with a rotation that was cut off: tokens may have had the new PIN before it.
+    pub(crate) const fn resumes(&self) -> bool {
+        self.resumes
+    }
+
     /// All tokens have the new PIN: it is the engine's.
     pub(crate) fn finish(self) {
         let mut held = self.pin.held();

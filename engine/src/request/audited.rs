@@ -1,7 +1,8 @@
 //! What of a request, or of what is none, goes into the audit log, and how its answer waits for that.
 //!
 //! The answer of an operation is kept back here, on its caller's side, until its record is durable: the session is long free
-//! by then. Whoever gives a request up after a session had begun it leaves a record too, for which nobody waits.
+//! by then. Whoever gives a request up after a session had begun it leaves a record too, for which nobody waits; so does what had
+//! an intent and never began.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -26,6 +27,10 @@ pub(crate) struct Audited {
     token: Option<usize>,
     /// What became of its intent, if that was to be recorded.
     intent: Option<Arc<Mutex<Waiting>>>,
+    /// A lane, a session or the host has it: it may have run.
+    has_begun: bool,
+    /// Something of it has happened and stays, whatever fails after it.
+    has_changed: bool,
 }
 
 /// What is recorded: a request, those that were put together, or a change of a key.
@@ -56,15 +61,34 @@ pub(crate) struct Settling<T> {
 #[derive(Default)]
 struct Waiting {
     kept: Option<Result<Kept>>,
+    /// Whether that is known.
+    is_told: bool,
     /// Its number, once it has one.
     number: Option<u64>,
     waker: Option<Waker>,
+    /// What is to follow once that is known, with its number.
+    then: Option<Then>,
 }
+
+type Then = Box<dyn FnOnce(Option<u64>) + Send>;
 
 impl Audited {
     pub(crate) fn new(book: Arc<Book>, on: On, ones: Ones) -> Self {
         book.journal.under_way().enter();
-        Self { book, what: Some((on, ones)), token: None, intent: None }
+        let (token, intent) = (None, None);
+        Self { book, what: Some((on, ones)), token, intent, has_begun: false, has_changed: false }
+    }
+
+    /// From now on it may run.
+    pub(crate) fn begin(audited: &mut Option<Box<Self>>) {
+        if let Some(audited) = audited {
+            audited.has_begun = true;
+        }
+    }
+
+    /// Whether something has happened that stays: then it is not said that nothing was done.
+    pub(crate) fn changes(&mut self, has_changed: bool) {
+        self.has_changed = has_changed;
     }
 
     /// It ran on this token.
@@ -88,10 +112,8 @@ impl Audited {
 
     /// As [`Audited::forget`], for this reason.
     pub(crate) fn refuse(audited: &mut Option<Box<Self>>, why: Option<ErrorKind>) {
-        let Some(mut audited) = audited.take() else { return };
-        let what = audited.take(Outcome::NotDone, why);
-        if audited.intent.is_some() {
-            audited.append_unwaited(what);
+        if let Some(mut audited) = audited.take() {
+            audited.did_not_run(why);
         }
     }
 
@@ -111,25 +133,52 @@ impl Audited {
         settling
     }
 
-    /// Keeps an answer back until its record is durable. What did not run has none.
+    /// Keeps an answer back until its record is durable. That of what did not run waits for none: its record comes all the same,
+    /// but a disk that hangs holds no one up of whom nothing was done.
     pub(crate) fn settle<T>(mut self, answer: Result<T>) -> Settling<T> {
         let (outcome, error) = match &answer {
             Ok(_) => (Outcome::Done, None),
             Err(error) => (error.outcome(), Some(error.kind())),
         };
+        let outcome = match outcome {
+            Outcome::NotDone if self.has_changed => Outcome::Done,
+            outcome => outcome,
+        };
         let what = self.take(outcome, error);
+        if outcome == Outcome::NotDone {
+            self.append_unwaited(what);
+            return Settling::now(answer);
+        }
         self.append(what, answer)
     }
 
     fn take(&mut self, outcome: Outcome, error: Option<ErrorKind>) -> Option<What> {
         let (on, ones) = self.what.take()?;
         let intent = self.intent.as_ref().and_then(|intent| intent.lock().number);
-        let end = End { intent, token: self.book.token(self.token), outcome, error };
-        Some(match ones {
-            Ones::One(one) => What::Use(on, one, end),
-            Ones::All(all) => What::Uses(on, all, end),
-            Ones::Change(change) => What::Change(on, change, end),
-        })
+        Some(ones.ended(on, End { intent, token: self.book.token(self.token), outcome, error }))
+    }
+
+    /// It did not run, and will not. If its intent is in the log, or on its way there, a record that names it says so, for which
+    /// nobody waits.
+    fn did_not_run(&mut self, why: Option<ErrorKind>) {
+        let (Some((on, ones)), Some(intent)) = (self.what.take(), &self.intent) else { return };
+        let (book, token) = (Arc::clone(&self.book), self.book.token(self.token));
+        // Its record is still to come.
+        book.journal.under_way().enter();
+        let then = move |intent| {
+            let end = End { intent, token, outcome: Outcome::NotDone, error: why };
+            let what = ones.ended(on, end);
+            book.journal.append(Record { time: time_of_day(), what }, |_| ());
+            book.journal.under_way().leave();
+        };
+        let mut waiting = intent.lock();
+        if waiting.is_told {
+            let number = waiting.number;
+            drop(waiting);
+            then(number);
+        } else {
+            waiting.then = Some(Box::new(then));
+        }
     }
 
     fn append<T>(&self, what: Option<What>, answer: Result<T>) -> Settling<T> {
@@ -148,10 +197,25 @@ impl Audited {
 
 impl Drop for Audited {
     fn drop(&mut self) {
-        // Given up while a session had it: nobody waits for the record.
-        let what = self.take(Outcome::Unknown, None);
-        self.append_unwaited(what);
+        if self.has_begun {
+            // Given up while a session had it: nobody waits for the record.
+            let what = self.take(Outcome::Unknown, None);
+            self.append_unwaited(what);
+        } else {
+            self.did_not_run(None);
+        }
         self.book.journal.under_way().leave();
+    }
+}
+
+impl Ones {
+    /// The record of them, which ended so.
+    fn ended(self, on: On, end: End) -> What {
+        match self {
+            Self::One(one) => What::Use(on, one, end),
+            Self::All(all) => What::Uses(on, all, end),
+            Self::Change(change) => What::Change(on, change, end),
+        }
     }
 }
 
@@ -171,14 +235,15 @@ impl<T> Settling<T> {
         let kept = Arc::new(Mutex::new(Waiting::default()));
         let told = Arc::clone(&kept);
         journal.append(record, move |kept| {
-            let waker = {
+            let (waker, then, number) = {
                 let mut waiting = told.lock();
                 if let Ok(Kept::At(number)) = kept {
                     waiting.number = Some(number);
                 }
-                waiting.kept = Some(kept);
-                waiting.waker.take()
+                (waiting.kept, waiting.is_told) = (Some(kept), true);
+                (waiting.waker.take(), waiting.then.take(), waiting.number)
             };
+            then.into_iter().for_each(|then| then(number));
             // On the log's thread: a waker that panics is caught there.
             waker.into_iter().for_each(Waker::wake);
         });
@@ -187,7 +252,7 @@ impl<T> Settling<T> {
 
     /// An answer without a record.
     pub(crate) fn now(answer: Result<T>) -> Self {
-        let kept = Waiting { kept: Some(Ok(Kept::Shed)), ..Waiting::default() };
+        let kept = Waiting { kept: Some(Ok(Kept::Shed)), is_told: true, ..Waiting::default() };
         Self { answer: Some(answer), ran: Outcome::Done, kept: Arc::new(Mutex::new(kept)) }
     }
 

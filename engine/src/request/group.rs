@@ -86,7 +86,7 @@ impl<'a, O: Operation> Group<'a, O> {
     }
 }
 
-/// Whether two requests wait in the same lane, until the same time.
+/// Whether two requests wait in the same lane, until the same time, for the same caller if that is recorded.
 fn is_alike<O: Operation>(one: &Request<'_, O>, other: &Request<'_, O>) -> bool {
     let key = match (one.key, other.key) {
         (Some(one), Some(other)) => Arc::ptr_eq(one, other),
@@ -96,6 +96,7 @@ fn is_alike<O: Operation>(one: &Request<'_, O>, other: &Request<'_, O>) -> bool 
         && one.ask.kind() == other.ask.kind()
         && one.limit() == other.limit()
         && (one.priority, one.tenant) == (other.priority, other.tenant)
+        && (!one.is_recorded() || one.recorded_caller() == other.recorded_caller())
 }
 
 /// Requests in flight as one, and then their answers, one by one.

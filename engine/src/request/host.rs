@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Audited, Build, Request, Settling};
+use super::{Audited, Build, InTime, Request, Settling};
 use crate::error::{Error, Result};
 use crate::keys::KeyVersion;
 use crate::offload::offload;
@@ -26,12 +26,13 @@ impl<O: Operation> HostWork<O> {
 /// Work of the host: under way, or to begin when its intent is in the audit log.
 enum Running<F, O: Operation> {
     Begun(F),
-    Waits(Settling<()>, HostWork<O>),
+    Waits(Settling<()>, HostWork<O>, InTime),
 }
 
 impl<O: Operation> Request<'_, O> {
     /// Runs it on this thread.
-    pub(super) fn run_on_host(&self) -> Result<O::Output> {
+    pub(super) fn run_on_host(&mut self) -> Result<O::Output> {
+        Audited::begin(&mut self.audited);
         let facts = self.facts().ok_or_else(without_key)?;
         (self.build)(&self.ask, self.ask.on_host(facts, &self.input)?)
     }
@@ -47,19 +48,26 @@ impl<O: Operation> Request<'_, O> {
     /// is polled.
     pub(super) fn begin_on_host(mut self) -> Result<impl Future<Output = Result<O::Output>> + Send> {
         self.start()?;
-        let intent = self.intent();
+        let intent = self.intent().map(|intent| (intent, self.in_time()));
         let work = self.host_work().map_err(|error| self.fail(error))?;
         let (mut trace, mut audited) = (self.trace, self.audited);
         let begin = |work: HostWork<O>| offload(move || work.run());
         let running = match intent {
-            None => Running::Begun(begin(work)),
-            Some(intent) => Running::Waits(intent, work),
+            None => {
+                Audited::begin(&mut audited);
+                Running::Begun(begin(work))
+            }
+            Some((intent, in_time)) => Running::Waits(intent, work, in_time),
         };
         Ok(async move {
             let running = match running {
                 Running::Begun(running) => running,
-                Running::Waits(intent, work) => {
-                    intent.await.inspect_err(|_| Audited::forget(&mut audited))?;
+                Running::Waits(intent, work, in_time) => {
+                    if let Err(error) = intent.await.and_then(|()| in_time.check()) {
+                        Audited::refuse(&mut audited, Some(error.kind()));
+                        return super::Trace::end(&mut trace, Err(error));
+                    }
+                    Audited::begin(&mut audited);
                     begin(work)
                 }
             };

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use super::queue::plan;
-use super::{Ran, Request};
+use super::{Audited, Ran, Request};
 use crate::clock::now;
 use crate::error::{Error, ErrorKind, Result};
 use crate::operation::{Operation, Scratch};
@@ -83,6 +83,10 @@ impl<O: Operation> Request<'_, O> {
         let mut scratch = Scratch::new();
         let input = self.ask.encode(&self.input, &mut scratch);
         let handles = self.key.map(|version| &*version.handles);
+        Audited::begin(&mut self.audited);
+        if let Some(audited) = &mut self.audited {
+            audited.ran_on(Some(seat.place.token));
+        }
         let start = now();
         seat.watch.enter_inline(start);
         // Nothing waits, or there would have been no lease.
@@ -90,9 +94,6 @@ impl<O: Operation> Request<'_, O> {
         let result = seat.session.run_all((call, self.ask.parts()), handles, input, output, when);
         let end = now();
         seat.watch.leave_inline();
-        if let Some(audited) = &mut self.audited {
-            audited.ran_on(Some(seat.place.token));
-        }
         if let Some(trace) = &mut self.trace {
             trace.ran(Some(Ran { queued_ns: 0, token_ns: end.ns_since(start) }));
         }

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::future::wait_for_room;
 use super::host::HostWork;
 use super::queue::Ready;
-use super::{Audited, Settling};
+use super::{Audited, InTime, Settling};
 use super::{Request, RequestId, Trace, check_not_forked};
 use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Result};
@@ -217,19 +217,26 @@ impl<'a, O: Operation> Many<'a, O> {
         let begun = items.into_iter().map(|item| {
             let mut request = self.request(item);
             let started = request.start();
-            intents.extend(request.intent());
+            intents.extend(request.intent().map(|intent| (intent, request.in_time())));
             let work = started.and_then(|_| request.host_work());
             ((request.trace, request.audited), work)
         });
         let (mut traces, works): (Vec<_>, Vec<_>) = begun.unzip();
-        let mut intended = Ok(());
-        for intent in intents {
+        let (mut intended, mut times) = (Ok(()), Vec::with_capacity(intents.len()));
+        for (intent, in_time) in intents {
             intended = intended.and(intent.await);
+            times.push(in_time);
         }
-        if let Err(error) = intended {
-            traces.iter_mut().for_each(|(_, audited)| Audited::forget(audited));
-            return traces.iter().map(|_| Err(error.clone())).collect();
+        // They have one deadline, and each is counted.
+        let in_time = |time: &InTime| time.check();
+        if let Err(error) = intended.and_then(|()| times.iter().map(in_time).fold(Ok(()), Result::and)) {
+            let refuse = |(trace, audited): &mut (Option<Box<Trace>>, _)| {
+                Audited::refuse(audited, Some(error.kind()));
+                Trace::end(trace, Err(error.clone()))
+            };
+            return traces.iter_mut().map(refuse).collect();
         }
+        traces.iter_mut().for_each(|(_, audited)| Audited::begin(audited));
         let run = |work: Result<HostWork<O>>| work.and_then(HostWork::run);
         let answers = offload(move || works.into_par_iter().map(run).collect::<Vec<_>>()).await;
         let answers = answers.unwrap_or_else(|error| traces.iter().map(|_| Err(error.clone())).collect());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::{Build, Refused, Request};
+use super::{Audited, Build, Refused, Request};
 use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::offload::POLL_BYTES_MAX;
@@ -98,6 +98,7 @@ impl<'a, O: Operation> Request<'a, O> {
         let node = Node::make(asked, task, fill, started, deadline, waker, Some(permit));
         let lane = self.lane(mask, node.kind);
         let pending = Pending::new(Arc::clone(core), Arc::clone(&node), self.trace.take(), self.build);
+        Audited::begin(&mut self.audited);
         let pending = pending.audited(self.audited.take());
         Ok(Ready { lane, node, pending })
     }

@@ -129,7 +129,7 @@ impl<'a, O: Operation> Many<'a, O> {
     fn add(&self, facts: &Result<&KeyFacts>, item: &Item<'a>, joint: &mut Joining) -> Result<usize> {
         let facts = facts.as_ref().map_err(Clone::clone)?;
         self.like.ask.check_message(facts, &item.input)?;
-        Ok(joint.add(&self.like.ask, Some(facts.kind), &item.input, self.id))
+        Ok(joint.add(&self.like.ask, Some(facts.kind), &item.input, self.id.or(self.like.label_id())))
     }
 
     /// The outputs of a chunk.
@@ -147,7 +147,7 @@ impl<'a, O: Operation> Many<'a, O> {
         let take = |&place: &usize| Item::of_input(std::mem::take(&mut self.items[place].input));
         let items: Vec<_> = places.iter().map(take).collect();
         let like = self.like.alike(self.like.ask.clone(), Input::default(), self.like.build);
-        Self::new(like, items.into_iter())
+        Self { id: self.id, ..Self::new(like, items.into_iter()) }
     }
 }
 

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails its test")]
 
 mod changes;
+mod faults;
+mod labels;
 mod uses;
 
 use std::io::{BufRead, BufReader, Write};
@@ -194,10 +196,17 @@ fn a_request_whose_time_is_over_when_its_intent_is_durable_is_not_run() {
         sign("submitted").submit().map_or_else(|refused| Err(refused.error), |pending| pending.wait()),
         many.deadline_in(Duration::from_nanos(1)).wait().remove(0),
     ];
+    let card = engine.key("p256").unwrap();
+    let verify = card.verify(Ecdsa::P256_SHA256, b"message", &[0; 64]).request_id("verified");
+    let verify = verify.deadline_in(Duration::from_nanos(1));
+    let verified = futures::executor::block_on(verify.into_future()).map(drop);
+    let verify = card.verify_many(Ecdsa::P256_SHA256, [(b"message", [0; 64])]).request_id("verified-many");
+    let verified_many = verify.deadline_in(Duration::from_nanos(1)).wait().remove(0).map(drop);
+    let answers = answers.map(|answer| answer.map(drop)).into_iter().chain([verified, verified_many]);
     let signed = || hsm.sim.executions_of("C_Sign", b"message");
     let (early, over) = (signed(), (ErrorKind::DeadlineExceeded, Outcome::NotDone));
     for answer in answers {
-        assert_eq!(answer.map(drop).map_err(|error| (error.kind(), error.outcome())), Err(over));
+        assert_eq!(answer.map_err(|error| (error.kind(), error.outcome())), Err(over));
     }
     assert_eq!(hsm.sim.calls_of("C_Sign"), before);
     // A request that is refused may be submitted again, with an intent of its own.
@@ -210,8 +219,10 @@ fn a_request_whose_time_is_over_when_its_intent_is_durable_is_not_run() {
         let of_it = all.iter().filter(move |record| record["request"] == id);
         of_it.map(|record| (record["kind"].clone(), record["outcome"].clone())).collect::<Vec<_>>()
     };
+    let error = |id: &str| &all.iter().rfind(|record| record["request"] == id).unwrap()["error"];
+    ["verified", "verified-many"].iter().for_each(|id| assert_eq!(error(id), "deadline-exceeded"));
     let (intent, not_done) = (("intent".into(), Value::Null), ("use".into(), "not-done".into()));
-    for id in ["waited", "awaited", "submitted", "many"] {
+    for id in ["waited", "awaited", "submitted", "many", "verified", "verified-many"] {
         assert_eq!(of(id), [intent.clone(), not_done.clone()], "{id}");
     }
     assert_eq!(of("again"), [intent.clone(), not_done, intent, ("use".into(), "done".into())]);

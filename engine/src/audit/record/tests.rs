@@ -157,3 +157,11 @@ fn the_root_of_a_shared_call_is_over_inputs_and_ids() {
     tree.push(leaf(&[&inputs[1][..], b"two"].concat()));
     assert_eq!(uses, Uses { count: 2, root: Hex(tree.root()) });
 }
+
+#[test]
+fn names_of_keys_are_not_shown_in_debug() {
+    let change = Change { request: None, fields: vec![("name", "card-signing".into())] };
+    let record = Record { time: UNIX_EPOCH, what: What::Change(on(), change, end()) };
+    let shown = format!("{record:?} {:?}", Text::from("card-signing"));
+    assert!(!shown.contains("card-signing") && !shown.contains("desk"), "{shown}");
+}

@@ -74,6 +74,20 @@ impl Recorded {
         }
     }
 
+    /// Something has changed that stays so, whatever fails after it: the record does not say then that nothing was done.
+    pub(in crate::engine) fn has_changed(&mut self) {
+        if let Some(audited) = &mut self.0 {
+            audited.changes(true);
+        }
+    }
+
+    /// What has changed is as it was.
+    pub(in crate::engine) fn is_undone(&mut self) {
+        if let Some(audited) = &mut self.0 {
+            audited.changes(false);
+        }
+    }
+
     /// It runs on this token. Of a change the first one, where it is decided.
     pub(crate) fn runs_on(&mut self, token: usize) {
         if let Some(audited) = &mut self.0 {
@@ -135,6 +149,7 @@ impl Shared {
             Audited::refuse(&mut recorded.0, Some(error.kind()));
             return Err(error);
         }
+        Audited::begin(&mut recorded.0);
         Ok(recorded)
     }
 }

@@ -265,6 +265,7 @@ impl Shared {
         let key = KeyRecord { id: id.to_string(), terms, state, destroy_at: None, versions: vec![version] };
         let content = Content::Key(Box::new(key));
         change.commit(Record::first(Subject::Key(number), content, self.ledger.writer(), unix_now()))?;
+        record.has_changed();
         record.of_key(&id, Some(1));
         record.note("state", state.name());
         Ok(id)

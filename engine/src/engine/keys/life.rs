@@ -207,6 +207,7 @@ impl Shared {
     ) -> Result<()> {
         let claim = self.claim(vec![Subject::Key(managed.number)], Vec::new(), record)?;
         let (entry, mut key) = content(managed)?;
+        record.of_key(&managed.id, Some(key.primary()));
         if !wanted(&key) {
             let text = "another engine has just changed it";
             return Err(Error::new(ErrorKind::Conflict, Retry::Later, Outcome::NotDone).because(text));
@@ -221,6 +222,7 @@ impl Shared {
         }
         let state = key.state;
         claim.commit(follow(&entry, key, self))?;
+        record.has_changed();
         record.note("state", state.name());
         Ok(())
     }
@@ -263,6 +265,7 @@ impl Shared {
             self.claim(vec![Subject::Key(managed.number)], vec![HexBytes(making.id.clone())], record)?;
         let (entry, mut key) = content(managed)?;
         let state = key.state_at(unix_now());
+        record.of_key(&managed.id, Some(key.primary()));
         record.note("state_before", state.name());
         record.note("version_before", key.primary().to_string());
         state.after(Change::Rotate, key.is_doomed())?;
@@ -276,6 +279,7 @@ impl Shared {
             change.commit(follow(&entry, key, self))
         });
         self.settle(change, rotated)?;
+        record.has_changed();
         record.of_key(&managed.id, Some(number));
         record.note("state", KeyState::Active.name());
         // Those who hold the key pass on to the new version from now on.
@@ -290,6 +294,9 @@ impl Shared {
     ) -> Result<()> {
         let subject = Subject::Name(alias.to_owned());
         let claim = self.claim(vec![subject.clone()], Vec::new(), record)?;
+        if let Some(managed) = key {
+            record.of_key(&managed.id, managed.of_record(KeyRecord::primary).ok());
+        }
         let before = self.ledger.catalogue.read().alias(alias).map(Arc::clone);
         let stands = |entry: &Arc<Entry>| matches!(entry.record.content, Content::Alias(Some(_)));
         if key.is_none() && !before.as_ref().is_some_and(stands) {

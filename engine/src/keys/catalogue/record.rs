@@ -418,6 +418,12 @@ pub(crate) mod tests {
         );
         assert!(!ours.is_overtaken_by(&first) && !ours.is_overtaken_by(&ours));
         assert!(!first.is_overtaken_by(&other_key));
+        // What is compromised holds beside later records of those who did not know, and so does what follows it.
+        let mut key = key_record();
+        key.state = KeyState::Compromised;
+        let (compromised, _) =
+            Entry::new(first.next(Content::Key(Box::new(key)), Writer::new([3; 8]), 4)).unwrap();
+        assert!(!next(&compromised, 5).is_overtaken_by(&next(&later, 6)));
     }
 
     #[test]
