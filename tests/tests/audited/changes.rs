@@ -298,6 +298,9 @@ fn engine_without_a_disk(hsm: &Hsm, site: &Path) -> Engine {
     engine
 }
 
+/// Something that is to be refused.
+type Try<'a> = &'a dyn Fn() -> Result<(), Error>;
+
 #[test]
 fn nothing_begins_whose_intent_cannot_be_written() {
     let (hsm, site) = (Hsm::new(1, "seed=1,keys=agree:p256-agree"), tempfile::tempdir().unwrap());
@@ -306,7 +309,7 @@ fn nothing_begins_whose_intent_cannot_be_written() {
     let (card, agree) = (engine.key("card").unwrap(), engine.key("agree").unwrap());
     let der = agree.public_key_der().unwrap();
     let raw = AgreementKdf::Raw;
-    let tries: [(&str, &dyn Fn() -> Result<(), Error>); 13] = [
+    let tries: [(&str, Try<'_>); 13] = [
         ("sign", &|| card.sign(Ecdsa::P256_SHA256, b"message").wait().map(drop)),
         ("agree", &|| agree.agree(&der[der.len() - 65..], raw, b"", KeySpec::Aes(16)).map(drop)),
         ("create", &|| keys.create("other", &KeyConfig::new(spec)).map(drop)),
