@@ -70,6 +70,7 @@ mod pin;
 mod pkcs11;
 #[cfg(not(hsmux_loom))]
 mod place;
+mod presence;
 #[cfg(not(hsmux_loom))]
 mod random_pool;
 #[cfg(not(hsmux_loom))]

@@ -18,7 +18,6 @@ mod map;
 mod mechanism;
 mod message;
 mod parts;
-mod presence;
 mod session;
 
 pub(crate) use codes::{Fault, SessionFate};
@@ -29,5 +28,4 @@ pub(crate) use library::{Library, MechanismInfo, Slot, TokenInfo, forked};
 pub(crate) use mechanism::Mechanism;
 pub(crate) use message::{MESSAGE_IV_LEN, Message};
 pub(crate) use parts::Direction;
-pub(crate) use presence::Presence;
 pub(crate) use session::{ObjectHandle, Session};

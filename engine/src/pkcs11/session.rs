@@ -13,7 +13,7 @@ use crate::pkcs11::function::{CallCounts, Function};
 use crate::pkcs11::library::{Instance, forked, to_ulong, to_usize};
 use crate::pkcs11::mechanism::{IvReplaced, Mechanism};
 use crate::pkcs11::message::Parameter;
-use crate::pkcs11::presence::Presence;
+use crate::presence::Presence;
 
 /// An object's number, good for one token of one instance until the token is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

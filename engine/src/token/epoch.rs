@@ -5,7 +5,7 @@
 //! again in a later one, so nothing of an epoch that is over is used any more; where the token took the sessions along, they
 //! are not even closed.
 
-use crate::pkcs11::Presence;
+use crate::presence::Presence;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
 /// Shared by the sessions that were opened in it.
