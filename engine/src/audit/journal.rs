@@ -16,9 +16,7 @@ use super::under_way::UnderWay;
 use super::writer::Writer;
 use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
-use crate::sync::{
-    Arc, ArrayQueue, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, Parker, Unparker, fence,
-};
+use crate::sync::{Arc, ArrayQueue, AtomicBool, AtomicU64, Mutex, Ordering, Parker, Unparker, fence};
 use crate::threads::Threads;
 
 /// A log that is open to be written to.
@@ -62,8 +60,6 @@ pub(crate) struct Figures {
 pub(super) struct Shared {
     queue: ArrayQueue<Entry>,
     writer: Unparker,
-    /// How many records are to be queued before the writer is woken.
-    wake_at: AtomicUsize,
     under_way: UnderWay,
     /// It is to end.
     is_closing: AtomicBool,
@@ -122,7 +118,6 @@ impl Journal {
         let shared = Arc::new(Shared {
             queue: ArrayQueue::new(room.max(1)),
             writer: parker.unparker().clone(),
-            wake_at: AtomicUsize::new(1),
             under_way: UnderWay::default(),
             is_closing: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
@@ -214,18 +209,13 @@ impl Shared {
         }
         if let Err(entry) = self.queue.push(entry) {
             self.lose(entry, "more records came than could be queued");
-            // To tell of it, whatever it finds in the queue.
-            self.writer.unpark();
         }
         // Pairs with the fence of `Closing`: either the writer's last look finds this record, or its end is seen here.
         fence(Ordering::SeqCst);
         if self.is_closed.load(Ordering::Relaxed) {
             self.drop_queued();
         }
-        // After that fence, which pairs with the one in `wait_for`.
-        if self.queue.len() >= self.wake_at.load(Ordering::Relaxed) {
-            self.writer.unpark();
-        }
+        self.writer.unpark();
     }
 
     /// Refuses what is queued: a record that is dropped is answered.
@@ -244,21 +234,6 @@ impl Shared {
     /// Whether there is something to be told of what was not written.
     pub(super) fn has_gap(&self) -> bool {
         self.gap.lock().is_some()
-    }
-
-    /// Parks the writer until so many records are queued, somebody else has something for it, or the time is up.
-    pub(super) fn wait_for(&self, records: usize, parker: &Parker, limit: Duration) {
-        self.wake_at.store(records, Ordering::Relaxed);
-        // Pairs with the one in `append`: either that record is seen here, or this number is seen there.
-        fence(Ordering::SeqCst);
-        if self.queue.len() < records {
-            parker.park_timeout(limit);
-        }
-    }
-
-    /// How many operations are to be recorded and have not been yet; a hint.
-    pub(super) fn under_way(&self) -> usize {
-        self.under_way.count()
     }
 
     pub(super) fn wake_writer(&self) {

@@ -63,15 +63,6 @@ impl Window {
     }
 }
 
-/// How long records wait for company at most.
-pub(super) const GATHER: Duration = Duration::from_micros(500);
-
-/// How many records are waited for while so many operations are under way: a quarter, so that those whose answers wait for
-/// their records leave the tokens the others to work at. Few operations are answered at once.
-pub(super) const fn gathered(under_way: usize) -> usize {
-    under_way / 4
-}
-
 /// When the next checkpoint is made: after so many records or so long after the first.
 #[derive(Debug)]
 pub(super) struct Period {
@@ -147,11 +138,6 @@ mod tests {
         assert_eq!(window.due_in(at(100)), Some(ms(10)));
         window.close();
         assert_eq!((window.room(at(500)), window.due_in(at(500))), (10, None));
-    }
-
-    #[test]
-    fn few_operations_are_recorded_at_once_and_many_in_groups_that_leave_the_tokens_work() {
-        assert_eq!([0, 1, 7, 8, 64, 1_000].map(gathered), [0, 0, 1, 2, 16, 250]);
     }
 
     #[test]

@@ -28,11 +28,6 @@ impl UnderWay {
         }
     }
 
-    /// A hint: it may have changed.
-    pub(super) fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
-    }
-
     /// Waits until there are none, at most until then.
     pub(crate) fn wait_none(&self, limit: Time) {
         let mut waits = self.waits.lock();

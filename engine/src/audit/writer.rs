@@ -10,7 +10,7 @@ use super::files::{self, Lock};
 use super::journal::{Closing, Entry, Kept, Shared};
 use super::line::{self, LINE_LEN_MAX};
 use super::open::Opened;
-use super::pace::{GATHER, Period, Window, gathered};
+use super::pace::{Period, Window};
 use super::record::{Record, Start, Stop, What};
 use super::resume::Resume;
 use super::settings::{Audit, AuditMode};
@@ -126,9 +126,7 @@ impl Writer {
             self.cover();
             self.synchronise();
             // More may be queued than a group takes.
-            if has_work {
-                self.gather();
-            } else {
+            if !has_work {
                 self.park();
             }
         }
@@ -294,22 +292,13 @@ impl Writer {
         Covered { root: self.sum.tree.root(), resume, is_last: false }
     }
 
-    /// With a window: waits for company, so that many records take one wake-up of this thread and one of their callers'.
-    /// Without one they gather while those before them are synchronised.
-    fn gather(&self) {
-        let company = gathered(self.shared.under_way());
-        if self.window.is_some() && self.trouble.is_none() && company > 1 {
-            self.shared.wait_for(company, &self.parker, GATHER);
-        }
-    }
-
     fn park(&self) {
         let now = now();
         let sync = self.window.as_ref().and_then(|(window, _)| window.due_in(now));
         let waits = |of: &&Checkpoints| of.covered.is_none();
         let checkpoint = self.checkpoints.as_ref().filter(waits).and_then(|of| of.period.due_in(now));
         let limit = sync.into_iter().chain(checkpoint).fold(IDLE, Duration::min);
-        self.shared.wait_for(1, &self.parker, limit);
+        self.parker.park_timeout(limit);
     }
 
     /// Notes that writing fails, and why.
@@ -330,8 +319,7 @@ impl Writer {
         let now = now();
         // Nobody makes room any more while it closes: it is the last attempt.
         if now < trouble.next_try && !self.shared.is_closing() {
-            // Whoever comes meanwhile is answered at once.
-            self.shared.wait_for(1, &self.parker, now.until(trouble.next_try));
+            self.parker.park_timeout(now.until(trouble.next_try));
             return false;
         }
         trouble.next_try = now.after(TRY_EVERY);
