@@ -496,20 +496,21 @@ mod tests {
         assert_eq!(rows(&file), all);
     }
 
-    /// The figures at [`WAIT_MAX`]: `cargo test -p hsmux --lib what_a_reading_and_a_change_take -- --ignored --nocapture`.
+    /// The figures at [`WAIT_MAX`]: `HSMUX_RECORDS=10,100,300 cargo test -p hsmux --lib what_a_reading_and_a_change_take --
+    /// --nocapture`. Without the setting one small file, for each change is synchronised.
     #[test]
-    #[ignore = "a measurement"]
     fn what_a_reading_and_a_change_take() {
         let (_directory, file) = made();
-        for (from, to) in [(0, 10), (10, 100), (100, 300)] {
-            fill(&file, from..to);
+        let sizes = std::env::var("HSMUX_RECORDS").unwrap_or_else(|_| "10".to_owned());
+        for to in sizes.split(',').map(|size| size.parse().unwrap()) {
+            fill(&file, rows(&file).len()..to);
             let each = |times: u32, job: &dyn Fn()| {
                 let before = now();
                 (0..times).for_each(|_| job());
                 before.until(now()) / times
             };
             let reading = each(50, &|| drop(file.read(ID, false, |_| true).unwrap()));
-            let change = each(20, &|| fill(&file, 0..1));
+            let change = each(5, &|| fill(&file, 0..1));
             println!("{to} records: a reading {reading:?}, a change {change:?}");
             assert_eq!(rows(&file).len(), to);
         }
