@@ -272,6 +272,25 @@ fn of_two_tokens_the_file_of_one_may_be_damaged_and_their_keys_are_used_all_the_
 }
 
 #[test]
+fn a_key_whose_records_cannot_be_read_is_not_had_as_a_plain_one_beside_a_token_whose_records_can() {
+    let site = Site::new();
+    let config = site.config(2, Records::InFile);
+    let both = engine(&config, 2).unwrap();
+    both.managed_keys().create("own", &KeyConfig::new(P256)).unwrap();
+    end(both);
+    let one =
+        engine_with(&config, 2, |builder| builder.tokens(["sim-1"]).state_dir(site.state_dir())).unwrap();
+    one.managed_keys().create("card", &KeyConfig::new(P256)).unwrap();
+    one.managed_keys().suspend("card").unwrap();
+    let file = one.managed_keys().record_places().unwrap().remove(0).file.unwrap();
+    end(one);
+    put(&file, b"damaged");
+    let both = engine(&config, 2).unwrap();
+    signs(&both, "own").unwrap();
+    refusal(signs(&both, "card"));
+}
+
+#[test]
 fn who_has_the_file_open_for_too_long_is_not_waited_for_and_for_a_moment_is() {
     let (site, config) = with_keys(&["card"]);
     let engine = engine(&config, 1).unwrap();
