@@ -24,7 +24,6 @@ mod settings;
 mod syncer;
 #[cfg(feature = "baseline")]
 pub(crate) mod trial;
-mod under_way;
 mod verify;
 mod walk;
 mod writer;

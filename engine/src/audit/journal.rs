@@ -12,7 +12,6 @@ use super::open::{self, Opened};
 use super::record::{Gap, Record};
 use super::settings::{Audit, AuditLoss, AuditMode};
 use super::syncer::Syncer;
-use super::under_way::UnderWay;
 use super::writer::Writer;
 use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
@@ -60,7 +59,6 @@ pub(crate) struct Figures {
 pub(super) struct Shared {
     queue: ArrayQueue<Entry>,
     writer: Unparker,
-    under_way: UnderWay,
     /// It is to end.
     is_closing: AtomicBool,
     /// The writer has ended.
@@ -118,7 +116,6 @@ impl Journal {
         let shared = Arc::new(Shared {
             queue: ArrayQueue::new(room.max(1)),
             writer: parker.unparker().clone(),
-            under_way: UnderWay::default(),
             is_closing: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             loss: settings.loss,
@@ -144,11 +141,6 @@ impl Journal {
     /// failed. Nothing is waited for.
     pub(crate) fn append(&self, record: Record, done: impl FnOnce(Result<Kept>) + Send + 'static) {
         self.shared.append(Entry { record, done: Some(Box::new(done)), is_own: false });
-    }
-
-    /// The operations whose records are to be written to it.
-    pub(crate) fn under_way(&self) -> &UnderWay {
-        &self.shared.under_way
     }
 
     /// What it has done so far.

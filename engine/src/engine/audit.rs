@@ -13,7 +13,7 @@ use crate::audit::checkpoint::Signer;
 use crate::audit::journal::Journal;
 use crate::audit::record::Text;
 use crate::audit::{Audit, AuditKey, AuditMode};
-use crate::clock::Time;
+use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::keys::KeyVersion;
 use crate::keys::generate::KeySpec;
@@ -21,6 +21,7 @@ use crate::keys::key_config::KeyConfig;
 use crate::metrics::AuditSnapshot;
 use crate::operation::{ecdsa_der, spki_der};
 use crate::pkcs11::Mechanism;
+use crate::sync::{Condvar, Mutex};
 use crate::token::facts::Curve;
 
 pub(crate) use recorded::Recorded;
@@ -34,6 +35,9 @@ pub(crate) struct Book {
     pub(crate) mode: AuditMode,
     /// Serial numbers, by token.
     tokens: Vec<Text>,
+    /// Operations whose records are not written yet, and who waits until there are none.
+    open: Mutex<usize>,
+    none_open: Condvar,
 }
 
 /// How long a signature for a checkpoint may take.
@@ -50,12 +54,28 @@ impl Book {
         let signer = TokenSigner { shared: Arc::downgrade(shared), version, public_key };
         let journal = Journal::open(settings, room, Some(Box::new(signer)))?;
         let tokens = shared.tokens.iter().map(|token| Text::from(token.info.serial.as_str())).collect();
-        Ok(Self { journal, mode: settings.mode, tokens })
+        let (open, none_open) = (Mutex::new(0), Condvar::new());
+        Ok(Self { journal, mode: settings.mode, tokens, open, none_open })
+    }
+
+    /// An operation begins whose record is to be written.
+    pub(crate) fn enter(&self) {
+        *self.open.lock() += 1;
+    }
+
+    /// Its record is on its way, or there is to be none.
+    pub(crate) fn leave(&self) {
+        let mut open = self.open.lock();
+        *open -= 1;
+        if *open == 0 {
+            self.none_open.notify_all();
+        }
     }
 
     /// Waits until callers have collected their answers, for only then are these recorded; at most until `limit`.
     pub(super) fn wait_collected(&self, limit: Time) {
-        self.journal.under_way().wait_none(limit);
+        let mut open = self.open.lock();
+        while *open > 0 && !self.none_open.wait_for(&mut open, now().until(limit)).timed_out() {}
     }
 
     pub(crate) fn token(&self, index: Option<usize>) -> Option<Text> {

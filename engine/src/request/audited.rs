@@ -74,7 +74,7 @@ type Then = Box<dyn FnOnce(Option<u64>) + Send>;
 
 impl Audited {
     pub(crate) fn new(book: Arc<Book>, on: On, ones: Ones) -> Self {
-        book.journal.under_way().enter();
+        book.enter();
         let (token, intent) = (None, None);
         Self { book, what: Some((on, ones)), token, intent, has_begun: false, has_changed: false }
     }
@@ -164,12 +164,12 @@ impl Audited {
         let (Some((on, ones)), Some(intent)) = (self.what.take(), &self.intent) else { return };
         let (book, token) = (Arc::clone(&self.book), self.book.token(self.token));
         // Its record is still to come.
-        book.journal.under_way().enter();
+        book.enter();
         let then = move |intent| {
             let end = End { intent, token, outcome: Outcome::NotDone, error: why };
             let what = ones.ended(on, end);
             book.journal.append(Record { time: time_of_day(), what }, |_| ());
-            book.journal.under_way().leave();
+            book.leave();
         };
         let mut waiting = intent.lock();
         if waiting.is_told {
@@ -204,7 +204,7 @@ impl Drop for Audited {
         } else {
             self.did_not_run(None);
         }
-        self.book.journal.under_way().leave();
+        self.book.leave();
     }
 }
 
