@@ -2,7 +2,6 @@
 //! operation in turn, and their outputs checked by other software.
 
 mod caller;
-mod dice;
 mod job;
 mod report;
 mod work;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use futures::StreamExt;
 use hsmux::{Operation, Request, Result};
 
-use super::dice::Dice;
 use super::job::{Job, Way};
 use super::report::Tally;
 use super::work::{Done, Work};
 use super::{Check, Common, Mixed};
 use crate::check::Software;
+use crate::dice::Dice;
 
 /// A caller and what it has seen.
 pub(super) struct Caller {
@@ -56,14 +56,12 @@ const PROBLEMS_MAX: usize = 4;
 
 impl Caller {
     pub(super) fn new(number: u32, mixed: &Mixed) -> Self {
-        // The dice of neighbours start far from each other.
-        let mut seeds = Dice::new(mixed.seed ^ (u64::from(number) << 32));
         Self {
             number,
             sequence: 0,
             works: mixed.works.clone(),
             check: mixed.check,
-            dice: Dice::new(seeds.next()),
+            dice: Dice::of(mixed.seed, number),
             tallies: [Tally::default(); Work::ALL.len()],
             kept: [const { Vec::new() }; Work::ALL.len()],
             random: Vec::new(),
@@ -101,7 +99,7 @@ impl Caller {
     }
 
     fn next_job(&mut self, software: &Software) -> Job {
-        let work = self.dice.choose(&self.works);
+        let work = Work::draw(&self.works, &mut self.dice);
         self.job_of(work, software)
     }
 

@@ -7,10 +7,10 @@ use hsmux::{
     TripleDesCbc, TripleDesEcb,
 };
 
-use super::dice::Dice;
 use super::work::{Done, Work};
 use super::{Common, FurtherKeys};
 use crate::check::Software;
+use crate::dice::Dice;
 
 /// A request to be made.
 pub(super) struct Job {
@@ -51,11 +51,11 @@ impl Job {
         let second = software.has_second() && dice.below(2) == 1;
         let message = message(Shape::of(work), caller, sequence, dice);
         let aad: Arc<[u8]> = match work {
-            Work::EncryptGcm | Work::DecryptGcm => dice.next().to_be_bytes().into(),
+            Work::EncryptGcm | Work::DecryptGcm => dice.roll().to_be_bytes().into(),
             _ => Arc::new([]),
         };
         let mut iv = [0; 16];
-        iv.fill_with(|| dice.next().to_be_bytes()[0]);
+        iv.fill_with(|| dice.roll().to_be_bytes()[0]);
         let input = match work {
             Work::DecryptCtr => {
                 let counted = match dice.below(4) {
@@ -155,7 +155,7 @@ fn message(shape: Shape, caller: u32, sequence: u64, dice: &mut Dice) -> Vec<u8>
         message.clear();
     }
     while message.len() < wanted {
-        message.extend(dice.next().to_be_bytes());
+        message.extend(dice.roll().to_be_bytes());
     }
     message.truncate(wanted);
     message

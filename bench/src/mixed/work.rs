@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::dice::Dice;
+
 /// A kind of operation, with its form of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Work {
@@ -144,6 +146,18 @@ impl Work {
         }
     }
 
+    /// One of these by weight; random bytes if there is nothing to choose from.
+    pub(super) fn draw(works: &[Self], dice: &mut Dice) -> Self {
+        let mut left = dice.below(works.iter().map(|work| work.weight()).sum());
+        for &work in works {
+            match left.checked_sub(work.weight()) {
+                Some(rest) => left = rest,
+                None => return work,
+            }
+        }
+        Self::Random
+    }
+
     /// The decryption of what this encrypts.
     pub(crate) const fn decryption(self) -> Option<Self> {
         match self {
@@ -168,5 +182,19 @@ mod tests {
     #[test]
     fn every_kind_stands_at_its_own_place() {
         Work::ALL.iter().enumerate().for_each(|(i, &work)| assert_eq!(work as usize, i));
+    }
+
+    #[test]
+    fn every_kind_comes_up_in_proportion_to_its_weight() {
+        let mut dice = Dice::new(7);
+        let mut counts = [0_u64; Work::ALL.len()];
+        let all: u64 = Work::ALL.iter().map(|work| work.weight()).sum();
+        (0..all * 1_000).for_each(|_| counts[Work::draw(&Work::ALL, &mut dice) as usize] += 1);
+        for work in Work::ALL {
+            let (count, expected) = (counts[work as usize], work.weight() * 1_000);
+            assert!(count.abs_diff(expected) < expected / 5, "{work}: {count}, expected {expected}");
+        }
+        assert_eq!(Work::draw(&[Work::SignHmac], &mut dice), Work::SignHmac);
+        assert_eq!(Work::draw(&[], &mut dice), Work::Random);
     }
 }
