@@ -105,13 +105,36 @@ impl Op {
 
     /// The size where none is named: a short message to sign, a record of 1 KiB to encrypt, one block, a key of
     /// 32 bytes to draw or to unwrap.
-    const fn default_size(self) -> usize {
+    pub(crate) const fn default_size(self) -> usize {
         match self {
             Self::AesGcm | Self::AesCbcEncrypt | Self::AesCbcDecrypt | Self::AesCtr => 1024,
             Self::AesEcb => 16,
             Self::Random | Self::Rsa2048Oaep => 32,
             _ => 64,
         }
+    }
+
+    /// What its sizes are multiples of, in bytes.
+    pub(crate) const fn block(self) -> usize {
+        match self {
+            Self::AesEcb | Self::AesCbcEncrypt | Self::AesCbcDecrypt => 16,
+            _ => 1,
+        }
+    }
+
+    /// Refuses a size that the operation does not take.
+    pub(crate) fn check_size(self, size: usize) -> Result<(), String> {
+        let name = self.as_str();
+        if !(1..=SIZE_MAX).contains(&size) {
+            return Err(format!("sizes go from 1 to {SIZE_MAX} bytes"));
+        }
+        if !size.is_multiple_of(self.block()) {
+            return Err(format!("{name} takes whole blocks: a multiple of {} bytes", self.block()));
+        }
+        if self == Self::Rsa2048Oaep && size > OAEP_MAX {
+            return Err(format!("{name} takes up to {OAEP_MAX} bytes"));
+        }
+        Ok(())
     }
 
     /// The key that it takes, as the engine generates it; none for random bytes.
@@ -213,6 +236,17 @@ impl Case {
     }
 }
 
+impl FromStr for Op {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|op| op.as_str() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::as_str).join(", ");
+            format!("no such operation; there are {names}")
+        })
+    }
+}
+
 impl FromStr for Case {
     type Err = String;
 
@@ -221,23 +255,12 @@ impl FromStr for Case {
             Some((name, size)) => (name, Some(size)),
             None => (text, None),
         };
-        let Some(op) = Op::ALL.into_iter().find(|op| op.as_str() == name) else {
-            let names = Op::ALL.map(Op::as_str).join(", ");
-            return Err(format!("no such operation; there are {names}"));
-        };
+        let op: Op = name.parse()?;
         let size = match size {
             Some(size) => size.parse().map_err(|_| format!("the size {size:?} is no number of bytes"))?,
             None => op.default_size(),
         };
-        if !(1..=SIZE_MAX).contains(&size) {
-            return Err(format!("sizes go from 1 to {SIZE_MAX} bytes"));
-        }
-        if matches!(op, Op::AesEcb | Op::AesCbcEncrypt | Op::AesCbcDecrypt) && size % 16 != 0 {
-            return Err(format!("{name} takes whole blocks: a multiple of 16 bytes"));
-        }
-        if op == Op::Rsa2048Oaep && size > OAEP_MAX {
-            return Err(format!("{name} takes up to {OAEP_MAX} bytes"));
-        }
+        op.check_size(size)?;
         Ok(Self { op, size })
     }
 }
