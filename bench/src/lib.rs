@@ -4,6 +4,7 @@
 //! work without the engine ([`Raw`] with a session per thread and nothing between it and the module), [`compare`]
 //! runs them in turn, and a [`Report`] says what came out. Who wants a key only for the run takes a [`TemporaryKey`].
 
+pub mod arrivals;
 mod baseline;
 mod case;
 mod cell;
