@@ -2,7 +2,9 @@
 //!
 //! A [`Case`] says what is done, a [`Target`] does it on an engine in a closed loop, a [`Baseline`] does the same
 //! work without the engine ([`Raw`] with a session per thread and nothing between it and the module), [`compare`]
-//! runs them in turn, and a [`Report`] says what came out. Who wants a key only for the run takes a [`TemporaryKey`].
+//! runs them in turn, and a [`Report`] says what came out. A [`Profile`](profile::Profile) says what a load is that
+//! changes with time and mixes operations, and [`arrivals`] when its requests are due. Who wants a key only for the run
+//! takes a [`TemporaryKey`].
 
 pub mod arrivals;
 mod baseline;
@@ -16,6 +18,7 @@ mod drive;
 mod failure;
 mod inputs;
 pub mod mixed;
+pub mod profile;
 mod report;
 pub mod rows;
 mod stats;
