@@ -150,9 +150,7 @@ fn a_message_holds_no_control_character_of_the_file() {
 
 #[test]
 fn columns_count_characters() {
-    assert_refused(
-        &with("", "", "name = \"\u{fc}\"\nsize = {  uniform = [\"\u{fc}\", 1] }"),
-        "10:22",
-        "bytes",
-    );
+    let phase = "name = \"n\"\nphase = [{ name = \"\u{fc}\u{fc}\", for = \"soon\" }]";
+    assert_refused(phase, "2:31", "a duration such as");
+    assert_refused(&phase.replace('\u{fc}', "u"), "2:31", "a duration such as");
 }

@@ -101,6 +101,14 @@ proptest! {
     }
 
     #[test]
+    fn a_scaled_profile_lasts_to_the_nanosecond_as_long_as_is_asked(profile in profile(), ns in 1..40_000_000_000_000_u64) {
+        let time = Duration::from_nanos(ns);
+        if let Ok(scaled) = profile.for_time(time) {
+            prop_assert_eq!(scaled.length(), time);
+        }
+    }
+
+    #[test]
     fn no_text_makes_the_parser_panic(
         text in "\\PC*|((name|pace|phase|operation|for|rate|op|size|keys) = |\\[{1,2}|\\]{1,2}|\"|\n|\\{|\\}|[0-9a-z:])*"
     ) {
