@@ -20,6 +20,7 @@ mod pace;
 mod prove;
 pub(crate) mod record;
 mod resume;
+mod room;
 mod settings;
 mod syncer;
 #[cfg(feature = "baseline")]

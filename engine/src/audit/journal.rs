@@ -10,6 +10,7 @@ use super::checkpointer::Checkpointer;
 use super::disk::{Disk, Files};
 use super::open::{self, Opened};
 use super::record::{Gap, Record};
+use super::room::Room;
 use super::settings::{Audit, AuditLoss, AuditMode};
 use super::syncer::Syncer;
 use super::writer::Writer;
@@ -36,6 +37,10 @@ pub(crate) enum Kept {
     Shed,
 }
 
+/// Records that may be queued and are answered for already. What a window holds beyond that is written before it is answered
+/// for.
+const AHEAD_MAX: usize = 4096;
+
 /// What is called with that: on the writer's thread, so it must be quick and must not wait.
 pub(crate) type Done = Box<dyn FnOnce(Result<Kept>) + Send>;
 
@@ -59,6 +64,10 @@ pub(crate) struct Figures {
 pub(super) struct Shared {
     queue: ArrayQueue<Entry>,
     writer: Unparker,
+    /// The writer is parked, or about to be, until somebody wakes it.
+    is_idle: AtomicBool,
+    /// With a window: who may be answered ahead of the writer.
+    pub(super) room: Option<Room>,
     /// It is to end.
     is_closing: AtomicBool,
     /// The writer has ended.
@@ -84,6 +93,8 @@ pub(super) struct Counts {
 /// A record on its way, answered once: at the latest when it is dropped.
 pub(super) struct Entry {
     pub(super) record: Record,
+    /// When it was answered for, if that was ahead of the writer.
+    pub(super) ahead: Option<Time>,
     done: Option<Done>,
     is_own: bool,
 }
@@ -113,9 +124,15 @@ impl Journal {
         check(settings)?;
         let opened = open::open(&settings.directory, &settings.name, settings.mode.name(), &*disk)?;
         let parker = Parker::new();
+        let window = match settings.mode {
+            AuditMode::Window { records, age } => Some(Room::new(records, age)),
+            _ => None,
+        };
         let shared = Arc::new(Shared {
-            queue: ArrayQueue::new(room.max(1)),
+            queue: ArrayQueue::new(room.max(1) + window.as_ref().map_or(0, |_| AHEAD_MAX)),
             writer: parker.unparker().clone(),
+            is_idle: AtomicBool::new(false),
+            room: window,
             is_closing: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             loss: settings.loss,
@@ -127,10 +144,7 @@ impl Journal {
         let checkpointer = signer
             .map(|signer| Checkpointer::start(&shared, directory, lock, origin, signer, &threads))
             .transpose()?;
-        let syncer = match settings.mode {
-            AuditMode::Window { .. } => Some(Syncer::start(&shared, &threads)?),
-            _ => None,
-        };
+        let syncer = shared.room.as_ref().map(|_| Syncer::start(&shared, &threads)).transpose()?;
         let helpers = (syncer, checkpointer);
         let writer = Writer::new(opened, settings, disk, Arc::clone(&shared), parker, helpers);
         spawn("hsmux-audit", &threads, move || writer.run())?;
@@ -140,7 +154,13 @@ impl Journal {
     /// Has a record written, and `done` called once: when it is durable, with a window when it is written, or when that
     /// failed. Nothing is waited for.
     pub(crate) fn append(&self, record: Record, done: impl FnOnce(Result<Kept>) + Send + 'static) {
-        self.shared.append(Entry { record, done: Some(Box::new(done)), is_own: false });
+        self.shared.append(Entry { record, ahead: None, done: Some(Box::new(done)), is_own: false });
+    }
+
+    /// With a window that has room: has a record written within a millisecond, and what it is of may be answered at once.
+    /// Else it is handed back, to be appended.
+    pub(crate) fn append_ahead(&self, record: Record) -> Option<Record> {
+        self.shared.append_ahead(record)
     }
 
     /// What it has done so far.
@@ -199,6 +219,29 @@ impl Shared {
         if self.is_closing() {
             return;
         }
+        self.push(entry);
+        self.writer.unpark();
+    }
+
+    fn append_ahead(&self, record: Record) -> Option<Record> {
+        let Some(room) = &self.room else { return Some(record) };
+        // Relaxed: who reads that late is told in the log how many are missing.
+        let is_begun = self.counts.records.load(Ordering::Relaxed) > 0;
+        let is_shut = !is_begun || self.is_closing() || self.counts.is_failing.load(Ordering::Relaxed);
+        let now = now();
+        if is_shut || self.queue.len() >= AHEAD_MAX || !room.take(now) {
+            return Some(record);
+        }
+        self.push(Entry { record, ahead: Some(now), done: None, is_own: false });
+        // Pairs with the fence of `is_empty_and_idle`, by the one in `push`: either the writer sees this record, or it is seen
+        // here that nobody else wakes it.
+        if self.is_idle.swap(false, Ordering::Relaxed) {
+            self.writer.unpark();
+        }
+        None
+    }
+
+    fn push(&self, entry: Entry) {
         if let Err(entry) = self.queue.push(entry) {
             self.lose(entry, "more records came than could be queued");
         }
@@ -207,12 +250,25 @@ impl Shared {
         if self.is_closed.load(Ordering::Relaxed) {
             self.drop_queued();
         }
-        self.writer.unpark();
     }
 
-    /// Refuses what is queued: a record that is dropped is answered.
+    /// Refuses what is queued: a record that is dropped is answered, and counted if it was answered for before.
     fn drop_queued(&self) {
-        while self.queue.pop().is_some() {}
+        while let Some(entry) = self.queue.pop() {
+            self.counts.lost.fetch_add(u64::from(entry.ahead.is_some()), Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn is_awake(&self) {
+        self.is_idle.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether nothing is queued: then whoever queues something wakes the writer.
+    pub(super) fn is_empty_and_idle(&self) -> bool {
+        self.is_idle.store(true, Ordering::Relaxed);
+        // Pairs with the fence of `push`.
+        fence(Ordering::SeqCst);
+        self.queue.is_empty()
     }
 
     pub(super) fn pop(&self) -> Option<Entry> {
@@ -296,7 +352,7 @@ impl Counts {
 impl Entry {
     /// A record of the log's own, which is no loss if it is not written: it is written again.
     pub(super) fn own(record: Record, done: impl FnOnce(Result<Kept>) + Send + 'static) -> Self {
-        Self { record, done: Some(Box::new(done)), is_own: true }
+        Self { record, ahead: None, done: Some(Box::new(done)), is_own: true }
     }
 
     pub(super) fn answer(&mut self, kept: Result<Kept>) {

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use crate::clock::Time;
 
-/// How much may be answered for and not yet be durable.
+/// When what was answered for and is not durable is synchronised.
 #[derive(Debug)]
 pub(super) struct Window {
     records: u64,
     age: Duration,
-    /// Answered for and not durable.
+    /// Written, or about to be, and not durable.
     open: u64,
-    /// When the oldest of them was written.
+    /// When the oldest of them was answered for.
     oldest: Option<Time>,
-    /// What is being synchronised of them, and when the first after that was written.
+    /// What is being synchronised of them, and when the first after that was answered for.
     under_way: Option<(u64, Option<Time>)>,
 }
 
@@ -22,19 +22,21 @@ impl Window {
         Self { records, age, open: 0, oldest: None, under_way: None }
     }
 
-    /// How many more records may be answered for now.
-    pub(super) fn room(&self, now: Time) -> u64 {
-        let is_old = self.oldest.is_some_and(|oldest| oldest.until(now) >= self.age);
-        if is_old { 0 } else { self.records - self.open }
-    }
-
-    pub(super) fn wrote(&mut self, records: u64, now: Time) {
+    /// So many more are written, of which the first was answered for then.
+    pub(super) fn wrote(&mut self, records: u64, first: Time) {
+        if records == 0 {
+            return;
+        }
         self.open += records;
         if let Some((_, first_after)) = &mut self.under_way {
-            first_after.get_or_insert(now);
+            first_after.get_or_insert(first);
         }
-        self.oldest.get_or_insert(now);
-        debug_assert!(self.open <= self.records, "{} open of {}", self.open, self.records);
+        self.oldest.get_or_insert(first);
+    }
+
+    /// When the oldest was answered for that is not durable.
+    pub(super) const fn oldest(&self) -> Option<Time> {
+        self.oldest
     }
 
     /// How long until what is open is to be synchronised: at half of either bound, so that nobody is held back while the
@@ -44,24 +46,35 @@ impl Window {
         Some(if self.open * 2 >= self.records { Duration::ZERO } else { now.until(due) })
     }
 
+    /// How long records may gather before they are written.
+    pub(super) fn gather_time(&self) -> Duration {
+        (self.age / 8).min(GATHER_MAX)
+    }
+
     /// All that is open is being synchronised.
-    pub(super) fn begin(&mut self) {
+    pub(super) const fn begin(&mut self) {
         self.under_way = Some((self.open, None));
     }
 
-    /// What was under way is durable.
-    pub(super) fn end(&mut self) {
-        if let Some((records, first_after)) = self.under_way.take() {
-            self.open -= records;
-            self.oldest = first_after;
-        }
+    /// What was under way is durable; how many that were.
+    pub(super) fn end(&mut self) -> u64 {
+        let Some((records, first_after)) = self.under_way.take() else { return 0 };
+        self.open -= records;
+        self.oldest = first_after;
+        records
     }
 
-    /// Everything is durable.
-    pub(super) fn close(&mut self) {
+    /// Everything is durable; how many that were.
+    pub(super) const fn close(&mut self) -> u64 {
+        let open = self.open;
         *self = Self::new(self.records, self.age);
+        open
     }
 }
+
+/// How long records gather at most before they are written, and so how old those may be that a kill of the process takes. A
+/// writer that is woken for each costs an operation as much as the record itself.
+const GATHER_MAX: Duration = Duration::from_millis(1);
 
 /// When the next checkpoint is made: after so many records or so long after the first.
 #[derive(Debug)]
@@ -110,34 +123,40 @@ mod tests {
     }
 
     #[test]
-    fn no_more_records_than_the_window_are_answered_for_before_they_are_durable() {
+    fn what_is_open_is_synchronised_when_half_of_the_window_is_used() {
         let mut window = Window::new(10, ms(100));
-        assert_eq!((window.room(at(0)), window.due_in(at(0))), (10, None));
+        assert_eq!(window.due_in(at(0)), None);
+        window.wrote(0, at(0));
+        assert_eq!(window.due_in(at(0)), None, "nothing was written");
         window.wrote(4, at(0));
-        assert_eq!((window.room(at(0)), window.due_in(at(10))), (6, Some(ms(40))));
+        assert_eq!(window.due_in(at(10)), Some(ms(40)));
         window.wrote(1, at(10));
         assert_eq!(window.due_in(at(10)), Some(Duration::ZERO), "half of it is used");
         window.begin();
         assert_eq!(window.due_in(at(10)), None, "it is under way");
-        window.wrote(5, at(20));
-        assert_eq!(window.room(at(20)), 0);
-        window.end();
-        assert_eq!(window.room(at(20)), 5);
+        window.wrote(2, at(20));
+        assert_eq!(window.end(), 5);
+        assert_eq!((window.due_in(at(20)), window.close()), (Some(ms(50)), 2));
     }
 
     #[test]
-    fn nothing_is_answered_for_while_the_oldest_is_older_than_the_window() {
+    fn the_age_of_a_window_is_that_of_the_oldest_record_that_is_not_durable() {
         let mut window = Window::new(10, ms(100));
         window.wrote(1, at(0));
         window.begin();
         window.wrote(1, at(60));
-        assert_eq!((window.room(at(99)), window.room(at(100))), (8, 0));
+        window.wrote(1, at(70));
+        assert_eq!(window.oldest(), Some(at(0)));
         window.end();
-        // The second is the oldest now.
-        assert_eq!((window.room(at(159)), window.room(at(160))), (9, 0));
-        assert_eq!(window.due_in(at(100)), Some(ms(10)));
+        assert_eq!((window.oldest(), window.due_in(at(100))), (Some(at(60)), Some(ms(10))));
         window.close();
-        assert_eq!((window.room(at(500)), window.due_in(at(500))), (10, None));
+        assert_eq!((window.oldest(), window.due_in(at(500))), (None, None));
+    }
+
+    #[test]
+    fn records_gather_for_a_small_part_of_a_window_and_never_longer_than_a_millisecond() {
+        assert_eq!(Window::new(10, ms(100)).gather_time(), ms(1));
+        assert_eq!(Window::new(10, ms(4)).gather_time(), Duration::from_micros(500));
     }
 
     #[test]

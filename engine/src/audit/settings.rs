@@ -43,8 +43,9 @@ pub enum AuditMode {
     /// As `Strict`, and no operation and no change begins before a record of its intent is durable: also what a crash cut off
     /// is known.
     StrictIntent,
-    /// When its record is written, which outlives a kill of the process. A loss of power may cost what is not durable yet:
-    /// never more than so many records, and only those of so long. Answers wait while either bound is reached.
+    /// At once, while no more than so many records of no more than so long are not durable: that is what a loss of power may
+    /// cost. Answers wait while either bound is reached. Records are written within a millisecond, or an eighth of `age` if that is
+    /// less: a kill of the process costs no more than these.
     Window {
         /// Most records that are answered for and not durable; at least 1.
         records: u64,
@@ -93,7 +94,7 @@ impl Audit {
     /// When an operation is answered.
     ///
     /// Default `Strict`, which costs an operation the time of a synchronisation of the disk. `Window` costs next to nothing
-    /// and bounds what a loss of power takes.
+    /// and bounds what a crash takes.
     #[must_use]
     pub const fn mode(mut self, mode: AuditMode) -> Self {
         self.mode = mode;

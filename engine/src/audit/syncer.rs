@@ -14,6 +14,8 @@ use crate::threads::Threads;
 pub(super) struct Syncer {
     between: Arc<Between>,
     thread: Unparker,
+    /// Something is being synchronised, or its end was not taken notice of.
+    is_busy: bool,
 }
 
 /// What is to be synchronised.
@@ -38,21 +40,30 @@ impl Syncer {
         let between =
             Arc::new(Between { job: Slot::new(), done: Slot::new(), is_over: AtomicBool::new(false) });
         let parker = Parker::new();
-        let syncer = Self { between: Arc::clone(&between), thread: parker.unparker().clone() };
+        let syncer =
+            Self { between: Arc::clone(&between), thread: parker.unparker().clone(), is_busy: false };
         let shared = Arc::clone(shared);
         spawn("hsmux-audit-sync", threads, move || run(&between, &shared, &parker))?;
         Ok(syncer)
     }
 
-    /// Has a file synchronised; the writer is woken then. A job that was not begun is put aside by the next one.
-    pub(super) fn begin(&self, job: Job) {
+    /// Has a file synchronised; the writer is woken then. One at a time.
+    pub(super) fn begin(&mut self, job: Job) {
+        self.is_busy = true;
         drop(self.between.job.put(Box::new(job)));
         self.thread.unpark();
     }
 
     /// What has been synchronised since it was asked last.
-    pub(super) fn take(&self) -> Option<(Job, IoResult<()>)> {
-        self.between.done.take().map(|done| *done)
+    pub(super) fn take(&mut self) -> Option<(Job, IoResult<()>)> {
+        let done = *self.between.done.take()?;
+        self.is_busy = false;
+        Some(done)
+    }
+
+    /// Whether there is something to be taken, now or soon.
+    pub(super) const fn is_busy(&self) -> bool {
+        self.is_busy
     }
 }
 

@@ -16,7 +16,7 @@ use crate::pkcs11::message::Parameter;
 use crate::presence::Presence;
 
 /// An object's number, good for one token of one instance until the token is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ObjectHandle(sys::CK_OBJECT_HANDLE);
 
 impl ObjectHandle {

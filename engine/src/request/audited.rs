@@ -54,7 +54,8 @@ pub(crate) struct Settling<T> {
     answer: Option<Result<T>>,
     /// Whether what a good answer is of has run.
     ran: Outcome,
-    kept: Arc<Mutex<Waiting>>,
+    /// None: there is nothing to wait for.
+    kept: Option<Arc<Mutex<Waiting>>>,
 }
 
 /// What became of the record, and who waits for that.
@@ -129,7 +130,7 @@ impl Audited {
         });
         let mut settling = self.append(intent, Ok(()));
         settling.ran = Outcome::NotDone;
-        self.intent = Some(Arc::clone(&settling.kept));
+        self.intent.clone_from(&settling.kept);
         settling
     }
 
@@ -230,8 +231,9 @@ impl Label {
 }
 
 impl<T> Settling<T> {
-    /// Has a record written, for which the answer waits.
+    /// Has a record written, for which the answer waits unless the window of the log has room for it.
     fn of(journal: &Journal, record: Record, answer: Result<T>) -> Self {
+        let Some(record) = journal.append_ahead(record) else { return Self::now(answer) };
         let kept = Arc::new(Mutex::new(Waiting::default()));
         let told = Arc::clone(&kept);
         journal.append(record, move |kept| {
@@ -247,13 +249,12 @@ impl<T> Settling<T> {
             // On the log's thread: a waker that panics is caught there.
             waker.into_iter().for_each(Waker::wake);
         });
-        Self { answer: Some(answer), ran: Outcome::Done, kept }
+        Self { answer: Some(answer), ran: Outcome::Done, kept: Some(kept) }
     }
 
-    /// An answer without a record.
-    pub(crate) fn now(answer: Result<T>) -> Self {
-        let kept = Waiting { kept: Some(Ok(Kept::Shed)), is_told: true, ..Waiting::default() };
-        Self { answer: Some(answer), ran: Outcome::Done, kept: Arc::new(Mutex::new(kept)) }
+    /// An answer that waits for no record.
+    pub(crate) const fn now(answer: Result<T>) -> Self {
+        Self { answer: Some(answer), ran: Outcome::Done, kept: None }
     }
 
     /// Waits on this thread.
@@ -269,24 +270,25 @@ impl<T> Future for Settling<T> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
         let this = self.get_mut();
-        let mut waiting = this.kept.lock();
-        match waiting.kept.take() {
-            None => {
-                waiting.waker = Some(context.waker().clone());
-                Poll::Pending
-            }
+        let failed = match &this.kept {
+            None => None,
             Some(kept) => {
-                drop(waiting);
-                let answer = this.answer.take().unwrap_or_else(|| Err(crate::pending::polled_again()));
-                Poll::Ready(match kept {
-                    Ok(_) => answer,
-                    Err(error) => {
-                        let outcome = answer.as_ref().err().map_or(this.ran, Error::outcome);
-                        Err(unrecorded(&error, outcome))
-                    }
-                })
+                let mut waiting = kept.lock();
+                let Some(kept) = waiting.kept.take() else {
+                    waiting.waker = Some(context.waker().clone());
+                    return Poll::Pending;
+                };
+                kept.err()
             }
-        }
+        };
+        let answer = this.answer.take().unwrap_or_else(|| Err(crate::pending::polled_again()));
+        Poll::Ready(match failed {
+            None => answer,
+            Some(error) => {
+                let outcome = answer.as_ref().err().map_or(this.ran, Error::outcome);
+                Err(unrecorded(&error, outcome))
+            }
+        })
     }
 }
 

@@ -13,6 +13,7 @@ mod hostile;
 mod killed;
 mod killed_softhsm;
 mod messages;
+mod numbers;
 mod orders;
 mod plain;
 mod softhsm;

@@ -1,5 +1,6 @@
 //! Writers that are killed at any moment: what was answered for is there, and the next one goes on.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -15,11 +16,14 @@ const KILLS_VARIABLE: &str = "HSMUX_AUDIT_KILLS";
 
 const KILLS: usize = 200;
 
+/// Records that may be answered for and not durable, where it is not strict.
+const WINDOW: usize = 50;
+
 /// After so many kills another log is begun, so that reading it does not take ever longer.
 const KILLS_OF_A_LOG: usize = 20;
 
 fn crash_settings(directory: &Path, is_strict: bool) -> Audit {
-    let window = AuditMode::Window { records: 50, age: Duration::from_millis(5) };
+    let window = AuditMode::Window { records: WINDOW as u64, age: Duration::from_millis(5) };
     let mode = if is_strict { AuditMode::Strict } else { window };
     let settings = Audit::new(directory).name("example.com/audit").segment_len(20_000);
     settings.checkpoints(20, Duration::from_millis(10)).mode(mode)
@@ -38,8 +42,12 @@ fn writer_that_is_killed() {
             std::thread::spawn(move || {
                 for number in 0.. {
                     let request = format!("{process}-{thread}-{number}");
-                    let Kept::At(sequence) = append_and_wait(&journal, signed(&request)).unwrap() else {
-                        return;
+                    let sequence = match journal.append_ahead(signed(&request)) {
+                        None => "ahead".to_owned(),
+                        Some(record) => match append_and_wait(&journal, record).unwrap() {
+                            Kept::At(sequence) => sequence.to_string(),
+                            Kept::Shed => return,
+                        },
                     };
                     // In one write, so that a kill leaves no half of it that reads like another.
                     if std::io::stdout()
@@ -55,8 +63,11 @@ fn writer_that_is_killed() {
     writers.into_iter().for_each(|writer| writer.join().unwrap());
 }
 
+/// What was answered for, and its number in the log; none, if it was answered ahead of the writer.
+type Answer = (Option<usize>, String);
+
 /// Has a writer killed after so many answers, or after so long; returns what it has answered for.
-fn kill_one(directory: &Path, answers: usize, limit: Duration) -> Vec<(usize, String)> {
+fn kill_one(directory: &Path, answers: usize, limit: Duration) -> Vec<Answer> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "audit::tests::crashes::writer_that_is_killed", "--nocapture", "--test-threads=1"])
         .env(DIRECTORY, directory)
@@ -69,7 +80,7 @@ fn kill_one(directory: &Path, answers: usize, limit: Duration) -> Vec<(usize, St
     let reader = std::thread::spawn(move || {
         let answer = |line: String| {
             let (sequence, request) = line.strip_prefix("= ")?.strip_suffix(" .")?.split_once(' ')?;
-            Some((sequence.parse().ok()?, request.to_owned()))
+            Some((sequence.parse().ok(), request.to_owned()))
         };
         stdout.lines().map_while(Result::ok).filter_map(answer).for_each(|answer| drop(sender.send(answer)));
     });
@@ -87,10 +98,10 @@ fn kill_one(directory: &Path, answers: usize, limit: Duration) -> Vec<(usize, St
 }
 
 #[test]
-fn what_was_answered_for_is_there_after_any_kill_and_the_log_verifies() {
+fn what_was_answered_for_is_there_after_any_kill_but_for_what_a_window_holds_and_the_log_verifies() {
     let kills = std::env::var(KILLS_VARIABLE).ok().map_or(KILLS, |kills| kills.parse().unwrap());
     let mut dice = Dice(0xdead);
-    let (mut answers, mut torn) = (0, 0);
+    let (mut answers, mut torn, mut missing) = (0, 0, 0);
     for first in (0..kills).step_by(KILLS_OF_A_LOG) {
         let is_strict = (first / KILLS_OF_A_LOG).is_multiple_of(2);
         let place = tempfile::tempdir().unwrap();
@@ -100,29 +111,51 @@ fn what_was_answered_for_is_there_after_any_kill_and_the_log_verifies() {
         for kill in first..kills.min(first + KILLS_OF_A_LOG) {
             // Some while they start, the others in the middle of writing.
             let limit = if dice.below(5) == 0 { Duration::from_millis(dice.below(40) as u64) } else { LONG };
-            answered.extend(kill_one(&directory, 1 + dice.below(150), limit));
+            answered.push(kill_one(&directory, 1 + dice.below(150), limit));
             if !directory.join(files::segment(0)).exists() {
                 continue;
             }
             let report = log(&settings).verify(&keys(), None).unwrap();
             // Before its first record a log is nothing yet.
-            if report.records == 0 && answered.is_empty() {
+            if report.records == 0 && answered.concat().is_empty() {
                 continue;
             }
             assert_eq!(report.fault, None, "kill {kill}");
             torn += usize::from(report.torn > 0);
         }
         let written = records(&settings);
-        for (sequence, request) in &answered {
-            assert_eq!(written[*sequence]["request"], request.as_str(), "record {sequence}");
+        for answered in &answered {
+            missing += missing_of(answered, &written, if is_strict { 0 } else { WINDOW });
+            answers += answered.len();
         }
-        answers += answered.len();
         // The last kill too is mended by the next writer.
         close(&open(&settings));
         verified(&settings);
     }
-    println!("{kills} kills, {answers} answers, all there; {torn} torn writes");
+    println!("{kills} kills, {answers} answers, {missing} within a window missing; {torn} torn writes");
     assert!(answers > kills * 10, "{answers} answers in {kills} kills");
+}
+
+/// How many of these records are missing: of those that were answered ahead of the writer the last, and no more than that.
+fn missing_of(answered: &[Answer], written: &[serde_json::Value], most: usize) -> usize {
+    let requests: HashSet<_> = written.iter().filter_map(|record| record["request"].as_str()).collect();
+    let mut stopped = HashSet::new();
+    for (sequence, request) in answered {
+        match sequence {
+            Some(sequence) => {
+                assert_eq!(written[*sequence]["request"], request.as_str(), "record {sequence}")
+            }
+            None => {
+                let (thread, _) = request.rsplit_once('-').unwrap();
+                let is_there = requests.contains(request.as_str());
+                assert!(!(is_there && stopped.contains(thread)), "one before {request} is missing");
+                stopped.extend((!is_there).then_some(thread));
+            }
+        }
+    }
+    let missing = answered.iter().filter(|(_, request)| !requests.contains(request.as_str())).count();
+    assert!(missing <= most, "{missing} records are missing");
+    missing
 }
 
 #[test]

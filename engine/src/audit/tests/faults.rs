@@ -118,6 +118,11 @@ fn works_again(journal: &Journal) {
     eventually("records are written again", || !journal.figures().is_failing);
 }
 
+/// Waits until the log has its first record: before that nobody is answered ahead of the writer.
+fn begins(journal: &Journal) {
+    eventually("the log begins", || journal.figures().records > 0);
+}
+
 #[test]
 fn on_a_full_disk_every_record_is_refused_and_the_first_after_that_says_how_many() {
     for (mode, after) in modes().into_iter().flat_map(|mode| [0, 100, 100_000].map(|after| (mode, after))) {
@@ -241,6 +246,85 @@ fn no_more_is_answered_for_than_the_window_while_the_disk_hangs() {
     eventually("all are answered", || *answered.lock() == 20);
     close(&journal);
     verified(&settings);
+}
+
+#[test]
+fn a_window_that_is_full_or_too_old_answers_nobody_ahead_of_the_writer() {
+    for (records, age, answered) in [(5, LONG, 5), (100, Duration::from_millis(40), 1)] {
+        let (place, disk) = (tempfile::tempdir().unwrap(), Moody::new());
+        let settings = settings(place.path()).mode(AuditMode::Window { records, age });
+        let journal = open_on(&settings, disk.clone());
+        begins(&journal);
+        disk.is_held.store(true, Ordering::SeqCst);
+        for number in 0..answered {
+            assert!(journal.append_ahead(signed(&number.to_string())).is_none(), "{number} of {records}");
+        }
+        // By then they are with the writer, and a window that is bounded by time only is full.
+        eventually("all are written", || journal.figures().records > answered);
+        eventually("no more are answered for", || {
+            let handed_back = journal.append_ahead(signed("more")).is_some();
+            handed_back || records < 100
+        });
+        let written = journal.figures().records;
+        assert!(journal.append_ahead(signed("one more")).is_some());
+        disk.is_held.store(false, Ordering::SeqCst);
+        eventually("there is room again", || journal.append_ahead(signed("the last")).is_none());
+        close(&journal);
+        assert!(verified(&settings).records >= written + 2, "the last and the end");
+        assert_eq!(journal.figures().lost, 0);
+    }
+}
+
+#[test]
+fn what_was_answered_ahead_of_a_disk_that_fails_is_written_when_it_works_again() {
+    for state in [State::Full { after: 100 }, State::Gone, State::LosesPages] {
+        let (place, disk) = (tempfile::tempdir().unwrap(), Moody::new());
+        // Each synchronisation begins a segment, which cannot be made while the disk is gone.
+        let mode = AuditMode::Window { records: 100, age: Duration::from_millis(20) };
+        let settings = settings(place.path()).mode(mode).segment_len(1);
+        let journal = open_on(&settings, disk.clone());
+        begins(&journal);
+        let mut answered = Vec::new();
+        let mut append = |request: String| {
+            let handed_back = journal.append_ahead(signed(&request));
+            answered.extend(handed_back.is_none().then_some(request));
+        };
+        append("before".to_owned());
+        disk.set(state);
+        for number in 0.. {
+            append(format!("meanwhile-{number}"));
+            if journal.figures().faults > 0 {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        disk.set(State::Works);
+        works_again(&journal);
+        append("after".to_owned());
+        close(&journal);
+        assert_eq!((verified(&settings).lost, journal.figures().lost), (0, 0));
+        let requests: Vec<_> =
+            records(&settings).iter().filter_map(|of| of["request"].as_str().map(str::to_owned)).collect();
+        assert_eq!(requests, answered);
+        assert!(answered.len() > 2, "{answered:?}");
+    }
+}
+
+#[test]
+fn while_a_disk_fails_nobody_is_answered_ahead_of_the_writer() {
+    let (place, disk) = (tempfile::tempdir().unwrap(), Moody::new());
+    let settings = settings(place.path()).mode(AuditMode::Window { records: 100, age: LONG });
+    let journal = open_on(&settings, disk.clone());
+    begins(&journal);
+    disk.set(State::Full { after: 0 });
+    append_and_wait(&journal, signed("refused")).unwrap_err();
+    assert!(journal.append_ahead(signed("handed back")).is_some());
+    disk.set(State::Works);
+    works_again(&journal);
+    assert!(journal.append_ahead(signed("answered")).is_none());
+    close(&journal);
+    assert!(journal.append_ahead(signed("too late")).is_some());
+    assert_eq!(kinds(&settings), ["start", "use", "use", "stop"]);
 }
 
 #[test]

@@ -4,12 +4,13 @@
 //! Whatever another program has put among them, or has changed, has no valid MAC; it is named and left alone, and nothing else
 //! is the worse for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use cryptoki::object::{Attribute, AttributeType as A, ObjectClass};
 use cryptoki_sys as sys;
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::claim::Claim;
@@ -43,8 +44,22 @@ pub(crate) struct Shelf {
     takes_objects: bool,
     /// By `CKA_ID`: several, if two processes each made one at the same time. The lowest is used.
     sealers: Vec<(HexBytes, ObjectHandle)>,
-    items: HashMap<Spot, Item>,
+    items: HashMap<Spot, Held>,
+    /// The last spot that was read again.
+    last_again: Option<Spot>,
 }
+
+/// What lies in a spot, and what it says.
+#[derive(Debug)]
+struct Held {
+    /// SHA-256 of what lies there.
+    value: Hash,
+    item: Item,
+}
+
+/// How many objects that are known are read again at each look. A token may give the number of an object that has gone to a new one:
+/// between two looks, that looks like the old one.
+const AGAIN: usize = 16;
 
 /// One of them.
 #[derive(Clone, Debug)]
@@ -84,19 +99,39 @@ impl Shelf {
         }
         let before = self.items.len();
         // The key of such a one may have been made a moment ago, by an engine whose objects the token shows late.
-        self.items.retain(|_, item| !matches!(item, Item::Refused(refused) if refused.why == NO_KEY));
-        let found = self.store.look(session, &self.items)?;
+        self.items.retain(|_, held| !matches!(&held.item, Item::Refused(refused) if refused.why == NO_KEY));
+        let again = self.next_again();
+        let found = self.store.look(session, &self.items, &again)?;
         self.items.retain(|spot, _| found.all.contains(spot));
         let mut changed = self.items.len() != before;
         for (spot, written) in found.new {
+            let value = hash(&written.value);
+            if self.items.get(&spot).is_some_and(|held| held.value == value) {
+                continue;
+            }
             let item = match self.open(session, &written.value)? {
                 Ok(item) => item,
                 Err(why) => Item::Refused(Arc::new(Refused { label: written.label, why })),
             };
-            self.items.insert(spot, item);
+            self.items.insert(spot, Held { value, item });
             changed = true;
         }
         Ok(changed)
+    }
+
+    /// The objects that are to be read again at this look: those that follow the ones of the last.
+    fn next_again(&mut self) -> HashSet<Spot> {
+        let mut objects: Vec<_> =
+            self.items.keys().copied().filter(|spot| matches!(spot, Spot::Object(_))).collect();
+        objects.sort_unstable();
+        let first = objects.partition_point(|spot| Some(*spot) <= self.last_again);
+        let again: Vec<_> = objects[first..].iter().chain(&objects[..first]).take(AGAIN).copied().collect();
+        self.last_again = again.last().copied();
+        again.into_iter().collect()
+    }
+
+    fn items(&self) -> impl Iterator<Item = &Item> {
+        self.items.values().map(|held| &held.item)
     }
 
     /// Writes a record or a claim.
@@ -112,33 +147,35 @@ impl Shelf {
             ));
         }
         let written = Written { label: label.to_owned(), value: value.into_bytes() };
+        let value = hash(&written.value);
         let spot = self.store.add(session, written)?;
-        self.items.insert(spot, item);
+        self.items.insert(spot, Held { value, item });
         Ok(())
     }
 
     /// Takes away those of which this is true.
     pub(crate) fn remove(&mut self, session: &mut Session, goes: impl Fn(&Item) -> bool) -> Result<()> {
-        let gone: Vec<_> = self.items.iter().filter(|(_, item)| goes(item)).map(|(&spot, _)| spot).collect();
+        let gone: Vec<_> =
+            self.items.iter().filter(|(_, held)| goes(&held.item)).map(|(&spot, _)| spot).collect();
         self.store.remove(session, &gone)?;
         self.items.retain(|spot, _| !gone.contains(spot));
         Ok(())
     }
 
     pub(crate) fn records(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        self.items.values().filter_map(|item| if let Item::Record(entry) = item { Some(entry) } else { None })
+        self.items().filter_map(|item| if let Item::Record(entry) = item { Some(entry) } else { None })
     }
 
     pub(crate) fn claims(&self) -> impl Iterator<Item = &Arc<Claim>> {
-        self.items.values().filter_map(|item| if let Item::Claim(claim) = item { Some(claim) } else { None })
+        self.items().filter_map(|item| if let Item::Claim(claim) = item { Some(claim) } else { None })
     }
 
     pub(crate) fn leases(&self) -> impl Iterator<Item = &Arc<Lease>> {
-        self.items.values().filter_map(|item| if let Item::Lease(lease) = item { Some(lease) } else { None })
+        self.items().filter_map(|item| if let Item::Lease(lease) = item { Some(lease) } else { None })
     }
 
     pub(crate) fn refused(&self) -> impl Iterator<Item = &Arc<Refused>> {
-        self.items.values().filter_map(|item| if let Item::Refused(it) = item { Some(it) } else { None })
+        self.items().filter_map(|item| if let Item::Refused(it) = item { Some(it) } else { None })
     }
 
     pub(crate) fn holds(&self, hash: Hash) -> bool {
@@ -251,6 +288,10 @@ fn no_directory() -> Error {
     let text = "the token takes no data objects, so the records of its keys are in a file: set `state_dir` \
                 (Builder::state_dir) to the directory that has it or, for the first ones, is to have it";
     Error::operator(ErrorKind::Configuration, text)
+}
+
+fn hash(value: &[u8]) -> Hash {
+    Hash::new(Sha256::digest(value).into())
 }
 
 /// The keys of this label that MAC records, the one with the lowest id first.

@@ -38,7 +38,7 @@ pub(crate) enum Store {
 }
 
 /// Where one record lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Spot {
     Object(ObjectHandle),
     Row(Row),
@@ -52,7 +52,7 @@ pub(crate) struct Written {
     pub(crate) value: Vec<u8>,
 }
 
-/// What is there: all of it, and the contents of what was not known.
+/// What is there: all of it, and the contents of what is not known.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) all: HashSet<Spot>,
@@ -81,11 +81,17 @@ impl Store {
         }
     }
 
-    /// Reads what is there, and what is in that which is not known.
-    pub(crate) fn look<T>(&mut self, session: &mut Session, known: &HashMap<Spot, T>) -> Result<Found> {
+    /// Reads what is there, and what is in that which is not known or is to be read again.
+    pub(crate) fn look<T>(
+        &mut self,
+        session: &mut Session,
+        known: &HashMap<Spot, T>,
+        again: &HashSet<Spot>,
+    ) -> Result<Found> {
         match self {
-            Self::Token => look_at_objects(session, known),
+            Self::Token => look_at_objects(session, known, again),
             Self::File { file, id, is_checked } => {
+                // A row is known by what is in it: it is never another one.
                 let rows = file.read(*id, !*is_checked, |row| known.contains_key(&Spot::Row(*row)));
                 // After a failure every page is checked: a damaged one is told then, and does not have redb panic each second. That
                 // others have it open says nothing of its pages, and a check would keep them out.
@@ -141,7 +147,11 @@ pub(crate) fn takes_objects(session: &mut Session) -> Result<bool> {
     }
 }
 
-fn look_at_objects<T>(session: &mut Session, known: &HashMap<Spot, T>) -> Result<Found> {
+fn look_at_objects<T>(
+    session: &mut Session,
+    known: &HashMap<Spot, T>,
+    again: &HashSet<Spot>,
+) -> Result<Found> {
     let objects = match session.find(&common(APPLICATION)) {
         // A module without data objects may refuse to look for them.
         Err(fault) if known.is_empty() && fault.refuses_such_objects() => Vec::new(),
@@ -150,7 +160,7 @@ fn look_at_objects<T>(session: &mut Session, known: &HashMap<Spot, T>) -> Result
     let mut found = Found::default();
     for object in objects {
         let spot = Spot::Object(object);
-        if !known.contains_key(&spot) {
+        if !known.contains_key(&spot) || again.contains(&spot) {
             let Some(written) = read(session, object)? else { continue };
             found.new.push((spot, written));
         }
