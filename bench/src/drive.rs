@@ -9,10 +9,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::runtime::Builder;
 
+use crate::ask::Ask;
 use crate::cell::{Cell, Lap, Tally, Window};
 use crate::failure::Failure;
 use crate::inputs::{Inputs, Message};
-use crate::target::Ask;
 
 /// By which of the engine's ways callers make their requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,9 +20,18 @@ pub struct Inputs {
 #[derive(Clone, Debug)]
 pub struct Message {
     inputs: Inputs,
+    scratch: Scratch,
+}
+
+/// Where one caller of a mix makes its inputs: of any case, so that it needs memory for the largest only.
+#[derive(Clone, Debug)]
+pub(crate) struct Scratch {
     bytes: Vec<u8>,
     counter: u64,
 }
+
+/// What messages are filled with after their counter.
+const FILLING: u8 = 0x5a;
 
 /// Callers count in steps of this, each from its own start, so that no two messages of a run are equal.
 const CALLERS_MAX: u64 = 1 << 20;
@@ -58,6 +67,11 @@ impl Inputs {
         self.case
     }
 
+    /// Whether these are ciphertexts that were made before the run.
+    pub(crate) fn is_sealed(&self) -> bool {
+        !self.sealed.is_empty()
+    }
+
     /// The message behind a ciphertext that was made here.
     #[must_use]
     pub fn message_of(&self, sealed: &[u8]) -> Option<&[u8]> {
@@ -67,13 +81,11 @@ impl Inputs {
     /// The first input of a caller.
     #[must_use]
     pub fn message(&self, caller: usize) -> Message {
-        let mut message = self.plain(caller);
-        message.bytes.resize(self.case.input_len(), 0x5a);
-        message
+        Message { inputs: self.clone(), scratch: Scratch::new(caller, self.case.input_len()) }
     }
 
     fn plain(&self, caller: usize) -> Message {
-        Message { inputs: self.clone(), bytes: vec![0x5a; self.case.size], counter: caller as u64 }
+        Message { inputs: self.clone(), scratch: Scratch::new(caller, self.case.size) }
     }
 }
 
@@ -81,12 +93,29 @@ impl Message {
     /// Turns this into the caller's next input. Shorter ones than 8 bytes come again after 256 to the power
     /// of their length, and ciphertexts made before the run after as many as there are.
     pub fn advance(&mut self) -> &[u8] {
+        self.scratch.advance(&self.inputs)
+    }
+}
+
+impl Scratch {
+    /// Of a caller, with messages of this length at first.
+    pub(crate) fn new(caller: usize, len: usize) -> Self {
+        Self { bytes: vec![FILLING; len], counter: caller as u64 }
+    }
+
+    /// The next input of a case, of so many bytes where they are not those of a ciphertext.
+    pub(crate) fn input<'a>(&'a mut self, inputs: &'a Inputs, len: usize) -> &'a [u8] {
+        self.bytes.resize(len, FILLING);
+        self.advance(inputs)
+    }
+
+    fn advance<'a>(&'a mut self, inputs: &'a Inputs) -> &'a [u8] {
         self.counter = self.counter.wrapping_add(CALLERS_MAX);
         let counter = self.counter.rotate_right(CALLERS_MAX.trailing_zeros());
-        if let Some(last) = self.inputs.sealed.len().checked_sub(1) {
+        if let Some(last) = inputs.sealed.len().checked_sub(1) {
             // Callers begin at different ones; there are 2 to a power.
             let turn = usize::try_from(counter.wrapping_add(self.counter) & last as u64).unwrap_or(0);
-            return &self.inputs.sealed[turn].1;
+            return &inputs.sealed[turn].1;
         }
         let counter = counter.to_le_bytes();
         let len = counter.len().min(self.bytes.len());

@@ -7,6 +7,7 @@
 //! takes a [`TemporaryKey`].
 
 pub mod arrivals;
+mod ask;
 mod baseline;
 mod case;
 mod cell;
@@ -19,11 +20,14 @@ mod failure;
 mod inputs;
 pub mod mixed;
 pub mod profile;
+pub mod record;
 mod report;
 pub mod rows;
+pub mod run;
 mod stats;
 mod target;
 mod temporary;
+mod work;
 
 pub use baseline::{Baseline, BaselineName, Raw, Site};
 pub use case::{Case, Op};
@@ -37,3 +41,4 @@ pub use report::{BaselineFigures, Compared, Latency, Report, Run, Stages};
 pub use stats::{Interval, median, median_interval};
 pub use target::{Measured, Target};
 pub use temporary::TemporaryKey;
+pub use work::Works;

@@ -1,6 +1,7 @@
 //! Keys that exist for one run only, and the removal of those that a killed run has left behind.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hsmux::{Engine, Error, KeySpec};
@@ -16,7 +17,8 @@ pub struct TemporaryKey {
     label: Option<String>,
 }
 
-/// Who made a temporary key, as its label says: `hsmux-load-SECONDS-HOST-PROCESS`.
+/// Who made a temporary key, as its label says: `hsmux-load-SECONDS-HOST-PROCESS`, and after that `-NUMBER` but for the first of
+/// a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Maker {
     /// Since 1970.
@@ -24,7 +26,12 @@ struct Maker {
     /// The first bytes of a hash of the host's name: a process number means something there only.
     host: u32,
     process: i32,
+    /// Of the keys of its process, from 0.
+    number: u32,
 }
+
+/// Keys that this process has made.
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 const PREFIX: &str = "hsmux-load-";
 
@@ -43,7 +50,9 @@ impl TemporaryKey {
     /// # Blocking
     /// As [`Engine::generate_key`].
     pub fn generate(engine: &Arc<Engine>, spec: KeySpec) -> Result<Self, Error> {
-        let label = Maker::this_process().label();
+        // Relaxed: only that no two are the same matters.
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let label = Maker { number, ..Maker::this_process() }.label();
         engine.generate_key(&label, spec)?;
         Ok(Self { engine: Arc::clone(engine), label: Some(label) })
     }
@@ -98,11 +107,12 @@ impl Maker {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let host = digest(&SHA256, rustix::system::uname().nodename().to_bytes());
         let host = host.as_ref().iter().take(4).fold(0, |sum, &byte| sum << 8 | u32::from(byte));
-        Self { seconds, host, process: rustix::process::getpid().as_raw_nonzero().get() }
+        Self { seconds, host, process: rustix::process::getpid().as_raw_nonzero().get(), number: 0 }
     }
 
     fn label(self) -> String {
-        format!("{PREFIX}{}-{:08x}-{}", self.seconds, self.host, self.process)
+        let label = format!("{PREFIX}{}-{:08x}-{}", self.seconds, self.host, self.process);
+        if self.number == 0 { label } else { format!("{label}-{}", self.number) }
     }
 
     /// `None` if it is no label of a temporary key.
@@ -110,7 +120,8 @@ impl Maker {
         let mut parts = label.strip_prefix(PREFIX)?.split('-');
         let (seconds, host, process) = (parts.next()?, parts.next()?, parts.next()?);
         let (seconds, process) = (seconds.parse().ok()?, process.parse().ok()?);
-        let maker = Self { seconds, host: u32::from_str_radix(host, 16).ok()?, process };
+        let number = parts.next().map_or(Ok(0), str::parse).ok()?;
+        let maker = Self { seconds, host: u32::from_str_radix(host, 16).ok()?, process, number };
         // What reads the same but is written otherwise was not written here.
         (maker.label() == label).then_some(maker)
     }
@@ -142,14 +153,22 @@ mod tests {
     #[test]
     fn a_label_tells_who_made_the_key() {
         let here = Maker::this_process();
-        assert_eq!(Maker::of(&here.label()), Some(here));
+        for number in [0, 1, 12] {
+            let maker = Maker { number, ..here };
+            assert_eq!(Maker::of(&maker.label()), Some(maker));
+        }
     }
 
     #[test]
     fn labels_that_others_gave_are_not_ours() {
         let others =
-            ["", "hsmux-load", "hsmux-load-1-2", "hsmux-load-1-00000002-3-4", "hsmux-load-x-00000002-3"];
-        let written_otherwise = ["hsmux-load-01-00000002-3", "hsmux-load-1-2-3", "hsmux-load-1-00000002-+3"];
+            ["", "hsmux-load", "hsmux-load-1-2", "hsmux-load-1-00000002-3-4-5", "hsmux-load-x-00000002-3"];
+        let written_otherwise = [
+            "hsmux-load-01-00000002-3",
+            "hsmux-load-1-2-3",
+            "hsmux-load-1-00000002-+3",
+            "hsmux-load-1-00000002-3-0",
+        ];
         for label in others.into_iter().chain(written_otherwise) {
             assert_eq!(Maker::of(label), None, "{label}");
         }

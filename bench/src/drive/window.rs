@@ -11,11 +11,11 @@ use futures_core::Stream;
 use hsmux::Request;
 use tokio::runtime::Builder;
 
+use crate::ask::Ask;
 use crate::cell::{Lap, Tally, Window};
 use crate::clock::Instant;
 use crate::failure::Failure;
 use crate::inputs::Inputs;
-use crate::target::Ask;
 
 /// Requests until the window of time closes. The messages are made before the run and lent, so that neither their
 /// making nor their memory is measured; more of them than requests in flight, so that none is in flight twice.

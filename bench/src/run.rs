@@ -1,0 +1,165 @@
+//! A run of a profile on an engine: requests are made when they are due, and what became of them is measured.
+//!
+//! Latency counts from when a request was due: in an open loop a stall is charged to all that it delays, those included
+//! that could not even be begun. How late the harness itself began them stands beside it ([`Counts::lateness`]).
+
+mod callers;
+mod gate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hsmux::{Engine, Snapshot};
+
+use crate::clock::{Instant, cpu_time};
+use crate::profile::Profile;
+use crate::record::{Block, Counts, Recorder};
+use crate::work::Works;
+use callers::{Callers, Common};
+use gate::Gate;
+
+/// What a run has measured.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The profile that ran.
+    pub profile: Profile,
+    /// All that was measured, by operation and phase.
+    pub all: Block,
+    /// By interval, in order.
+    pub intervals: Vec<Interval>,
+    /// How long requests were made.
+    pub length: Duration,
+    /// Whether it was stopped before its end.
+    pub was_stopped: bool,
+    /// Processor time of the whole process meanwhile.
+    pub cpu: Duration,
+    /// What the engine had counted before and after.
+    pub snapshots: Box<[Snapshot; 2]>,
+    /// Callers that panicked: what they did before that is counted.
+    pub panicked: usize,
+}
+
+/// One stretch of a run, a second long unless the run ended before.
+#[derive(Clone, Debug)]
+pub struct Interval {
+    /// When it began.
+    pub from: Duration,
+    /// When it ended.
+    pub until: Duration,
+    /// Requests that ended in it.
+    pub counts: Counts,
+    /// How the engine stood at its end.
+    pub engine: Standing,
+}
+
+/// How an engine stands at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Sessions that work or idle, of all tokens.
+    pub sessions: usize,
+    /// Requests that are in flight.
+    pub in_flight: usize,
+    /// Tokens that serve.
+    pub tokens_up: usize,
+}
+
+/// What whoever watches a run wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// It goes on.
+    Continue,
+    /// No more requests are made; those in flight are waited for.
+    Stop,
+}
+
+/// How long an interval is.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often whoever watches is asked.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Runs a profile. `watch` is asked every tenth of a second whether it goes on, and given each interval when it has ended.
+///
+/// # Errors
+/// A text: threads could not be started.
+///
+/// # Blocking
+/// As long as the profile says, and until the requests that are in flight then have ended: at most their deadlines.
+pub fn run(
+    engine: &Arc<Engine>,
+    profile: Profile,
+    works: Works,
+    mut watch: impl FnMut(Option<&Interval>) -> Flow,
+) -> Result<Outcome, String> {
+    let before = engine.snapshot();
+    let (start, cpu_before) = (Instant::now(), cpu_time());
+    let recorder = Recorder::new(&profile);
+    let gate = Gate::new(&profile);
+    let common = Arc::new(Common { profile, works, gate, recorder, start });
+    let callers = Callers::start(&common)?;
+    let mut meter = Meter { common: &common, engine, all: common.recorder.empty(), intervals: Vec::new() };
+    while !callers.have_ended() {
+        std::thread::park_timeout(LOOK.min(meter.left()));
+        let ended = meter.look();
+        if watch(ended.as_ref()) == Flow::Stop {
+            common.gate.stop();
+        }
+    }
+    let length = common.now();
+    let panicked = callers.join();
+    meter.end();
+    let (all, intervals) = (meter.all, meter.intervals);
+    let snapshots = Box::new([before, engine.snapshot()]);
+    let was_stopped = common.gate.is_stopped();
+    let (cpu, profile) = (cpu_time().saturating_sub(cpu_before), common.profile.clone());
+    Ok(Outcome { profile, all, intervals, length, was_stopped, cpu, snapshots, panicked })
+}
+
+/// Takes what was measured, interval by interval.
+struct Meter<'a> {
+    common: &'a Common,
+    engine: &'a Engine,
+    all: Block,
+    intervals: Vec<Interval>,
+}
+
+impl Meter<'_> {
+    fn from(&self) -> Duration {
+        self.intervals.last().map_or(Duration::ZERO, |last| last.until)
+    }
+
+    /// Until the end of this interval.
+    fn left(&self) -> Duration {
+        (self.from() + INTERVAL).saturating_sub(self.common.now())
+    }
+
+    /// The interval that has just ended, if one has.
+    fn look(&mut self) -> Option<Interval> {
+        self.left().is_zero().then(|| self.end())
+    }
+
+    /// Ends an interval now.
+    fn end(&mut self) -> Interval {
+        let block = self.common.recorder.take();
+        let until = self.common.now();
+        self.all.add(&block);
+        let counts = block.of(|_, _| true);
+        let interval = Interval { from: self.from(), until, counts, engine: Standing::of(self.engine) };
+        self.intervals.push(interval.clone());
+        interval
+    }
+}
+
+impl Standing {
+    /// How it stands now.
+    #[must_use]
+    pub fn of(engine: &Engine) -> Self {
+        let snapshot = engine.snapshot();
+        let tokens = &snapshot.tokens;
+        Self {
+            sessions: tokens.iter().map(|token| token.sessions).sum(),
+            in_flight: snapshot.in_flight,
+            tokens_up: tokens.iter().filter(|token| token.health == hsmux::Health::Serving).count(),
+        }
+    }
+}
