@@ -314,3 +314,46 @@ pub struct BaselineRun {
     /// 99th percentile.
     pub p99_ns: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    const PAGE: &str = include_str!("../docs/result.md");
+
+    /// The fields that the section under a heading lists.
+    #[track_caller]
+    fn documented(heading: &str) -> BTreeSet<&str> {
+        let section = PAGE.split("\n## ").find(|section| section.lines().next() == Some(heading));
+        let lines = section.unwrap_or_else(|| panic!("no section {heading}")).lines();
+        lines.filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect()
+    }
+
+    #[track_caller]
+    fn assert_documented(heading: &str, object: &Value) {
+        let fields = object.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(documented(heading), fields, "{heading}");
+    }
+
+    #[test]
+    fn the_page_has_every_field_and_no_other() {
+        let json = serde_json::to_value(example::payment_auth()).unwrap();
+        assert_documented("The object", &json);
+        let (made, total) = (&json["made"], &json["total"]);
+        assert_documented("`made`", made);
+        assert_documented("`machine`", &made["machine"]);
+        assert_documented("`module`", &made["module"]);
+        assert_documented("`token`", &made["tokens"][0]);
+        assert_documented("`summary`", total);
+        assert_documented("`latency`", &total["latency"]);
+        assert_documented("`knee`", &json["knee"]);
+        for list in ["operations", "phases", "series", "stages", "tokens", "errors", "curve", "baselines"] {
+            assert_documented(&format!("`{list}`"), &json[list][0]);
+        }
+        assert!(PAGE.contains(csv::HEADER));
+    }
+}

@@ -250,14 +250,16 @@ impl Caption<'_> {
 
 /// A line of a legend: colour and dash of this number.
 pub(super) fn line_key(number: usize) -> String {
-    key(&format!("<line class=\"line s{number}\" x1=\"0\" x2=\"34\" y1=\"6\" y2=\"6\"/>"))
+    format!(
+        "<svg class=\"key\" viewBox=\"0 0 34 12\" aria-hidden=\"true\">\
+         <line class=\"line s{number}\" x1=\"0\" x2=\"34\" y1=\"6\" y2=\"6\"/></svg>"
+    )
 }
 
 /// A fill of a legend.
 pub(super) fn fill_key(class: &str) -> String {
-    key(&format!("<rect class=\"{class}\" x=\"8\" width=\"18\" height=\"12\"/>"))
-}
-
-fn key(content: &str) -> String {
-    format!("<svg class=\"key\" viewBox=\"0 0 34 12\" aria-hidden=\"true\">{content}</svg>")
+    format!(
+        "<svg class=\"key fill\" viewBox=\"0 0 16 12\" aria-hidden=\"true\">\
+         <rect class=\"{class}\" width=\"16\" height=\"12\" rx=\"2\"/></svg>"
+    )
 }

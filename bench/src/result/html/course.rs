@@ -1,7 +1,7 @@
 //! The course of a run in as many steps as a chart can show.
 
 use super::Run;
-use super::chart::Chart;
+use super::chart::{Chart, fill_key};
 use crate::result::Interval;
 
 /// Most steps that are drawn: two units of the view box each, and a page of a day's run stays small.
@@ -59,21 +59,32 @@ pub(super) fn until_s(runs: &[Run<'_>]) -> f64 {
     runs.iter().filter_map(|run| run.result.series.last()).map(Interval::until_s).fold(0.0, f64::max)
 }
 
-/// Draws when tokens were away, as the steps or else the notes tell it, and the phases of a run that stands alone.
-pub(super) fn events(chart: &mut Chart, runs: &[Run<'_>]) {
-    for run in runs {
+/// Draws, below the figures, when tokens were away, and what does not count of a run that stands alone. Returns what the
+/// legend says of it.
+pub(super) fn shades(chart: &mut Chart, runs: &[Run<'_>]) -> Vec<(String, String)> {
+    let mut legend = Vec::new();
+    for away in runs.iter().flat_map(|run| away(&run.result.series)) {
+        chart.band("lost", away.from_s, away.until_s, &away.said());
+    }
+    let [run] = runs else { return legend };
+    for phase in run.result.phases.iter().filter(|phase| !phase.counted) {
+        chart.band("uncounted", phase.from_s, phase.until_s, &format!("{}: not counted", phase.name));
+        legend.push((fill_key("uncounted"), format!("{}, not counted", phase.name)));
+    }
+    legend
+}
+
+/// Writes, above the figures, how many tokens were there, and phases and notes of a run that stands alone.
+pub(super) fn names(chart: &mut Chart, runs: &[Run<'_>]) {
+    for (line, run) in runs.iter().enumerate() {
         for away in away(&run.result.series) {
-            let text = format!("{} of {} tokens up", away.fewest, away.all);
-            chart.band("lost", away.from_s, away.until_s, &text);
-            let text = if run.is_one_of_several { format!("{}: {text}", run.letter()) } else { text };
-            chart.label("lost-name", away.from_s, run.index as f64, &text);
+            let letter = run.cell().filter(|_| runs.len() > 1);
+            let text = letter.map_or_else(|| away.said(), |letter| format!("{letter}: {}", away.said()));
+            chart.label("lost-name", away.from_s, line as f64, &text);
         }
     }
     let [run] = runs else { return };
     for phase in &run.result.phases {
-        if !phase.counted {
-            chart.band("uncounted", phase.from_s, phase.until_s, &format!("{}: not counted", phase.name));
-        }
         if phase.from_s > 0.0 {
             chart.upright("phase", phase.from_s);
         }
@@ -107,6 +118,12 @@ fn away(series: &[Interval]) -> Vec<Away> {
         }
     }
     found
+}
+
+impl Away {
+    fn said(&self) -> String {
+        format!("{} of {} tokens up", self.fewest, self.all)
+    }
 }
 
 /// The moment that a note names, as `at 10.0 s`.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::axis::Axis;
 use super::chart::{Caption, Chart, fill_key};
-use super::course::{self, events, steps};
+use super::course::{self, names, shades, steps};
 use super::table::Table;
 use super::{Run, words};
 use crate::result::Interval;
@@ -28,18 +28,19 @@ fn figure(run: &Run<'_>) -> String {
     let alone = std::slice::from_ref(run);
     let y = Axis::latency(low as f64 / BOUND_RATIO, high as f64);
     let mut chart = Chart::new(Axis::moments(course::until_s(alone)), y).with_strip_above();
-    let mut shades = [const { String::new() }; SHADES];
+    shades(&mut chart, alone);
+    let mut paths = [const { String::new() }; SHADES];
     for (counts, it) in &steps {
         for (bound, count) in counts {
             let bound = *bound as f64;
             let cell = chart.cell([it.at_s, it.until_s()], [bound / BOUND_RATIO, bound]);
-            shades[shade(*count, most)].push_str(&cell);
+            paths[shade(*count, most)].push_str(&cell);
         }
     }
-    for (shade, path) in shades.iter().enumerate() {
+    for (shade, path) in paths.iter().enumerate() {
         chart.cells(&format!("h{shade}"), path);
     }
-    events(&mut chart, alone);
+    names(&mut chart, alone);
     let title = if run.is_one_of_several {
         format!("Latencies over time: {}", run.name())
     } else {

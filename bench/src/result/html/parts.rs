@@ -80,7 +80,7 @@ pub(super) fn errors(runs: &[Run<'_>]) -> String {
             table.row(run.cell().into_iter().chain(texts).chain(figures));
         }
     }
-    table.section("")
+    table.section()
 }
 
 /// The mix; empty if documents do not say.
@@ -91,7 +91,7 @@ pub(super) fn operations(runs: &[Run<'_>]) -> String {
             table.row(run.cell().into_iter().chain([it.name.clone()]).chain(figures(&it.summary)));
         }
     }
-    table.section("")
+    table.section()
 }
 
 /// What happened phase by phase; empty if documents do not say.
@@ -105,7 +105,7 @@ pub(super) fn phases(runs: &[Run<'_>]) -> String {
             table.row(run.cell().into_iter().chain([name]).chain(bounds).chain(figures(&it.summary)));
         }
     }
-    table.section("")
+    table.section()
 }
 
 const FIGURES: [&str; 8] = ["Asked", "Succeeded", "Errors", "p50", "p90", "p99", "p99.9", "max"];

@@ -83,7 +83,7 @@ pub(super) fn header(runs: &[Run<'_>]) -> String {
 fn line(run: &Run<'_>) -> String {
     let made = &run.result.made;
     let commit = made.commit.as_ref().map(|commit| format!("commit {commit}"));
-    let facts = [Some(run.result.arrivals.clone()), Some(made.time.clone()), commit, Some(made.machine.cpu.clone())];
+    let facts = [Some(format!("arrivals {}", run.result.arrivals)), Some(made.time.clone()), commit, Some(made.machine.cpu.clone())];
     let facts: Vec<_> = facts.into_iter().flatten().map(|fact| escape(&fact)).collect();
     let facts = facts.join(" · ");
     if run.is_one_of_several {
@@ -128,12 +128,14 @@ fn tile(figure: &Figure, runs: &[Run<'_>]) -> String {
 
 fn ratio(figure: &Figure, value: Option<&(f64, String)>, first: Option<&(f64, String)>) -> String {
     let Some(((value, _), (first, _))) = value.zip(first) else { return String::new() };
-    let class = match value.total_cmp(first) {
-        std::cmp::Ordering::Equal => "",
-        order if order.is_gt() == figure.more_is_better => "better",
+    let text = words::ratio(*value, *first);
+    let class = match value > first {
+        // What is equal as it is written has no colour.
+        _ if text == words::ratio(1.0, 1.0) || value == first => "same",
+        is_more if is_more == figure.more_is_better => "better",
         _ => "worse",
     };
-    format!("<span class=\"{class}\">{}</span>", words::ratio(*value, *first))
+    format!("<span class=\"{class}\">{text}</span>")
 }
 
 fn notes(run: &Run<'_>) -> String {
@@ -171,7 +173,7 @@ pub(super) fn all(runs: &[Run<'_>]) -> String {
         }
         table.row(cells);
     }
-    table.section("")
+    table.wide_section()
 }
 
 type Row = (&'static str, fn(&Summary) -> Option<f64>, fn(f64) -> String);
@@ -213,7 +215,7 @@ mod tests {
         let class = |figure, of: f64| ratio(figure, Some(&value(of)), Some(&value(1.0)));
         assert!(class(throughput, 2.0).contains("better") && class(throughput, 0.5).contains("worse"));
         assert!(class(p50, 2.0).contains("worse") && class(p50, 0.5).contains("better"));
-        assert!(class(p50, 1.0).contains("class=\"\""));
+        assert!(class(p50, 1.0).contains("same") && class(p50, 1.004).contains("same"));
         assert_eq!(ratio(p50, None, Some(&value(1.0))), "");
     }
 

@@ -5,6 +5,7 @@ use super::words::escape;
 /// A table that is being filled.
 pub(super) struct Table {
     label: String,
+    names: Vec<String>,
     /// How many columns hold texts, from the left.
     texts: usize,
     head: String,
@@ -18,8 +19,9 @@ impl Table {
             let class = if place < texts { "" } else { " class=\"n\"" };
             format!("<th scope=\"col\"{class}>{}</th>", escape(name))
         };
+        let names = head.iter().map(|name| escape(name)).collect();
         let head = head.iter().enumerate().map(cell).collect();
-        Self { label: label.to_owned(), texts, head, rows: String::new() }
+        Self { label: label.to_owned(), names, texts, head, rows: String::new() }
     }
 
     /// The same with a first column for the run's letter, if pages of several runs need one.
@@ -33,10 +35,14 @@ impl Table {
 
     /// Adds a row; cells are texts, and are escaped.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        let cell = |(place, text): (usize, String)| match place {
-            0 => format!("<th scope=\"row\">{}</th>", escape(&text)),
-            place if place < self.texts => format!("<td>{}</td>", escape(&text)),
-            _ => format!("<td class=\"n\">{}</td>", escape(&text)),
+        let cell = |(place, text): (usize, String)| {
+            let (name, text) = (self.names.get(place).map_or("", String::as_str), escape(&text));
+            match place {
+                0 => format!("<th scope=\"row\">{text}</th>"),
+                // A phone shows rows as lists, and each name beside its value.
+                place if place < self.texts => format!("<td data-name=\"{name}\">{text}</td>"),
+                _ => format!("<td class=\"n\" data-name=\"{name}\">{text}</td>"),
+            }
         };
         let cells: String = cells.into_iter().enumerate().map(cell).collect();
         self.rows.push_str(&format!("<tr>{cells}</tr>"));
@@ -55,14 +61,21 @@ impl Table {
         )
     }
 
-    /// A section with a heading and the table; nothing if the table is empty.
-    pub(super) fn section(&self, text: &str) -> String {
+    /// A section with a heading and the table, whose rows are lists on a phone; nothing if the table is empty.
+    pub(super) fn section(&self) -> String {
+        self.section_of("card stack")
+    }
+
+    /// The same with a table that stays one on a phone.
+    pub(super) fn wide_section(&self) -> String {
+        self.section_of("card")
+    }
+
+    fn section_of(&self, class: &str) -> String {
         if self.is_empty() {
             return String::new();
         }
-        let (title, table) = (escape(&self.label), self.html());
-        let text = if text.is_empty() { String::new() } else { format!("<p>{}</p>", escape(text)) };
-        format!("<section class=\"card\"><h2>{title}</h2>{text}{table}</section>\n")
+        format!("<section class=\"{class}\"><h2>{}</h2>{}</section>\n", escape(&self.label), self.html())
     }
 }
 
@@ -74,12 +87,12 @@ mod tests {
     fn figures_stand_to_the_right_of_texts() {
         let mut table = Table::of_runs("Runs", true, 1, &["Name", "Rate"]);
         table.row(["A", "<x>", "7/s"].map(str::to_owned));
-        let html = table.section("");
-        assert!(html.contains("<th scope=\"row\">A</th><td>&lt;x&gt;</td><td class=\"n\">7/s</td>"), "{html}");
+        let html = table.section();
+        assert!(html.contains("<th scope=\"row\">A</th><td data-name=\"Name\">&lt;x&gt;</td><td class=\"n\""), "{html}");
     }
 
     #[test]
     fn an_empty_table_has_no_section() {
-        assert_eq!(Table::new("Errors", 1, &["Kind"]).section("What failed"), "");
+        assert_eq!(Table::new("Errors", 1, &["Kind"]).section(), "");
     }
 }

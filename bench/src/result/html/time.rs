@@ -2,7 +2,7 @@
 
 use super::axis::Axis;
 use super::chart::{Caption, Chart, fill_key, line_key};
-use super::course::{self, events, steps};
+use super::course::{self, names, shades, steps};
 use super::table::Table;
 use super::{Run, words};
 use crate::result::Interval;
@@ -27,11 +27,13 @@ pub(super) fn rates(runs: &[Run<'_>]) -> String {
     if runs.len() == 1 && has_errors {
         chart = chart.with_lane();
     }
-    events(&mut chart, runs);
+    let shades = shades(&mut chart, runs);
     let mut legend = Vec::new();
     for (run, steps) in runs.iter().zip(&all) {
         draw_rates(&mut chart, &mut legend, run, steps);
     }
+    legend.extend(shades);
+    names(&mut chart, runs);
     let summaries = runs.iter().map(|run| {
         let total = &run.result.total;
         format!("{}: {} on average, {} errors. ", run.name(), words::rate(total.ops_per_s), words::count(total.errors))
@@ -82,11 +84,13 @@ pub(super) fn latencies(runs: &[Run<'_>]) -> String {
     let high = times().map(|it| if runs.len() == 1 { it.max_ns } else { it.p99_ns }).max().unwrap_or(low);
     let y = Axis::latency(low as f64, high as f64);
     let mut chart = Chart::new(Axis::moments(course::until_s(runs)), y).with_strip_above();
-    events(&mut chart, runs);
+    let shades = shades(&mut chart, runs);
     let mut legend = Vec::new();
     for (run, steps) in runs.iter().zip(&all) {
         draw_latencies(&mut chart, &mut legend, run, steps);
     }
+    legend.extend(shades);
+    names(&mut chart, runs);
     let worst = |(run, steps): (&Run<'_>, &Vec<Interval>)| {
         let worst = steps.iter().max_by_key(|it| it.p99_ns);
         let said = worst.map(|it| format!("{} at {}", words::time(it.p99_ns as f64), words::moment(it.at_s)));

@@ -50,7 +50,7 @@ pub(super) fn time(ns: f64) -> String {
 /// The same where the value is round, as at ticks: `1 ms`, `0.5 ms`, `20 s`.
 pub(super) fn round_time(ns: f64) -> String {
     let (value, unit) = in_unit(ns);
-    format!("{} {unit}", trimmed(value))
+    if ns == 0.0 { "0".to_owned() } else { format!("{} {unit}", trimmed(value)) }
 }
 
 /// Seconds of a run: `20 s`, `12.5 s`, `5 min`, `2 h`.
@@ -85,6 +85,7 @@ pub(super) fn round_rate(per_s: f64) -> String {
     match per_s {
         rate if rate >= 1e6 => format!("{}M/s", trimmed(rate / 1e6)),
         rate if rate >= 1e3 => format!("{}k/s", trimmed(rate / 1e3)),
+        0.0 => "0".to_owned(),
         rate => format!("{}/s", trimmed(rate)),
     }
 }
