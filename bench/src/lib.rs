@@ -3,6 +3,8 @@
 //! A [`Case`] says what is done, a [`Target`] does it on an engine in a closed loop, a [`Baseline`] does the same
 //! work without the engine ([`Raw`] with a session per thread and nothing between it and the module), [`compare`]
 //! runs them in turn, and a [`Report`] says what came out. Who wants a key only for the run takes a [`TemporaryKey`].
+//!
+//! What a load run leaves behind, and what pages and comparisons are made of, is a [`result::LoadResult`].
 
 mod baseline;
 mod case;
@@ -15,6 +17,7 @@ mod failure;
 mod inputs;
 pub mod mixed;
 mod report;
+pub mod result;
 pub mod rows;
 mod stats;
 mod target;

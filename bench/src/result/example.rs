@@ -7,8 +7,8 @@ use hdrhistogram::Histogram;
 
 use self::model::{Model, Request, SECONDS, SPIKE_S, WARM_UP_S};
 use super::{
-    BaselineRun, CurvePoint, ErrorClass, Interval, Knee, Latency, LoadResult, Part, Phase, SCHEMA, Stage, Summary,
-    TokenShare,
+    BaselineRun, CurvePoint, ErrorClass, Interval, Knee, Latency, LoadResult, Part, Phase, SCHEMA, Stage,
+    Summary, TokenShare,
 };
 
 /// A minute of three operations on three tokens, one of which is lost at 20 s and back at 30 s.
@@ -63,7 +63,9 @@ fn result(model: &Model) -> LoadResult {
 const LONGEST_NS: u64 = 60_000_000_000;
 
 fn latency(of: impl Iterator<Item = u64>) -> Latency {
-    let Ok(mut histogram) = Histogram::<u64>::new_with_bounds(1, LONGEST_NS, 3) else { return Latency::default() };
+    let Ok(mut histogram) = Histogram::<u64>::new_with_bounds(1, LONGEST_NS, 3) else {
+        return Latency::default();
+    };
     of.for_each(|ns| histogram.saturating_record(ns));
     Latency::of(&histogram)
 }
@@ -143,8 +145,11 @@ fn heat(requests: &[Request]) -> Vec<(u64, u64)> {
 fn stages(model: &Model) -> Vec<Stage> {
     let of = |(name, _, token_us): (&str, f64, f64)| {
         let token_us = token_us / model.speed;
-        let stages =
-            [("queued", 0.42 * token_us), ("token", token_us), ("total", 1.42 * token_us + 14.0 / model.speed)];
+        let stages = [
+            ("queued", 0.42 * token_us),
+            ("token", token_us),
+            ("total", 1.42 * token_us + 14.0 / model.speed),
+        ];
         stages.map(|(stage, mean_us)| Stage {
             operation: name.to_owned(),
             stage: stage.to_owned(),

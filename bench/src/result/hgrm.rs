@@ -20,7 +20,8 @@ const ROWS_PER_HALVING: u32 = 5;
 #[must_use]
 pub fn table(latency: &Latency, unit: Unit) -> Option<String> {
     let histogram = latency.histogram()?;
-    let mut text = format!("{:>12} {:>14} {:>10} {:>14}\n\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)");
+    let mut text =
+        format!("{:>12} {:>14} {:>10} {:>14}\n\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)");
     let mut count = 0;
     for row in histogram.iter_quantiles(ROWS_PER_HALVING) {
         count += row.count_since_last_iteration();

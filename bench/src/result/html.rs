@@ -114,7 +114,8 @@ mod tests {
     fn every_text(of: &mut LoadResult) -> Vec<&mut String> {
         let made = &mut of.made;
         let (machine, module) = (&mut made.machine, &mut made.module);
-        let mut texts = vec![&mut of.title, &mut of.arrivals, &mut made.time, &mut made.hsmux, &mut made.command];
+        let mut texts =
+            vec![&mut of.title, &mut of.arrivals, &mut made.time, &mut made.hsmux, &mut made.command];
         texts.extend([&mut machine.cpu, &mut machine.system, &mut module.file, &mut module.library]);
         texts.extend([&mut module.version, &mut module.cryptoki]);
         texts.extend(made.commit.iter_mut().chain(&mut of.profile).chain(&mut of.notes));
@@ -211,7 +212,8 @@ mod tests {
         (empty.total.ops, empty.total.errors, empty.total.seconds, empty.total.ops_per_s) = (0, 0, 0.0, 0.0);
         let mut without_series = empty.clone();
         without_series.series.clear();
-        for page in [page(&[empty.clone()]), page(&[without_series]), page(&[empty, example::payment_auth()])] {
+        for page in [page(&[empty.clone()]), page(&[without_series]), page(&[empty, example::payment_auth()])]
+        {
             assert_eq!(open_elements(&page), [""; 0]);
             for part in ["NaN", "inf"] {
                 let text = page.split("</style>").last().unwrap_or_default();

@@ -40,7 +40,8 @@ pub(super) fn made() -> Made {
         time: "2025-11-29T12:00:00Z".to_owned(),
         hsmux: "0.1.0".to_owned(),
         commit: Some("6c81d16".to_owned()),
-        command: "hsmux load --profile payment-auth --sim lost.toml --find-knee --slo p99=20ms --compare raw".to_owned(),
+        command: "hsmux load --profile payment-auth --sim lost.toml --find-knee --slo p99=20ms --compare raw"
+            .to_owned(),
         machine: Machine {
             cpu: "Intel Xeon at 2.3 GHz".to_owned(),
             cores: 2,

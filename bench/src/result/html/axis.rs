@@ -71,7 +71,12 @@ impl Axis {
         let until = (count.max(2) as f64).clamp(10.0, 1e6);
         let nines = (1..).zip(names).map(|(nines, name)| (10_f64.powi(nines), name));
         let ticks = std::iter::once((2.0, "50 %")).chain(nines).filter(|(at, _)| *at <= until * 1.001);
-        Self { from: 1.0, until, is_log: true, ticks: ticks.map(|(at, name)| (at, name.to_owned())).collect() }
+        Self {
+            from: 1.0,
+            until,
+            is_log: true,
+            ticks: ticks.map(|(at, name)| (at, name.to_owned())).collect(),
+        }
     }
 
     /// Where the value lies: 0 at the begin, 1 at the end, and no further.
@@ -130,7 +135,10 @@ mod tests {
     #[test]
     fn moments_are_those_of_a_clock() {
         assert_eq!(names(&Axis::moments(60.0)), ["0 s", "10 s", "20 s", "30 s", "40 s", "50 s", "60 s"]);
-        assert_eq!(names(&Axis::moments(3_600.0)), ["0 s", "10 min", "20 min", "30 min", "40 min", "50 min", "1 h"]);
+        assert_eq!(
+            names(&Axis::moments(3_600.0)),
+            ["0 s", "10 min", "20 min", "30 min", "40 min", "50 min", "1 h"]
+        );
         for until in [0.0, 0.3, 1.0, 7.5, 61.0, 500.0, 1e4, 1e5, 1e7] {
             assert!((1..=8).contains(&Axis::moments(until).ticks.len()), "{until}");
         }

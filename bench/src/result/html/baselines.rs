@@ -18,7 +18,8 @@ const SIDE: f64 = 30.0;
 
 /// The figure; empty if there were no baselines.
 pub(super) fn figure(runs: &[Run<'_>]) -> String {
-    let all: Vec<_> = runs.iter().flat_map(|run| run.result.baselines.iter().map(move |it| (run, it))).collect();
+    let all: Vec<_> =
+        runs.iter().flat_map(|run| run.result.baselines.iter().map(move |it| (run, it))).collect();
     if all.is_empty() {
         return String::new();
     }
@@ -54,14 +55,19 @@ fn place(axis: &Axis, ratio: f64) -> f64 {
 
 fn grid(axis: &Axis, height: f64) -> String {
     let line = |class: &str, x: f64| {
-        format!("<line class=\"{class}\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"0\" y2=\"{:.1}\"/>", height - FOOT + 4.0)
+        format!(
+            "<line class=\"{class}\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"0\" y2=\"{:.1}\"/>",
+            height - FOOT + 4.0
+        )
     };
     let mut svg = String::new();
     for (ratio, name) in &axis.ticks {
         let x = place(axis, *ratio);
         svg.push_str(&line("grid", x));
         let y = height - 12.0;
-        svg.push_str(&format!("<text class=\"tick\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{name}</text>"));
+        svg.push_str(&format!(
+            "<text class=\"tick\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{name}</text>"
+        ));
     }
     svg.push_str(&line("equal", place(axis, 1.0)));
     svg

@@ -176,7 +176,8 @@ impl Chart {
         self.cells("errors", &path);
         self.put("tick", LEFT - 8.0, floor - 4.0, "end", name);
         let right = WIDTH - RIGHT;
-        let line = format!("<line class=\"base\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{floor}\" y2=\"{floor}\"/>");
+        let line =
+            format!("<line class=\"base\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{floor}\" y2=\"{floor}\"/>");
         self.body.push_str(&line);
     }
 

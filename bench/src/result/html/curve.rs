@@ -23,8 +23,7 @@ pub(super) fn figure(runs: &[Run<'_>]) -> String {
     let Some(low) = lowest else { return String::new() };
     let high = points().map(|it| it.p999_ns.max(it.p99_ns)).max().unwrap_or(low);
     let rate = points().map(|it| it.ops_per_s).fold(0.0, f64::max);
-    let mut chart =
-        Chart::new(Axis::linear(rate, words::round_rate), Axis::latency(low as f64, high as f64));
+    let mut chart = Chart::new(Axis::linear(rate, words::round_rate), Axis::latency(low as f64, high as f64));
     let mut legend = Vec::new();
     for run in &runs {
         if run.is_one_of_several {

@@ -50,7 +50,11 @@ fn figure(run: &Run<'_>) -> String {
         id: &format!("heat-{}", run.index),
         title: &title,
         text: &format!("How many operations took how long.{}", course::says(alone)),
-        description: &format!("From {} to {}.", words::time(low as f64 / BOUND_RATIO), words::time(high as f64)),
+        description: &format!(
+            "From {} to {}.",
+            words::time(low as f64 / BOUND_RATIO),
+            words::time(high as f64)
+        ),
         legend: &legend(most),
         tables: &table(&steps),
     })
@@ -105,7 +109,10 @@ mod tests {
 
     #[test]
     fn shades_go_from_one_to_the_most() {
-        assert_eq!([1, 2, 9, 10, 9_999_999, 10_000_000].map(|count| shade(count, 10_000_000)), [0, 0, 0, 1, 6, 6]);
+        assert_eq!(
+            [1, 2, 9, 10, 9_999_999, 10_000_000].map(|count| shade(count, 10_000_000)),
+            [0, 0, 0, 1, 6, 6]
+        );
         assert_eq!(shade(1, 1), 0);
         let names: Vec<_> = legend(10_000_000).into_iter().map(|entry| entry.1).collect();
         assert_eq!(names[..3], ["1", "10", "100"]);

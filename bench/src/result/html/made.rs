@@ -16,7 +16,10 @@ pub(super) fn section(runs: &[Run<'_>]) -> String {
     let head = |run: &Run<'_>| format!("<th scope=\"col\">{}</th>", escape(&run.name()));
     let head = match runs {
         [_] => String::new(),
-        _ => format!("<thead><tr><th scope=\"col\">Run</th>{}</tr></thead>", runs.iter().map(head).collect::<String>()),
+        _ => format!(
+            "<thead><tr><th scope=\"col\">Run</th>{}</tr></thead>",
+            runs.iter().map(head).collect::<String>()
+        ),
     };
     let profiles: String = runs.iter().map(profile).collect();
     format!(
@@ -69,7 +72,8 @@ const FACTS: [Fact; 12] = [
 fn drawn((name, values): &Row) -> String {
     let differs = values.windows(2).any(|two| two[0] != two[1]);
     let class = if differs { " class=\"differs\"" } else { "" };
-    let cell = |value: &Option<String>| format!("<td>{}</td>", value.as_deref().map_or("–".to_owned(), escape));
+    let cell =
+        |value: &Option<String>| format!("<td>{}</td>", value.as_deref().map_or("–".to_owned(), escape));
     let cells: String = values.iter().map(cell).collect();
     format!("<tr{class}><th scope=\"row\">{}</th>{cells}</tr>", escape(name))
 }

@@ -75,8 +75,11 @@ pub(super) fn errors(runs: &[Run<'_>]) -> String {
         let all = (total.ops + total.errors).max(1) as f64;
         for it in &run.result.errors {
             let texts = [&it.kind, &it.outcome, &it.first].map(Clone::clone);
-            let figures =
-                [format!("{:.1} s", it.first_s), words::count(it.count), words::percent(it.count as f64 / all)];
+            let figures = [
+                format!("{:.1} s", it.first_s),
+                words::count(it.count),
+                words::percent(it.count as f64 / all),
+            ];
             table.row(run.cell().into_iter().chain(texts).chain(figures));
         }
     }

@@ -28,8 +28,11 @@ pub(super) fn figure(runs: &[Run<'_>]) -> String {
         let points = points(line.latency, until);
         chart.line(&format!("s{}", number % RUNS_MAX), points.into_iter().map(Some));
     }
-    let legend: Vec<_> =
-        lines.iter().enumerate().map(|(number, line)| (line_key(number % RUNS_MAX), line.name.clone())).collect();
+    let legend: Vec<_> = lines
+        .iter()
+        .enumerate()
+        .map(|(number, line)| (line_key(number % RUNS_MAX), line.name.clone()))
+        .collect();
     let said = |line: &Line<'_>| {
         let Latency { p50_ns, p99_ns, max_ns, .. } = *line.latency;
         let [p50, p99, max] = [p50_ns, p99_ns, max_ns].map(|ns| words::time(ns as f64));
@@ -48,7 +51,10 @@ pub(super) fn figure(runs: &[Run<'_>]) -> String {
 /// All of each run; of one that stands alone also each operation, as far as there are colours.
 fn lines<'a>(runs: &[Run<'a>]) -> Vec<Line<'a>> {
     let [run] = runs else {
-        return runs.iter().map(|run| Line { name: run.name(), latency: &run.result.total.latency }).collect();
+        return runs
+            .iter()
+            .map(|run| Line { name: run.name(), latency: &run.result.total.latency })
+            .collect();
     };
     let all = Line { name: "all operations".to_owned(), latency: &run.result.total.latency };
     let parts = &run.result.operations;
@@ -64,7 +70,8 @@ fn points(latency: &Latency, until: f64) -> Vec<(f64, f64)> {
     let last = (count.min(until), max_ns as f64);
     let mut points = match latency.histogram() {
         Some(histogram) => {
-            let inverses = (0..6 * POINTS_PER_NINE).map(|step| 10_f64.powf(f64::from(step) / f64::from(POINTS_PER_NINE)));
+            let inverses = (0..6 * POINTS_PER_NINE)
+                .map(|step| 10_f64.powf(f64::from(step) / f64::from(POINTS_PER_NINE)));
             let at = |inverse: f64| (inverse, histogram.value_at_quantile(1.0 - 1.0 / inverse) as f64);
             inverses.take_while(|inverse| *inverse < last.0).map(at).collect()
         }

@@ -141,7 +141,11 @@ impl Picture {
 
     fn mean(&self) -> u32 {
         let rows = 0..self.rows.len();
-        let sum: u64 = rows.clone().flat_map(|y| (0..self.width).map(move |x| (x, y))).map(|(x, y)| u64::from(self.brightness(x, y))).sum();
+        let sum: u64 = rows
+            .clone()
+            .flat_map(|y| (0..self.width).map(move |x| (x, y)))
+            .map(|(x, y)| u64::from(self.brightness(x, y)))
+            .sum();
         u32::try_from(sum / (self.width * rows.len()) as u64).unwrap()
     }
 
@@ -152,7 +156,8 @@ impl Picture {
 
     /// How many colours it has.
     fn colours(&self) -> usize {
-        let mut colours: Vec<_> = self.rows.iter().flat_map(|row| row.chunks(self.pixel)).map(|it| &it[..3]).collect();
+        let mut colours: Vec<_> =
+            self.rows.iter().flat_map(|row| row.chunks(self.pixel)).map(|it| &it[..3]).collect();
         colours.sort_unstable();
         colours.dedup();
         colours.len()
@@ -209,7 +214,12 @@ fn the_page_is_drawn_on_a_desk_and_a_phone_in_light_and_dark() {
                 assert!(picture.rows_with_content() * 2 > picture.rows.len(), "{name} {place} is blank");
                 assert!(picture.colours() > 50, "{name} {place}: {} colours", picture.colours());
             }
-            assert!(light.mean() > 200 && dark.mean() < 80, "{name} {place}: {} {}", light.mean(), dark.mean());
+            assert!(
+                light.mean() > 200 && dark.mean() < 80,
+                "{name} {place}: {} {}",
+                light.mean(),
+                dark.mean()
+            );
         }
     }
 }
@@ -223,11 +233,16 @@ fn nothing_reaches_past_the_side_of_a_phone_or_a_desk() {
     long[0].made.command = "--option=".repeat(60);
     long[0].tokens[0].token = "W".repeat(32);
     long[0].errors[0].first = "y".repeat(300);
-    for (results, name) in [(one(), "one"), (two(), "two"), (long, "long"), ([two(), two(), two()].concat(), "six")] {
+    for (results, name) in
+        [(one(), "one"), (two(), "two"), (long, "long"), ([two(), two(), two()].concat(), "six")]
+    {
         let Some(browser) = Browser::with(&results) else { return };
         for size in [[320, 640], PHONE, [700, 900], DESK] {
             let [width, height, right] = browser.extent(size);
-            assert!(width <= f64::from(size[0]) && right <= f64::from(size[0]) + 0.5, "{name} {size:?}: {width} {right}");
+            assert!(
+                width <= f64::from(size[0]) && right <= f64::from(size[0]) + 0.5,
+                "{name} {size:?}: {width} {right}"
+            );
             assert!(height > 2_000.0, "{name} {size:?}: {height}");
         }
     }

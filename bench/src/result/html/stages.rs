@@ -175,7 +175,8 @@ impl Bar {
     }
 
     fn said(&self) -> String {
-        let said: Vec<_> = self.parts.iter().map(|(name, ns)| format!("{name} {}", words::time(*ns))).collect();
+        let said: Vec<_> =
+            self.parts.iter().map(|(name, ns)| format!("{name} {}", words::time(*ns))).collect();
         said.join(", ")
     }
 }

@@ -27,25 +27,44 @@ const FIGURES: [Figure; 7] = [
         },
         more_is_better: true,
     },
-    Figure { name: "p50", of: |it| time(it, it.total.latency.p50_ns), below: |_| "half within".to_owned(), more_is_better: false },
-    Figure { name: "p99", of: |it| time(it, it.total.latency.p99_ns), below: |_| "99 of 100 within".to_owned(), more_is_better: false },
+    Figure {
+        name: "p50",
+        of: |it| time(it, it.total.latency.p50_ns),
+        below: |_| "half within".to_owned(),
+        more_is_better: false,
+    },
+    Figure {
+        name: "p99",
+        of: |it| time(it, it.total.latency.p99_ns),
+        below: |_| "99 of 100 within".to_owned(),
+        more_is_better: false,
+    },
     Figure {
         name: "p99.9",
         of: |it| time(it, it.total.latency.p999_ns),
         below: |_| "999 of 1,000 within".to_owned(),
         more_is_better: false,
     },
-    Figure { name: "Longest", of: |it| time(it, it.total.latency.max_ns), below: |_| "all within".to_owned(), more_is_better: false },
+    Figure {
+        name: "Longest",
+        of: |it| time(it, it.total.latency.max_ns),
+        below: |_| "all within".to_owned(),
+        more_is_better: false,
+    },
     Figure {
         name: "Errors",
         of: |it| Some((failed(&it.total), words::percent(failed(&it.total)))),
-        below: |it| format!("{} of {}", words::count(it.total.errors), words::count(it.total.ops + it.total.errors)),
+        below: |it| {
+            format!("{} of {}", words::count(it.total.errors), words::count(it.total.ops + it.total.errors))
+        },
         more_is_better: false,
     },
     Figure {
         name: "Knee",
         of: |it| it.knee.as_ref().map(|knee| (knee.per_s, words::rate(knee.per_s))),
-        below: |it| it.knee.as_ref().map_or_else(String::new, |knee| format!("highest rate with {}", knee.slo)),
+        below: |it| {
+            it.knee.as_ref().map_or_else(String::new, |knee| format!("highest rate with {}", knee.slo))
+        },
         more_is_better: true,
     },
 ];
@@ -83,7 +102,12 @@ pub(super) fn header(runs: &[Run<'_>]) -> String {
 fn line(run: &Run<'_>) -> String {
     let made = &run.result.made;
     let commit = made.commit.as_ref().map(|commit| format!("commit {commit}"));
-    let facts = [Some(format!("arrivals {}", run.result.arrivals)), Some(made.time.clone()), commit, Some(made.machine.cpu.clone())];
+    let facts = [
+        Some(format!("arrivals {}", run.result.arrivals)),
+        Some(made.time.clone()),
+        commit,
+        Some(made.machine.cpu.clone()),
+    ];
     let facts: Vec<_> = facts.into_iter().flatten().map(|fact| escape(&fact)).collect();
     let facts = facts.join(" · ");
     if run.is_one_of_several {
@@ -114,14 +138,21 @@ fn tile(figure: &Figure, runs: &[Run<'_>]) -> String {
     let name = escape(figure.name);
     if let ([run], [Some((_, value))]) = (runs, &values[..]) {
         let below = escape(&(figure.below)(run.result));
-        return format!("<div><dt>{name}</dt><dd class=\"alone\">{value}</dd><dd class=\"below\">{below}</dd></div>");
+        return format!(
+            "<div><dt>{name}</dt><dd class=\"alone\">{value}</dd><dd class=\"below\">{below}</dd></div>"
+        );
     }
     let first = values.first().cloned().flatten();
     let mut cells = String::new();
     for (run, value) in runs.iter().zip(values) {
         let text = value.as_ref().map_or("–", |(_, text)| text);
-        let ratio = if run.index == 0 { String::new() } else { ratio(figure, value.as_ref(), first.as_ref()) };
-        cells.push_str(&format!("<dd class=\"beside\"><i class=\"c{}\">{}</i><b>{text}</b>{ratio}</dd>", run.colour(), run.letter()));
+        let ratio =
+            if run.index == 0 { String::new() } else { ratio(figure, value.as_ref(), first.as_ref()) };
+        cells.push_str(&format!(
+            "<dd class=\"beside\"><i class=\"c{}\">{}</i><b>{text}</b>{ratio}</dd>",
+            run.colour(),
+            run.letter()
+        ));
     }
     format!("<div><dt>{name}</dt>{cells}</div>")
 }
@@ -149,7 +180,8 @@ fn notes(run: &Run<'_>) -> String {
 
 /// Every figure of the total: a row each, a column for each run, with ratios to the first.
 pub(super) fn all(runs: &[Run<'_>]) -> String {
-    let names: Vec<_> = runs.iter().map(|run| if run.is_one_of_several { run.letter() } else { String::new() }).collect();
+    let names: Vec<_> =
+        runs.iter().map(|run| if run.is_one_of_several { run.letter() } else { String::new() }).collect();
     let mut head = vec!["Figure"];
     for name in &names {
         head.push(name);
@@ -168,7 +200,9 @@ pub(super) fn all(runs: &[Run<'_>]) -> String {
             cells.push(value.map_or_else(|| "–".to_owned(), write));
             if run.index > 0 {
                 let both = value.zip(values[0]);
-                cells.push(both.map_or_else(|| "–".into(), |(value, first)| words::ratio(value, first)).into_owned());
+                cells.push(
+                    both.map_or_else(|| "–".into(), |(value, first)| words::ratio(value, first)).into_owned(),
+                );
             }
         }
         table.row(cells);

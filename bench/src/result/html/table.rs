@@ -88,7 +88,10 @@ mod tests {
         let mut table = Table::of_runs("Runs", true, 1, &["Name", "Rate"]);
         table.row(["A", "<x>", "7/s"].map(str::to_owned));
         let html = table.section();
-        assert!(html.contains("<th scope=\"row\">A</th><td data-name=\"Name\">&lt;x&gt;</td><td class=\"n\""), "{html}");
+        assert!(
+            html.contains("<th scope=\"row\">A</th><td data-name=\"Name\">&lt;x&gt;</td><td class=\"n\""),
+            "{html}"
+        );
     }
 
     #[test]

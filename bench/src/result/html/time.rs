@@ -36,7 +36,12 @@ pub(super) fn rates(runs: &[Run<'_>]) -> String {
     names(&mut chart, runs);
     let summaries = runs.iter().map(|run| {
         let total = &run.result.total;
-        format!("{}: {} on average, {} errors. ", run.name(), words::rate(total.ops_per_s), words::count(total.errors))
+        format!(
+            "{}: {} on average, {} errors. ",
+            run.name(),
+            words::rate(total.ops_per_s),
+            words::count(total.errors)
+        )
     });
     chart.figure(&Caption {
         id: "rates",
@@ -69,7 +74,8 @@ fn draw_rates(chart: &mut Chart, legend: &mut Vec<(String, String)>, run: &Run<'
         chart.lane("errors", &bars);
     }
     let said = |it: &Interval| {
-        let asked = it.asked.map_or_else(String::new, |asked| format!(" of {} asked", words::rate(it.per_s(asked))));
+        let asked =
+            it.asked.map_or_else(String::new, |asked| format!(" of {} asked", words::rate(it.per_s(asked))));
         let (at, rate) = (words::moment(it.at_s), words::rate(it.per_s(it.ops)));
         (it.at_s, it.until_s(), format!("{at}: {rate}{asked}, {} errors", words::count(it.errors)))
     };
@@ -111,7 +117,8 @@ pub(super) fn latencies(runs: &[Run<'_>]) -> String {
 }
 
 fn draw_latencies(chart: &mut Chart, legend: &mut Vec<(String, String)>, run: &Run<'_>, steps: &[Interval]) {
-    let point = |it: &Interval, of: fn(&Interval) -> u64| (it.ops > 0).then(|| (it.middle_s(), of(it) as f64));
+    let point =
+        |it: &Interval, of: fn(&Interval) -> u64| (it.ops > 0).then(|| (it.middle_s(), of(it) as f64));
     if run.is_one_of_several {
         let colour = run.colour();
         legend.push((line_key(colour), format!("{} p99", run.name())));
@@ -129,7 +136,8 @@ fn draw_latencies(chart: &mut Chart, legend: &mut Vec<(String, String)>, run: &R
 }
 
 fn table(runs: &[Run<'_>], all: &[Vec<Interval>]) -> String {
-    let head = ["At", "Asked", "Succeeded", "Errors", "p50", "p90", "p99", "max", "Queued", "Sessions", "Tokens up"];
+    let head =
+        ["At", "Asked", "Succeeded", "Errors", "p50", "p90", "p99", "max", "Queued", "Sessions", "Tokens up"];
     let mut table = Table::of_runs("Course of the run", runs.len() > 1, 0, &head);
     for (run, steps) in runs.iter().zip(all) {
         for it in steps {

@@ -153,7 +153,10 @@ mod tests {
 
     #[test]
     fn small_parts_are_not_said_to_be_none() {
-        assert_eq!([0.0, 1e-6, 0.0026, 0.12, 1.0].map(percent), ["0 %", "< 0.01 %", "0.26 %", "12.0 %", "100.0 %"]);
+        assert_eq!(
+            [0.0, 1e-6, 0.0026, 0.12, 1.0].map(percent),
+            ["0 %", "< 0.01 %", "0.26 %", "12.0 %", "100.0 %"]
+        );
     }
 
     #[test]
