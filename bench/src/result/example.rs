@@ -3,6 +3,8 @@
 mod made;
 mod model;
 
+use std::ops::Range;
+
 use hdrhistogram::Histogram;
 
 use self::model::{Model, Request, SECONDS, SPIKE_S, WARM_UP_S};
@@ -93,7 +95,7 @@ fn between(requests: &[Request], from_s: f64, until_s: f64) -> Vec<Request> {
 }
 
 fn phases(requests: &[Request]) -> Vec<Phase> {
-    let [spike_from, spike_until] = SPIKE_S;
+    let Range { start: spike_from, end: spike_until } = SPIKE_S;
     let bounds = [
         ("warm-up", 0.0, WARM_UP_S),
         ("steady", WARM_UP_S, spike_from),

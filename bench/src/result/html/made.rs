@@ -29,7 +29,7 @@ pub(super) fn section(runs: &[Run<'_>]) -> String {
 }
 
 fn rows(runs: &[Run<'_>]) -> Vec<Row> {
-    let mut rows: Vec<Row> = FACTS.map(|(name, of)| row(runs, name, |it| of(it))).into();
+    let mut rows: Vec<Row> = FACTS.map(|(name, of)| row(runs, name, of)).into();
     let mut names: Vec<&String> = runs.iter().flat_map(|run| run.result.made.config.keys()).collect();
     names.sort_unstable();
     names.dedup();

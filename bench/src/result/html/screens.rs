@@ -72,24 +72,30 @@ impl Browser {
         Picture::read(&std::fs::read(path).unwrap())
     }
 
-    /// The page in a frame of this size: how wide its content is, how high, and how wide its widest element reaches.
-    fn extent(&self, [width, height]: [u32; 2]) -> [f64; 3] {
-        let wrapper = format!(
-            "<!doctype html><title>-</title><iframe id=f src=page.html style=\"border:0;width:{width}px;height:{height}px\">\
-             </iframe><script>f.onload = () => {{ const d = f.contentDocument, e = d.documentElement; \
-             const inside = (x) => x.closest('.scroll') === null && x.closest('svg') === null; \
-             const all = [...d.querySelectorAll('body *')].filter(inside); \
-             const right = Math.max(...all.map((x) => x.getBoundingClientRect().right)); \
-             document.title = [e.scrollWidth, e.scrollHeight, right].join(' '); }}</script>"
-        );
-        std::fs::write(self.directory.path().join("frame.html"), wrapper).unwrap();
-        let dom = self.run("frame.html", DESK, Scheme::Light, &["--dump-dom".to_owned()]);
+    /// The page in frames of these sizes: how wide its content is, how high, and how far its elements reach.
+    fn extents(&self, sizes: &[[u32; 2]]) -> Vec<[f64; 3]> {
+        let frame = |[width, height]: &[u32; 2]| {
+            format!("<iframe src=page.html style=\"border:0;width:{width}px;height:{height}px\"></iframe>")
+        };
+        let frames: String = sizes.iter().map(frame).collect();
+        let wrapper = format!("<!doctype html><title>-</title>{frames}<script>{MEASURE}</script>");
+        std::fs::write(self.directory.path().join("frames.html"), wrapper).unwrap();
+        let dom = self.run("frames.html", DESK, Scheme::Light, &["--dump-dom".to_owned()]);
         let dom = String::from_utf8(dom).unwrap();
         let title = dom.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next()).unwrap();
         let numbers: Vec<f64> = title.split(' ').map(|number| number.parse().expect(title)).collect();
-        numbers.try_into().unwrap()
+        assert_eq!(numbers.len(), 3 * sizes.len());
+        numbers.chunks(3).map(|three| three.try_into().unwrap()).collect()
     }
 }
+
+/// Puts three numbers for each frame into the title, once all are there.
+const MEASURE: &str = "onload = () => { document.title = [...document.querySelectorAll('iframe')].map((frame) => { \
+    const page = frame.contentDocument, root = page.documentElement; \
+    const inside = (it) => it.closest('.scroll') === null && it.closest('svg') === null; \
+    const all = [...page.querySelectorAll('body *')].filter(inside); \
+    const right = Math.max(...all.map((it) => it.getBoundingClientRect().right)); \
+    return [root.scrollWidth, root.scrollHeight, right].join(' '); }).join(' '); };";
 
 /// The program: that of the variable, or the first of its usual names on the path.
 fn program() -> Option<PathBuf> {
@@ -237,8 +243,8 @@ fn nothing_reaches_past_the_side_of_a_phone_or_a_desk() {
         [(one(), "one"), (two(), "two"), (long, "long"), ([two(), two(), two()].concat(), "six")]
     {
         let Some(browser) = Browser::with(&results) else { return };
-        for size in [[320, 640], PHONE, [700, 900], DESK] {
-            let [width, height, right] = browser.extent(size);
+        let sizes = [[320, 640], PHONE, [700, 900], DESK];
+        for (size, [width, height, right]) in sizes.into_iter().zip(browser.extents(&sizes)) {
             assert!(
                 width <= f64::from(size[0]) && right <= f64::from(size[0]) + 0.5,
                 "{name} {size:?}: {width} {right}"

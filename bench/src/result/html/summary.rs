@@ -180,8 +180,10 @@ fn notes(run: &Run<'_>) -> String {
 
 /// Every figure of the total: a row each, a column for each run, with ratios to the first.
 pub(super) fn all(runs: &[Run<'_>]) -> String {
-    let names: Vec<_> =
-        runs.iter().map(|run| if run.is_one_of_several { run.letter() } else { String::new() }).collect();
+    let names: Vec<_> = runs
+        .iter()
+        .map(|run| if run.is_one_of_several { run.letter() } else { "Value".to_owned() })
+        .collect();
     let mut head = vec!["Figure"];
     for name in &names {
         head.push(name);

@@ -13,6 +13,10 @@ type Percentile = (&'static str, fn(&Interval) -> u64);
 const PERCENTILES: [Percentile; 4] =
     [("p50", |it| it.p50_ns), ("p90", |it| it.p90_ns), ("p99", |it| it.p99_ns), ("max", |it| it.max_ns)];
 
+/// How the latencies of a closed loop are to be read.
+const CLOSED: &str = "Of operations by when they were asked. A closed loop asks nothing while it waits: a stall shows at \
+                      its callers only, not at all who would have come meanwhile.";
+
 /// Rates over time; empty if no run has a series.
 pub(super) fn rates(runs: &[Run<'_>]) -> String {
     let all: Vec<_> = runs.iter().map(|run| steps(&run.result.series)).collect();
@@ -103,6 +107,7 @@ pub(super) fn latencies(runs: &[Run<'_>]) -> String {
         format!("{}: the worst p99 is {}. ", run.name(), said.unwrap_or_default())
     };
     let text = match runs {
+        [_] if all.iter().flatten().all(|it| it.asked.is_none()) => CLOSED,
         [_] => "Of operations by when they were asked: a stall shows at everyone whom it delayed.",
         _ => "The 99th percentile of operations by when they were asked.",
     };
@@ -153,4 +158,35 @@ fn table(runs: &[Run<'_>], all: &[Vec<Interval>]) -> String {
         }
     }
     table.html()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::example;
+
+    fn alone(result: &crate::result::LoadResult) -> [Run<'_>; 1] {
+        [Run { index: 0, is_one_of_several: false, result }]
+    }
+
+    #[test]
+    fn a_closed_loop_has_no_rate_that_was_asked_and_says_what_it_hides() {
+        let open = example::payment_auth();
+        let mut closed = open.clone();
+        closed.series.iter_mut().for_each(|it| it.asked = None);
+        let [open, closed] =
+            [&open, &closed].map(|result| (rates(&alone(result)), latencies(&alone(result))));
+        assert!(open.0.contains(">asked<") && !closed.0.contains(">asked<"));
+        assert!(
+            closed.1.contains("A closed loop asks nothing while it waits") && !open.1.contains("closed loop")
+        );
+    }
+
+    #[test]
+    fn the_loss_of_a_token_and_its_errors_are_seen() {
+        let chart = rates(&alone(&example::payment_auth()));
+        for part in ["class=\"lost\"", "2 of 3 tokens up", "class=\"errors\"", "warm-up, not counted"] {
+            assert!(chart.contains(part), "{part}");
+        }
+    }
 }
