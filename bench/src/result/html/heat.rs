@@ -82,7 +82,7 @@ fn least(shade: usize, most: u64) -> f64 {
 
 fn legend(most: u64) -> Vec<(String, String)> {
     let entry = |shade: usize| {
-        let name = if shade == 0 { "1".to_owned() } else { format!("{:.0}", least(shade, most).ceil()) };
+        let name = if shade == 0 { "from 1".to_owned() } else { format!("{:.0}", least(shade, most).ceil()) };
         (fill_key(&format!("h{shade}")), name)
     };
     // A shade that no whole number falls into is left out.
@@ -115,7 +115,7 @@ mod tests {
         );
         assert_eq!(shade(1, 1), 0);
         let names: Vec<_> = legend(10_000_000).into_iter().map(|entry| entry.1).collect();
-        assert_eq!(names[..3], ["1", "10", "100"]);
+        assert_eq!(names[..3], ["from 1", "10", "100"]);
     }
 
     #[test]
