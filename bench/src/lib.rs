@@ -2,9 +2,11 @@
 //!
 //! A [`Case`] says what is done, a [`Target`] does it on an engine in a closed loop, a [`Baseline`] does the same
 //! work without the engine ([`Raw`] with a session per thread and nothing between it and the module), [`compare`]
-//! runs them in turn, and a [`Report`] says what came out. A [`Profile`](profile::Profile) says what a load is that
-//! changes with time and mixes operations, and [`arrivals`] when its requests are due. Who wants a key only for the run
-//! takes a [`TemporaryKey`].
+//! runs them in turn, and a [`Report`] says what came out. Who wants a key only for the run takes a [`TemporaryKey`].
+//!
+//! A [`Profile`](profile::Profile) says what a load is that changes with time and mixes operations, [`arrivals`] when its
+//! requests are due, [`run::run`] makes them, and what comes out is a [`result::LoadResult`], of which pages and
+//! comparisons are made.
 
 pub mod arrivals;
 mod ask;
@@ -22,6 +24,7 @@ pub mod mixed;
 pub mod profile;
 pub mod record;
 mod report;
+pub mod result;
 pub mod rows;
 pub mod run;
 mod stats;

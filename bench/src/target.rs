@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hdrhistogram::Histogram;
 use hsmux::{Engine, Error, Snapshot, Stage};
 
-use crate::ask::Asks;
+use crate::ask::{Ask, Asks};
 use crate::case::Case;
 use crate::cell::{Cell, Window, add, histogram};
 use crate::drive::{Load, drive};

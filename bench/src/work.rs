@@ -114,10 +114,10 @@ impl Works {
         let message = hands.scratch.input(inputs, work.input_len(draw));
         let out = &mut hands.out;
         let done = match asks {
-            Asks::Sign(ask) => work.ask(ask, message, draw).wait_into(out),
-            Asks::Encrypt(ask) => work.ask(ask, message, draw).wait_into(out),
-            Asks::Decrypt(ask) => work.ask(ask, message, draw).wait_into(out),
-            Asks::Random(ask) => work.ask(ask, message, draw).wait_into(out),
+            Asks::Sign(ask) => work.ask(&**ask, message, draw).wait_into(out),
+            Asks::Encrypt(ask) => work.ask(&**ask, message, draw).wait_into(out),
+            Asks::Decrypt(ask) => work.ask(&**ask, message, draw).wait_into(out),
+            Asks::Random(ask) => work.ask(&**ask, message, draw).wait_into(out),
         };
         Ok(done.map(drop)?)
     }
@@ -127,10 +127,10 @@ impl Works {
         let (work, inputs, asks) = self.at(draw);
         let message = hands.scratch.input(inputs, work.input_len(draw));
         let done = match asks {
-            Asks::Sign(ask) => work.ask(ask, message, draw).await.map(drop),
-            Asks::Encrypt(ask) => work.ask(ask, message, draw).await.map(drop),
-            Asks::Decrypt(ask) => work.ask(ask, message, draw).await.map(drop),
-            Asks::Random(ask) => work.ask(ask, message, draw).await.map(drop),
+            Asks::Sign(ask) => work.ask(&**ask, message, draw).await.map(drop),
+            Asks::Encrypt(ask) => work.ask(&**ask, message, draw).await.map(drop),
+            Asks::Decrypt(ask) => work.ask(&**ask, message, draw).await.map(drop),
+            Asks::Random(ask) => work.ask(&**ask, message, draw).await.map(drop),
         };
         Ok(done?)
     }

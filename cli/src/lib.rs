@@ -14,6 +14,7 @@ mod keys;
 mod load;
 mod manual;
 mod pin;
+mod report;
 mod units;
 
 use std::process::ExitCode;
@@ -37,6 +38,9 @@ enum Command {
     /// Measure operations in a closed loop, beside a raw loop if wanted
     #[command(after_help = EXIT_CODES)]
     Load(load::Args),
+    /// Make a page of the results of load runs: one file of HTML, with nothing beside it
+    #[command(after_help = report::HELP)]
+    Report(report::Args),
     /// List a module's tokens and mechanisms, and with a PIN source their keys
     #[command(after_help = EXIT_CODES)]
     Info(info::Args),
@@ -68,6 +72,7 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(args) => demo::run(args),
         Command::Load(args) => load::run(args),
+        Command::Report(args) => report::run(&args),
         Command::Info(args) => info::run(args),
         Command::Bulk(args) => bulk::run(args),
         Command::Config(args) => config::run(args),

@@ -12,4 +12,5 @@ mod keys;
 mod load;
 mod manual;
 mod pin;
+mod report;
 mod sim;

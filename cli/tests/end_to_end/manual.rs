@@ -20,9 +20,16 @@ fn every_command_has_a_manual_page() {
     let sim = Sim::new("null=1");
     let directory = sim.path("man/man1");
     sim.run(&["man", directory.to_str().unwrap()]).succeeds();
-    for page in
-        ["hsmux", "hsmux-load", "hsmux-info", "hsmux-bulk", "hsmux-bulk-sign", "hsmux-pin-clear", "hsmux-man"]
-    {
+    for page in [
+        "hsmux",
+        "hsmux-load",
+        "hsmux-info",
+        "hsmux-bulk",
+        "hsmux-bulk-sign",
+        "hsmux-pin-clear",
+        "hsmux-report",
+        "hsmux-man",
+    ] {
         let text = std::fs::read_to_string(directory.join(format!("{page}.1"))).unwrap();
         assert!(text.contains(".SH SYNOPSIS") || text.contains(".SH NAME"), "{page}");
     }
