@@ -322,7 +322,7 @@ mod tests {
         let mut raw = Vec::new();
         for _ in 0..200_000 {
             // From microseconds to seconds, as latencies are.
-            let latency = Duration::from_nanos((1_000.0 * (14.0 * dice.unit()).exp()) as u64);
+            let latency = Duration::from_secs_f64(1e-6 * (14.0 * dice.unit()).exp());
             raw.push(latency);
             sink.record(Sample { ended: ms(10) + latency, ..sample(0, 0, 0) });
         }

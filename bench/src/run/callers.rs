@@ -171,7 +171,7 @@ async fn run_task(common: Arc<Common>, sink: Arc<Sink>, caller: u32) {
 /// It counts the arrivals by a schedule of its own, which is the same: tasks that are late have taken none of its.
 fn pace(common: &Common, has_ended: &AtomicBool) {
     let mut begins = Duration::ZERO;
-    let mut wait = |then| common.wait_until(then) && !has_ended.load(Ordering::Relaxed);
+    let wait = |then| common.wait_until(then) && !has_ended.load(Ordering::Relaxed);
     match common.profile.schedule() {
         Some(schedule) => {
             for arrival in schedule {

@@ -192,8 +192,8 @@ mod tests {
     }
 
     fn due(gate: &Gate, now: u64) -> Option<Option<u128>> {
-        let mut context = Context::from_waker(Waker::noop());
-        match gate.poll(0, ms(now), &mut context) {
+        let context = Context::from_waker(Waker::noop());
+        match gate.poll(0, ms(now), &context) {
             Poll::Ready(arrival) => Some(arrival.map(|arrival| arrival.at.as_millis())),
             Poll::Pending => None,
         }
