@@ -5,6 +5,7 @@
 
 mod callers;
 mod gate;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,8 +58,8 @@ pub struct Interval {
 pub struct Standing {
     /// Sessions that work or idle, of all tokens.
     pub sessions: usize,
-    /// Requests that are in flight.
-    pub in_flight: usize,
+    /// Requests that wait for a session.
+    pub queued: usize,
     /// Tokens that serve.
     pub tokens_up: usize,
 }
@@ -158,7 +159,7 @@ impl Standing {
         let tokens = &snapshot.tokens;
         Self {
             sessions: tokens.iter().map(|token| token.sessions).sum(),
-            in_flight: snapshot.in_flight,
+            queued: snapshot.queued,
             tokens_up: tokens.iter().filter(|token| token.health == hsmux::Health::Serving).count(),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
-use hsmux::{Engine, Error, Snapshot, Stage};
+use hsmux::{Engine, Error, OperationKind, Snapshot, Stage};
 
 use crate::ask::{Ask, Asks};
 use crate::case::Case;
@@ -103,20 +103,27 @@ impl Target {
 
     /// What a stage gained between two snapshots.
     fn between(&self, before: &Snapshot, after: &Snapshot, stage: Stage) -> Histogram<u64> {
-        let mut gained = self.stage(after, stage);
-        // Counts only grow; should they not, all since the start is the honest answer left.
-        let _ = gained.subtract(self.stage(before, stage));
-        gained
+        let kind = self.case().op.kind();
+        since(&sum_of(after, kind, stage), &sum_of(before, kind, stage))
     }
+}
 
-    fn stage(&self, snapshot: &Snapshot, stage: Stage) -> Histogram<u64> {
-        let mut sum = histogram();
-        let operations = snapshot.tokens.iter().flat_map(|token| &token.operations);
-        for operation in operations.filter(|operation| operation.kind == self.case().op.kind()) {
-            add(&mut sum, operation.stage(stage));
-        }
-        sum
+/// What came since an earlier reading.
+pub(crate) fn since(all: &Histogram<u64>, earlier: &Histogram<u64>) -> Histogram<u64> {
+    let mut gained = all.clone();
+    // Counts only grow; should they not, all since the start is the honest answer left.
+    let _ = gained.subtract(earlier);
+    gained
+}
+
+/// The times of a stage of one kind of operation, of all tokens.
+pub(crate) fn sum_of(snapshot: &Snapshot, kind: OperationKind, stage: Stage) -> Histogram<u64> {
+    let mut sum = histogram();
+    let operations = snapshot.tokens.iter().flat_map(|token| &token.operations);
+    for operation in operations.filter(|operation| operation.kind == kind) {
+        add(&mut sum, operation.stage(stage));
     }
+    sum
 }
 
 impl Measured {
