@@ -16,7 +16,6 @@ mod output;
 mod progress;
 mod record;
 mod room;
-mod stop;
 mod tally;
 mod work;
 
@@ -39,11 +38,11 @@ use self::output::{Output, Written};
 use self::progress::Progress;
 pub use self::record::{Id, Problem, Record, RecordError, parse_record};
 use self::room::Room;
-use self::stop::Stop;
 use self::work::Worker;
 use crate::connection::Site;
 use crate::exit::{Exit, Failure, Result};
 use crate::pin::is_stdin;
+use crate::stop::Stop;
 use crate::units::Deadline;
 
 /// How long the engine may take to stop at the end.

@@ -9,12 +9,14 @@ mod confirm;
 mod connection;
 mod demo;
 mod exit;
+mod figures;
 mod info;
 mod keys;
 mod load;
 mod manual;
 mod pin;
 mod report;
+mod stop;
 mod units;
 
 use std::process::ExitCode;

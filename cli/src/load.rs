@@ -1,10 +1,15 @@
-//! `hsmux load`: a closed loop on an engine, beside baselines if wanted.
+//! `hsmux load`: a closed loop on an engine, beside baselines if wanted, or a profile.
 
 mod args;
 mod compared;
 mod files;
+mod live;
+mod profiled;
+mod provenance;
+mod summary;
 
 use std::io::{self, Write};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +25,17 @@ use crate::exit::{Exit, Failure, Result};
 /// What runs before anything counts: threads start, caches fill, a module opens its files.
 const WARM_UP: Duration = Duration::from_millis(200);
 
+/// How long operations are counted where nothing is said.
+const SECONDS: Duration = Duration::from_secs(5);
+
 /// How long the engine may take to stop at the end.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Runs the load, then says on stdout what came out.
 pub(crate) fn run(args: Args) -> Result {
+    if args.is_profiled() {
+        return profiled::run(&args);
+    }
     args.check()?;
     let site = args.connection.resolve()?;
     let tokens = site.tokens()?;
@@ -77,7 +88,7 @@ fn measure(
     tokens: &[String],
     pin: Option<&SecretString>,
 ) -> Result<Run> {
-    let (case, load) = (args.op, args.load());
+    let (case, load) = (args.case()?, args.load());
     if let (true, Some(key)) = (args.host_modes, key) {
         engine.key(key)?.with_host_modes()?;
     }
@@ -94,7 +105,7 @@ fn measure(
     };
     let measured = match &comparison {
         Some(comparison) => comparison.engine.clone(),
-        None => target.run(load, Window::open_after(warm_up, args.seconds.0)),
+        None => target.run(load, Window::open_after(warm_up, args.seconds())),
     };
     // Counted now: an engine that finds its number by itself has found it.
     let sessions = target.sessions();
@@ -113,14 +124,15 @@ enum Key {
 
 impl Key {
     fn choose(args: &Args, site: &Site, engine: &Arc<Engine>) -> Result<Self> {
-        let Some(spec) = args.op.op.key_spec() else { return Ok(Self::Unneeded) };
+        let case = args.case()?;
+        let Some(spec) = case.op.key_spec() else { return Ok(Self::Unneeded) };
         let named = match (&args.key, site.key_uri()) {
             (Some(label), _) => Some(label.clone()),
             (None, Some(uri)) => Some(label_of(uri, engine)?),
             (None, None) => None,
         };
         if let Some(name) = named {
-            check_kind(engine, args.op, &name)?;
+            check_kind(engine, case, &name)?;
             return Ok(Self::Named(name));
         }
         let removed = TemporaryKey::remove_left_over(engine)?;
@@ -196,10 +208,11 @@ impl Args {
     /// What `clap` cannot see: options that exclude each other by their values.
     fn check(&self) -> Result {
         let wrong = |text: &str| Err(Failure::new(Exit::Usage, text));
-        match (self.op.op, self.api) {
+        let (op, callers) = (self.case()?.op, self.callers.map_or(1, NonZeroU16::get));
+        match (op, self.api()) {
             (Op::Random, _) if self.key.is_some() => wrong("random bytes take no --key"),
             (Op::Random, args::ApiName::Many) => wrong("random bytes cannot be asked for with --api many"),
-            (_, api) if api.takes_threads() && self.callers.get() > THREADS_MAX => {
+            (_, api) if api.takes_threads() && callers > THREADS_MAX => {
                 wrong("more than 4096 callers need --api tasks or window")
             }
             (Op::Random, _) if self.compare.contains(&args::Baseline::RawCopy) => {
@@ -209,8 +222,27 @@ impl Args {
         }
     }
 
+    /// The operation of a run without a profile.
+    fn case(&self) -> Result<Case> {
+        self.op.ok_or_else(|| Failure::new(Exit::Usage, "--op or --profile is needed"))
+    }
+
+    fn api(&self) -> args::ApiName {
+        self.api.unwrap_or(args::ApiName::Blocking)
+    }
+
+    fn seconds(&self) -> Duration {
+        self.seconds.map_or(SECONDS, |seconds| seconds.0)
+    }
+
     fn load(&self) -> Load {
-        Load { api: self.api.with_batch(self.batch.get().into()), callers: self.callers.get().into() }
+        let callers = self.callers.map_or(1, |callers| callers.get().into());
+        Load { api: self.api().with_batch(self.batch.get().into()), callers }
+    }
+
+    /// Whether this is a run of a profile, be it one of a single operation.
+    const fn is_profiled(&self) -> bool {
+        self.profile.is_some() || self.rate.is_some() || self.out.is_some()
     }
 }
 

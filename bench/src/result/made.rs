@@ -65,3 +65,62 @@ pub struct Token {
     /// Version of the firmware.
     pub firmware: String,
 }
+
+impl Machine {
+    /// This one, as far as it tells.
+    #[must_use]
+    pub fn here() -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let uname = rustix::system::uname();
+        let kernel =
+            [uname.sysname(), uname.release()].map(|text| text.to_string_lossy().into_owned()).join(" ");
+        let distribution = value(&read("/etc/os-release"), "PRETTY_NAME", '=');
+        Self {
+            cpu: value(&read("/proc/cpuinfo"), "model name", ':')
+                .unwrap_or_else(|| uname.machine().to_string_lossy().into()),
+            cores: std::thread::available_parallelism()
+                .ok()
+                .and_then(|cores| u32::try_from(cores.get()).ok())
+                .unwrap_or(0),
+            memory_bytes: value(&read("/proc/meminfo"), "MemTotal", ':')
+                .and_then(|text| kib(&text))
+                .unwrap_or(0),
+            system: distribution.map_or_else(|| kernel.clone(), |name| format!("{kernel}, {name}")),
+        }
+    }
+}
+
+/// The first value of this name, without quotes.
+fn value(text: &str, name: &str, separator: char) -> Option<String> {
+    let (_, value) =
+        text.lines().filter_map(|line| line.split_once(separator)).find(|(key, _)| key.trim() == name)?;
+    Some(value.trim().trim_matches('"').to_owned()).filter(|value| !value.is_empty())
+}
+
+/// Bytes of a number of kibibytes, as `16384 kB`.
+fn kib(text: &str) -> Option<u64> {
+    text.strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_from_what_the_system_says_of_itself() {
+        let text = "processor\t: 0\nmodel name\t: A Processor @ 2.0\nmodel name : B\nempty :\n";
+        assert_eq!(value(text, "model name", ':').as_deref(), Some("A Processor @ 2.0"));
+        assert_eq!((value(text, "empty", ':'), value(text, "none", ':')), (None, None));
+        assert_eq!(value("PRETTY_NAME=\"A System 12\"", "PRETTY_NAME", '=').as_deref(), Some("A System 12"));
+        assert_eq!((kib("16384 kB"), kib("16384"), kib("x kB")), (Some(16_777_216), None, None));
+    }
+
+    #[test]
+    fn this_machine_has_cores_and_memory() {
+        let machine = Machine::here();
+        assert!(
+            machine.cores > 0 && machine.memory_bytes > 1 << 20 && !machine.system.is_empty(),
+            "{machine:?}"
+        );
+    }
+}

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::lines::{Chunk, Lines};
 use super::room::{Held, Room};
-use super::stop::Stop;
+use crate::stop::Stop;
 
 /// A chunk on its way to whoever runs it.
 pub(super) struct Job {

@@ -15,10 +15,10 @@ use super::held::Held;
 use super::input::is_passing;
 use super::order::Ordered;
 use super::progress::Progress;
-use super::stop::Stop;
 use super::tally::Tally;
 use super::work::Done;
 use crate::exit::{Exit, Failure, Result};
+use crate::stop::Stop;
 
 /// Where answers go.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use hsmux::{OperationKind, Snapshot, Stage};
 
-use super::tables::{per_second, time};
 use crate::exit::Result;
+use crate::figures::{per_second, time};
 
 /// The live display.
 pub(super) struct Live {

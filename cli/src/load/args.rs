@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use hsmux::{Copies, Sessions};
+use hsmux_bench::arrivals::AskedRate;
 use hsmux_bench::{Api, BaselineName, Case, Runtime, TemporaryKey};
 
 use crate::connection::Connection;
@@ -21,26 +22,42 @@ pub(crate) struct Args {
     /// Operation and size in bytes: rsa2048-sha256, rsa2048-pss, rsa4096-sha256, ecdsa-p256, ecdsa-p384, ed25519,
     /// hmac-sha256, aes-cmac (64 bytes each unless told otherwise), aes-gcm, aes-cbc-enc, aes-cbc-dec, aes-ctr
     /// (1024), aes-ecb (16), rsa2048-oaep, which decrypts, or random (32)
-    #[arg(long, value_name = "OP[:SIZE]")]
-    pub(super) op: Case,
+    #[arg(long, value_name = "OP[:SIZE]", required_unless_present = "profile")]
+    pub(super) op: Option<Case>,
+
+    /// What the load is: the name of a preset (payment-auth, card-tokenisation, document-signing, tls-handshakes, dnssec)
+    /// or a TOML file with phases and a mix of operations
+    #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["op", "compare", "key", "batch", "host_modes", "warm_up"])]
+    pub(super) profile: Option<String>,
+
+    /// Open loop: requests are due at this rate whatever became of those before, and latency counts from when they were due. As
+    /// 2000, 2k, 120/min, constant:500 or poisson:500. With --profile its phases are scaled to this mean
+    #[arg(long, value_name = "RATE", conflicts_with_all = ["compare", "batch", "host_modes", "warm_up"])]
+    pub(super) rate: Option<AskedRate>,
+
+    /// Write the results to this directory, which is made: result.json, latency.hgrm, series.csv and report.html
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["compare", "batch", "host_modes", "warm_up"])]
+    pub(super) out: Option<PathBuf>,
 
     /// Name of the key. Default: the key that --uri names, else a temporary private token key on the first token,
     /// removed at the end
     #[arg(long, value_name = "NAME")]
     pub(super) key: Option<String>,
 
-    /// Callers at a time; each asks again as soon as it has its answer. Of --api window, requests in flight
-    #[arg(long, value_name = "N", default_value = "1")]
-    pub(super) callers: NonZeroU16,
+    /// Callers at a time; each asks again as soon as it has its answer. Of --api window, requests in flight,
+    /// and in an open loop the most of them. Default: 1; in an open loop 64, or what --profile says
+    #[arg(long, value_name = "N")]
+    pub(super) callers: Option<NonZeroU16>,
 
     /// How long operations are counted: seconds, or a number with its unit. A comparison spends it on both sides
-    /// together, and more if it is too short for five rounds
-    #[arg(long, value_name = "S", default_value = "5")]
-    pub(super) seconds: Seconds,
+    /// together, and more if it is too short for five rounds. Default: 5, or what --profile says, whose phases are scaled to it
+    #[arg(long, value_name = "S")]
+    pub(super) seconds: Option<Seconds>,
 
-    /// How callers ask
-    #[arg(long, value_enum, default_value = "blocking")]
-    pub(super) api: ApiName,
+    /// How callers ask.
+    /// Default: blocking; in an open loop tasks, or what --profile says
+    #[arg(long, value_enum)]
+    pub(super) api: Option<ApiName>,
 
     /// Requests per batch of --api many
     #[arg(long, value_name = "N", default_value = "64")]

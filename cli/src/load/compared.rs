@@ -24,7 +24,7 @@ pub(super) fn run(
         counts => counts.iter().map(|count| count.get().into()).collect(),
     };
     let most = threads.iter().copied().max().unwrap_or(1);
-    let plan = Plan::new(args.seconds.0, threads, args.compare.len());
+    let plan = Plan::new(args.seconds(), threads, args.compare.len());
     let holders = holders(engine, key, tokens);
     let site = Site::new(site.module(), site.init_args(), holders, pin.clone());
     let mut rivals = Vec::new();

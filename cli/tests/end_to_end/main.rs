@@ -12,5 +12,6 @@ mod keys;
 mod load;
 mod manual;
 mod pin;
+mod profiles;
 mod report;
 mod sim;

@@ -16,7 +16,7 @@ use crate::exit::Exit;
 /// The flags carry no other data, so their orderings are those that `signal-hook` uses; the sockets wake whoever
 /// polls.
 #[derive(Debug)]
-pub(super) struct Stop {
+pub(crate) struct Stop {
     /// Set by the signal's handler.
     interrupted: Arc<AtomicBool>,
     terminated: Arc<AtomicBool>,
@@ -28,7 +28,7 @@ pub(super) struct Stop {
 
 impl Stop {
     /// Of a run that no signal ends in order.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let (wake, woken) = UnixStream::pair()?;
         woken.set_nonblocking(true)?;
         wake.set_nonblocking(true)?;
@@ -37,7 +37,7 @@ impl Stop {
     }
 
     /// From now on SIGINT and SIGTERM ask for the end, and after one of them either ends the process at once.
-    pub(super) fn on_signals(&self) -> io::Result<()> {
+    pub(crate) fn on_signals(&self) -> io::Result<()> {
         let armed = Arc::new(AtomicBool::new(false));
         for (signal, seen) in [(SIGINT, &self.interrupted), (SIGTERM, &self.terminated)] {
             // Handlers run in this order: the first signal finds `armed` unset and sets it.
@@ -50,19 +50,19 @@ impl Stop {
     }
 
     /// Asks for the end.
-    pub(super) fn ask(&self) {
+    pub(crate) fn ask(&self) {
         self.asked.store(true, Ordering::SeqCst);
         // If the socket is full, there is enough in it to wake.
         let _ = (&self.wake).write(&[0]);
     }
 
     /// Whether the end was asked for.
-    pub(super) fn is_asked(&self) -> bool {
+    pub(crate) fn is_asked(&self) -> bool {
         self.asked.load(Ordering::SeqCst) || self.signal().is_some()
     }
 
     /// The exit code of the signal that asked, if one did.
-    pub(super) fn signal(&self) -> Option<Exit> {
+    pub(crate) fn signal(&self) -> Option<Exit> {
         if self.interrupted.load(Ordering::SeqCst) {
             return Some(Exit::Interrupted);
         }
@@ -70,7 +70,7 @@ impl Stop {
     }
 
     /// Empties what wakes, after a wake-up that was none.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let _ = (&self.woken).read(&mut [0; 64]);
     }
 }

@@ -1,0 +1,208 @@
+//! A run of a profile: requests when they are due, a view of it meanwhile, and its results as files.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use hsmux::{Engine, PinSource};
+use hsmux_bench::arrivals::Pace;
+use hsmux_bench::profile::{Operation, Profile, ProfileApi};
+use hsmux_bench::result::{LoadResult, csv, hgrm, html};
+use hsmux_bench::run::{self, Flow, Outcome};
+use hsmux_bench::{TemporaryKey, Works};
+
+use super::args::{ApiName, Args};
+use super::live::Live;
+use super::{DRAIN, Key, files, note, provenance, start, summary};
+use crate::connection::Site;
+use crate::exit::{Exit, Failure, Result};
+use crate::stop::Stop;
+
+/// Longest profile that is read, in bytes.
+const PROFILE_MAX: u64 = 1 << 20;
+
+/// Runs it, says what came out, and ends as the signal asks that ended it early, if one did.
+pub(super) fn run(args: &Args) -> Result {
+    let profile = profile(args)?;
+    let site = args.connection.resolve()?;
+    let tokens = site.tokens()?;
+    let module = site.describe().ok();
+    let source: PinSource = site.pin()?;
+    // Before the engine starts threads, which then leave signals alone.
+    let stop = Stop::new()?;
+    stop.on_signals()?;
+    let engine = Arc::new(start(args, &site, &tokens, source)?);
+    let keys = Keys::make(args, &site, &engine, &profile)?;
+    let outcome = files::logged(args.hlog.as_deref(), &engine, || measure(&engine, profile, &keys, &stop));
+    let scraped = files::scrape(args.prometheus.as_deref(), &engine);
+    let removed = keys.remove();
+    let config = settings(args, &engine);
+    engine.drain(DRAIN);
+    let outcome = outcome?;
+    let made = provenance::made(site.module(), module.as_ref(), &engine, config, outcome.profile.seed);
+    let result = outcome.result(made);
+    // A disk that is full does not take the figures along.
+    say(args, &result)?;
+    let written = args.out.as_deref().map_or(Ok(()), |directory| write(directory, &result));
+    removed.and(scraped).and(written)?;
+    match stop.signal() {
+        Some(exit) => Err(Failure::new(exit, "stopped by a signal: the results are of the time before")),
+        None => Ok(()),
+    }
+}
+
+/// The profile that the options say.
+fn profile(args: &Args) -> Result<Profile> {
+    let usage = |text: String| Failure::new(Exit::Usage, text);
+    let mut profile = match &args.profile {
+        Some(name) => {
+            let profile = named(name)?;
+            let profile = match args.rate {
+                Some(asked) => profile.at_rate(asked.rate).map_err(usage)?,
+                None => profile,
+            };
+            match args.seconds {
+                Some(seconds) => profile.for_time(seconds.0).map_err(usage)?,
+                None => profile,
+            }
+        }
+        None => {
+            let rate = args.rate.map(|asked| (asked.pace.unwrap_or(Pace::Constant), asked.rate));
+            let mut profile = Profile::single(args.case()?, rate, args.seconds());
+            if rate.is_none() {
+                (profile.callers, profile.api) = (1, ProfileApi::Blocking);
+            }
+            profile
+        }
+    };
+    if let Some(pace) = args.rate.and_then(|asked| asked.pace) {
+        profile.pace = Some(pace);
+    }
+    if let Some(callers) = args.callers {
+        profile.callers = callers.get().into();
+    }
+    profile.api = match args.api {
+        None => profile.api,
+        Some(ApiName::Blocking) => ProfileApi::Blocking,
+        Some(ApiName::Tasks) => ProfileApi::Tasks,
+        Some(_) => return Err(usage("profiles, --rate and --out take --api blocking or tasks".to_owned())),
+    };
+    if profile.api == ProfileApi::Blocking && profile.callers > super::THREADS_MAX.into() {
+        return Err(usage("more than 4096 callers need --api tasks".to_owned()));
+    }
+    Ok(profile)
+}
+
+/// The preset of this name, or the file.
+fn named(name: &str) -> Result<Profile> {
+    let path = Path::new(name);
+    if let Ok(preset) = Profile::preset(name) {
+        return Ok(preset);
+    }
+    let cannot = |why: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("{name}: {why}"));
+    if !path.exists() {
+        return Err(cannot(&Profile::preset(name).err().unwrap_or_default()));
+    }
+    let len = path.metadata().map_err(|error| cannot(&error))?.len();
+    if len > PROFILE_MAX {
+        return Err(cannot(&"a profile has at most a mebibyte"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| cannot(&error))?;
+    Profile::parse(&text).map_err(|error| Failure::new(Exit::Usage, format!("{name}:{error}")))
+}
+
+fn measure(engine: &Arc<Engine>, profile: Profile, keys: &Keys, stop: &Stop) -> Result<Outcome> {
+    let works = Works::new(engine, &profile, |operation, key| keys.label(operation, key))?;
+    works.try_all(&profile)?;
+    let mut live = Live::new(&profile, io::stderr().is_terminal());
+    let watch = |ended: Option<&run::Interval>| {
+        // Who does not listen any more has the results all the same.
+        let _shown = ended.map(|interval| live.show(&mut io::stderr().lock(), interval));
+        if stop.is_asked() { Flow::Stop } else { Flow::Continue }
+    };
+    run::run(engine, profile, works, watch).map_err(|text| Failure::new(Exit::Other, text))
+}
+
+/// The keys of a run, by operation.
+enum Keys {
+    Named(Key),
+    Temporary(Vec<Vec<TemporaryKey>>),
+}
+
+impl Keys {
+    fn make(args: &Args, site: &Site, engine: &Arc<Engine>, profile: &Profile) -> Result<Self> {
+        if args.profile.is_none() {
+            return Key::choose(args, site, engine).map(Self::Named);
+        }
+        let removed = TemporaryKey::remove_left_over(engine)?;
+        if removed > 0 {
+            note(&format!("removed {removed} temporary keys that earlier runs left behind"))?;
+        }
+        let of = |operation: &Operation| {
+            let spec = operation.op.key_spec();
+            let count = spec.map_or(0, |_| operation.keys.count);
+            (0..count).filter_map(|_| spec).map(|spec| TemporaryKey::generate(engine, spec)).collect()
+        };
+        let keys: Vec<Vec<_>> = profile.operations.iter().map(of).collect::<std::result::Result<_, _>>()?;
+        note(&format!("{} temporary keys on the first token, which serves this load", profile.keys()))?;
+        Ok(Self::Temporary(keys))
+    }
+
+    fn label(&self, operation: usize, key: u32) -> Option<String> {
+        match self {
+            Self::Named(key) => key.label().map(str::to_owned),
+            Self::Temporary(keys) => keys[operation].get(key as usize).map(|key| key.label().to_owned()),
+        }
+    }
+
+    fn remove(self) -> Result {
+        match self {
+            Self::Named(key) => key.remove(),
+            Self::Temporary(keys) => Ok(keys.into_iter().flatten().try_for_each(TemporaryKey::remove)?),
+        }
+    }
+}
+
+fn settings(args: &Args, engine: &Engine) -> std::collections::BTreeMap<String, String> {
+    let options = [
+        ("sessions", args.sessions.map(|sessions| format!("{sessions:?}"))),
+        ("instances", args.instances.map(|count| count.to_string())),
+        ("coalesce", args.coalesce.map(|switch| format!("{switch:?}").to_lowercase())),
+        ("copies", args.copies.map(|when| format!("{when:?}").to_lowercase())),
+        (
+            "deadline",
+            args.deadline.map(|limit| limit.0.map_or("none".to_owned(), |limit| format!("{limit:?}"))),
+        ),
+    ];
+    provenance::settings(&options, &engine.snapshot())
+}
+
+fn say(args: &Args, result: &LoadResult) -> Result {
+    let mut out = io::stdout().lock();
+    if args.json {
+        let json = result.to_json().map_err(|text| Failure::new(Exit::Other, text))?;
+        writeln!(out, "{json}")?;
+    } else {
+        summary::write(&mut out, result)?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Writes the files of a result; the first says where.
+fn write(directory: &Path, result: &LoadResult) -> Result {
+    let cannot = |path: &Path, error: &dyn std::fmt::Display| {
+        Failure::new(Exit::Usage, format!("{} cannot be written: {error}", path.display()))
+    };
+    std::fs::create_dir_all(directory).map_err(|error| cannot(directory, &error))?;
+    result.write(&directory.join("result.json"))?;
+    let files = [
+        ("latency.hgrm", hgrm::table(&result.total.latency, hgrm::Unit::Microseconds).unwrap_or_default()),
+        ("series.csv", csv::series(result)),
+        ("report.html", html::page(std::slice::from_ref(result))),
+    ];
+    for (name, text) in files {
+        let path = directory.join(name);
+        std::fs::write(&path, text).map_err(|error| cannot(&path, &error))?;
+    }
+    note(&format!("results in {}", directory.join("report.html").display()))
+}

@@ -1,0 +1,120 @@
+//! `hsmux load` with profiles, rates and results, on the simulated HSM.
+
+use hsmux_bench::result::LoadResult;
+
+use crate::sim::Sim;
+
+const CONFIG: &str = "tokens=1,op_us=200";
+
+/// Runs a load that writes its results, and reads them back.
+#[track_caller]
+fn results(sim: &Sim, arguments: &[&str]) -> (LoadResult, String) {
+    let (pin, out) = (format!("--pin-source=file:{}", sim.path("pin").display()), sim.path("out"));
+    let fixed = [pin.as_str(), "--out", out.to_str().unwrap()];
+    let ended = sim.run(&[&["load"], arguments, &fixed].concat());
+    ended.succeeds();
+    (LoadResult::read(&out.join("result.json")).unwrap(), ended.stdout)
+}
+
+#[test]
+fn an_open_loop_asks_at_its_rate_and_leaves_its_results_as_files() {
+    let sim = Sim::new(CONFIG);
+    for (api, pace) in [("tasks", "constant"), ("blocking", "poisson")] {
+        let rate = format!("{pace}:400");
+        let (result, text) =
+            results(&sim, &["--op", "hmac-sha256", "--rate", &rate, "--seconds", "2", "--api", api]);
+        assert_eq!(
+            (result.title.as_str(), result.arrivals.as_str()),
+            ("hmac-sha256:64", format!("{pace} 400/s").as_str())
+        );
+        // A Poisson process of 800 arrivals has a deviation of 28.
+        assert!((650..950).contains(&result.total.ops), "{api}: {}", result.total.ops);
+        assert_eq!((result.total.errors, result.total.asked_per_s), (0, Some(400.0)));
+        assert!(result.total.latency.min_ns > 200_000, "{:?}", result.total.latency);
+        assert!(result.total.lateness.as_ref().is_some_and(|late| late.count == result.total.ops));
+        assert!(text.contains("p99.9") && text.contains("all"), "{text}");
+        for file in ["latency.hgrm", "series.csv", "report.html"] {
+            assert!(std::fs::metadata(sim.path("out").join(file)).unwrap().len() > 100, "{file}");
+        }
+    }
+}
+
+#[test]
+fn a_closed_loop_has_no_rate_and_its_latency_counts_from_the_call() {
+    let sim = Sim::new(CONFIG);
+    let (result, _) = results(&sim, &["--op", "hmac-sha256", "--callers", "3", "--seconds", "1"]);
+    assert_eq!((result.arrivals.as_str(), result.total.asked_per_s), ("closed, 3 callers", None));
+    assert!(result.total.ops > 100 && result.total.lateness.is_none());
+}
+
+#[test]
+fn a_preset_runs_its_mix_and_phases_scaled_to_a_rate_and_a_time() {
+    let sim = Sim::new(CONFIG);
+    let (result, _) = results(&sim, &["--profile", "payment-auth", "--rate", "200", "--seconds", "3"]);
+    assert_eq!((result.title.as_str(), result.total.errors), ("payment-auth", 0));
+    assert!(result.operations.len() > 1 && result.phases.len() > 1 && !result.stages.is_empty());
+    let asked: f64 = result.phases.iter().map(|phase| phase.summary.ops as f64).sum();
+    assert!((300.0..900.0).contains(&asked), "{asked}");
+    assert_eq!(result.tokens.len(), 1);
+    assert!((result.tokens[0].share - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_rate_that_cannot_be_kept_up_with_is_said_to_be_one() {
+    let sim = Sim::new("tokens=1,op_us=20000");
+    let (result, text) = results(
+        &sim,
+        &["--op", "hmac-sha256", "--rate", "1000", "--seconds", "1", "--callers", "2", "--sessions", "2"],
+    );
+    assert!(result.total.ops_per_s < 150.0, "{}", result.total.ops_per_s);
+    assert!(
+        result.notes.iter().any(|note| note.starts_with("could not keep up in phase steady")),
+        "{:?}",
+        result.notes
+    );
+    assert!(text.contains("note: could not keep up"), "{text}");
+    // The last ones were due when nearly nothing of the others was done.
+    assert!(result.total.latency.max_ns > 5_000_000_000, "{:?}", result.total.latency);
+}
+
+#[test]
+fn what_is_no_profile_is_refused_with_its_place() {
+    let sim = Sim::new(CONFIG);
+    let pin = format!("--pin-source=file:{}", sim.path("pin").display());
+    let refused = |profile: &str| {
+        let ended = sim.run(&["load", "--profile", profile, &pin]);
+        ended.fails_with(2);
+        ended.stderr
+    };
+    assert!(refused("payments").contains("payment-auth"));
+    let file = sim.path("profile.toml");
+    std::fs::write(&file, "name = \"a\"\n[[phase]]\nname = \"b\"\nfor = \"1s\"\nrates = 1\n").unwrap();
+    assert!(
+        refused(file.to_str().unwrap()).contains("profile.toml:5:1"),
+        "{}",
+        refused(file.to_str().unwrap())
+    );
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_costs_the_files_and_not_the_figures() {
+    let sim = Sim::new(CONFIG);
+    let pin = format!("--pin-source=file:{}", sim.path("pin").display());
+    let ended = sim.run(&[
+        "load",
+        "--op",
+        "hmac-sha256",
+        "--rate",
+        "100",
+        "--seconds",
+        "0.2",
+        &pin,
+        "--out",
+        "/dev/full/out",
+    ]);
+    ended.fails_with(2);
+    assert!(
+        ended.stdout.contains("hmac-sha256:64") && ended.stderr.contains("cannot be written"),
+        "{ended:?}"
+    );
+}
