@@ -158,7 +158,7 @@ fn block(common: &Common, caller: u32) {
 /// A caller that is a task.
 async fn run_task(common: Arc<Common>, sink: Arc<Sink>, caller: u32) {
     let mut hands = common.works.hands(&common.profile, caller);
-    while let Some(arrival) = poll_fn(|context| common.gate.poll(caller, common.now(), context)).await {
+    while let Some(arrival) = poll_fn(|context| common.gate.poll(caller, || common.now(), context)).await {
         let draw = common.works.draw(&mut hands);
         let begun = common.now();
         let failure = common.works.poll(&mut hands, draw).await.err();

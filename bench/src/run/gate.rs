@@ -1,6 +1,7 @@
 //! Which request a caller makes next, and when it is due.
 
 use std::iter::Peekable;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -11,24 +12,28 @@ use crate::profile::Profile;
 
 /// What all callers of a run take their requests from.
 #[derive(Debug)]
-pub(super) struct Gate(Mutex<State>);
-
-#[derive(Debug)]
-struct State {
+pub(super) struct Gate {
     arrivals: Arrivals,
-    /// Tasks that wait for something to be due, and by caller whether it is one of them.
-    idle: Vec<(u32, Waker)>,
-    is_idle: Vec<bool>,
-    is_stopped: bool,
+    idle: Mutex<Idle>,
+    is_stopped: AtomicBool,
 }
 
 /// What is due when.
 #[derive(Debug)]
 enum Arrivals {
     /// Whatever became of those before.
-    Open(Peekable<Schedule>),
-    /// As soon as a caller has its answer: by phase, when it ends and how many callers it has.
+    Open(Mutex<Peekable<Schedule>>),
+    /// As soon as a caller has its answer: by phase, when it ends and how many callers it has. No lock: at millions a second
+    /// callers would wait for each other.
     Closed(Vec<(Duration, u32)>),
+}
+
+/// Tasks that wait for something to be due.
+#[derive(Debug)]
+struct Idle {
+    wakers: Vec<(u32, Waker)>,
+    /// By caller, whether it is one of them.
+    is_idle: Vec<bool>,
 }
 
 /// What a caller is to do.
@@ -45,72 +50,97 @@ pub(super) enum Next {
 impl Gate {
     pub(super) fn new(profile: &Profile) -> Self {
         let arrivals = match profile.schedule() {
-            Some(schedule) => Arrivals::Open(schedule.peekable()),
+            Some(schedule) => Arrivals::Open(Mutex::new(schedule.peekable())),
             None => Arrivals::Closed(ends(profile)),
         };
         let is_idle = vec![false; most_callers(profile) as usize];
-        Self(Mutex::new(State { arrivals, idle: Vec::new(), is_idle, is_stopped: false }))
+        let idle = Mutex::new(Idle { wakers: Vec::new(), is_idle });
+        Self { arrivals, idle, is_stopped: AtomicBool::new(false) }
     }
 
     /// What a caller does that has a thread to itself: of an open loop it takes what is due next, however far away that is.
     pub(super) fn claim(&self, caller: u32, now: Duration) -> Next {
-        let mut state = self.0.lock();
-        if state.is_stopped { Next::End } else { state.arrivals.claim(caller, now) }
+        match &self.arrivals {
+            _ if self.is_stopped() => Next::End,
+            Arrivals::Open(schedule) => schedule.lock().next().map_or(Next::End, Next::Make),
+            Arrivals::Closed(phases) => closed(phases, caller, now),
+        }
     }
 
     /// What a caller does that is a task: it is woken when something is due.
-    pub(super) fn poll(&self, caller: u32, now: Duration, context: &Context<'_>) -> Poll<Option<Arrival>> {
-        let mut state = self.0.lock();
-        let next = if state.is_stopped { Next::End } else { state.arrivals.due(caller, now) };
-        state.takes_notice_of(caller);
+    pub(super) fn poll(
+        &self,
+        caller: u32,
+        now: impl Fn() -> Duration,
+        context: &Context<'_>,
+    ) -> Poll<Option<Arrival>> {
+        let mut idle = self.idle.lock();
+        idle.takes_notice_of(caller);
+        // Read under the lock: whoever is not there yet when a request becomes due and is woken for sees that it is due.
+        let next = if self.is_stopped() { Next::End } else { self.due(caller, now(), &mut idle) };
         match next {
-            Next::Make(arrival) => {
-                // Several may have become due at once: one wakes the next.
-                if let Arrivals::Open(schedule) = &mut state.arrivals
-                    && schedule.peek().is_some_and(|next| next.at <= now)
-                {
-                    state.wake();
-                }
-                Poll::Ready(Some(arrival))
-            }
+            Next::Make(arrival) => Poll::Ready(Some(arrival)),
             Next::Wait(_) => {
-                state.idle.push((caller, context.waker().clone()));
-                state.is_idle[caller as usize] = true;
+                idle.add(caller, context.waker());
                 Poll::Pending
             }
             Next::End => {
-                state.wake_all();
+                idle.wake_all();
                 Poll::Ready(None)
             }
         }
     }
 
+    fn due(&self, caller: u32, now: Duration, idle: &mut Idle) -> Next {
+        let schedule = match &self.arrivals {
+            Arrivals::Open(schedule) => schedule,
+            Arrivals::Closed(phases) => return closed(phases, caller, now),
+        };
+        let mut schedule = schedule.lock();
+        match schedule.next_if(|arrival| arrival.at <= now) {
+            Some(arrival) => {
+                // Several may have become due at once: one wakes the next.
+                if schedule.peek().is_some_and(|next| next.at <= now) {
+                    idle.wake();
+                }
+                Next::Make(arrival)
+            }
+            None => schedule.peek().map_or(Next::End, |next| Next::Wait(next.at)),
+        }
+    }
+
     /// Something is due: wakes a task for it, if one waits.
     pub(super) fn wake(&self) {
-        self.0.lock().wake();
+        self.idle.lock().wake();
     }
 
     /// Wakes all tasks: a phase begins, or there is nothing more.
     pub(super) fn wake_all(&self) {
-        self.0.lock().wake_all();
+        self.idle.lock().wake_all();
     }
 
     /// No more requests are made.
     pub(super) fn stop(&self) {
-        let mut state = self.0.lock();
-        state.is_stopped = true;
-        state.wake_all();
+        let mut idle = self.idle.lock();
+        // Relaxed: tasks look at it under the lock, and threads sooner or later.
+        self.is_stopped.store(true, Ordering::Relaxed);
+        idle.wake_all();
     }
 
     pub(super) fn is_stopped(&self) -> bool {
-        self.0.lock().is_stopped
+        self.is_stopped.load(Ordering::Relaxed)
     }
 }
 
-impl State {
+impl Idle {
+    fn add(&mut self, caller: u32, waker: &Waker) {
+        self.wakers.push((caller, waker.clone()));
+        self.is_idle[caller as usize] = true;
+    }
+
     fn wake(&mut self) {
         // The last that became idle: its memory is warm.
-        if let Some((caller, waker)) = self.idle.pop() {
+        if let Some((caller, waker)) = self.wakers.pop() {
             self.is_idle[caller as usize] = false;
             waker.wake();
         }
@@ -118,44 +148,24 @@ impl State {
 
     fn wake_all(&mut self) {
         self.is_idle.fill(false);
-        self.idle.drain(..).for_each(|(_, waker)| waker.wake());
+        self.wakers.drain(..).for_each(|(_, waker)| waker.wake());
     }
 
     /// A caller is here. If it was woken by something else, nobody may wake it in the place of another any more.
     fn takes_notice_of(&mut self, caller: u32) {
         if std::mem::take(&mut self.is_idle[caller as usize]) {
-            self.idle.retain(|(other, _)| *other != caller);
+            self.wakers.retain(|(other, _)| *other != caller);
         }
     }
 }
 
-impl Arrivals {
-    fn claim(&mut self, caller: u32, now: Duration) -> Next {
-        match self {
-            Self::Open(schedule) => schedule.next().map_or(Next::End, Next::Make),
-            Self::Closed(_) => self.due(caller, now),
-        }
-    }
-
-    fn due(&mut self, caller: u32, now: Duration) -> Next {
-        match self {
-            Self::Open(schedule) => match schedule.peek().copied() {
-                None => Next::End,
-                Some(arrival) if arrival.at > now => Next::Wait(arrival.at),
-                Some(arrival) => {
-                    schedule.next();
-                    Next::Make(arrival)
-                }
-            },
-            Self::Closed(phases) => {
-                let phase = phases.partition_point(|&(end, _)| end <= now);
-                match phases.get(phase) {
-                    None => Next::End,
-                    Some(&(_, callers)) if caller < callers => Next::Make(Arrival { at: now, phase }),
-                    Some(&(end, _)) => Next::Wait(end),
-                }
-            }
-        }
+/// What a caller of a closed loop does.
+fn closed(phases: &[(Duration, u32)], caller: u32, now: Duration) -> Next {
+    let phase = phases.partition_point(|&(end, _)| end <= now);
+    match phases.get(phase) {
+        None => Next::End,
+        Some(&(_, callers)) if caller < callers => Next::Make(Arrival { at: now, phase }),
+        Some(&(end, _)) => Next::Wait(end),
     }
 }
 
@@ -193,7 +203,7 @@ mod tests {
 
     fn due(gate: &Gate, now: u64) -> Option<Option<u128>> {
         let context = Context::from_waker(Waker::noop());
-        match gate.poll(0, ms(now), &context) {
+        match gate.poll(0, || ms(now), &context) {
             Poll::Ready(arrival) => Some(arrival.map(|arrival| arrival.at.as_millis())),
             Poll::Pending => None,
         }
@@ -226,7 +236,7 @@ mod tests {
         let woken = [0, 1].map(|_| Arc::new(Count(AtomicU32::new(0))));
         let poll = |caller: u32, now| {
             let waker = Waker::from(Arc::clone(&woken[caller as usize]));
-            gate.poll(caller, ms(now), &Context::from_waker(&waker)).is_ready()
+            gate.poll(caller, || ms(now), &Context::from_waker(&waker)).is_ready()
         };
         assert!(poll(0, 0));
         assert_eq!([poll(0, 1), poll(1, 1)], [false, false]);

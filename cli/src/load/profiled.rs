@@ -101,7 +101,10 @@ fn named(name: &str) -> Result<Profile> {
     }
     let cannot = |why: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("{name}: {why}"));
     if !path.exists() {
-        return Err(cannot(&format!("no such file, and {}", Profile::preset(name).err().unwrap_or_default())));
+        return Err(cannot(&format!(
+            "no such file, and {}",
+            Profile::preset(name).err().unwrap_or_default()
+        )));
     }
     let len = path.metadata().map_err(|error| cannot(&error))?.len();
     if len > PROFILE_MAX {
