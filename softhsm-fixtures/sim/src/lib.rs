@@ -21,7 +21,7 @@
 //! text makes `C_Initialize` answer `CKR_ARGUMENTS_BAD`, with a line on standard error. Those marked *live* can be
 //! changed by `p11_sim_configure` while the module is in use; what the text does not name stays as it is. A client that
 //! initialises the module anew has them as they were at first, but for what [`Loaded::change`] (`p11_sim_change`) has said,
-//! which holds from then on.
+//! which holds from then on. [`Script`] makes such changes at set times.
 //!
 //! | key | default | meaning |
 //! |---|---|---|
@@ -231,6 +231,7 @@ mod object;
 mod objects;
 mod rng;
 mod rule;
+mod script;
 mod sessions;
 mod stalls;
 mod stamps;
@@ -250,3 +251,4 @@ pub use abi::{
 pub use counters::{Counters, configure, counters, release_hangs};
 pub use loaded::{LoadError, Loaded, MODULE_VARIABLE, cdylib_path, module_path};
 pub use mix::{MIX_F, mix_f};
+pub use script::{Happened, Playing, Script, ScriptError, Simulated};
