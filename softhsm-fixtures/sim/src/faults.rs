@@ -279,7 +279,7 @@ mod tests {
             let fires = rules.fires(Function::C_Sign, None, None);
             fires.into_iter().map(|(what, _)| what).collect::<Vec<_>>()
         };
-        rules.set(&[one.clone()], 0);
+        rules.set(std::slice::from_ref(&one), 0);
         assert_eq!(fired(), [What::Hang(None)]);
         rules.renew(&[other.clone(), one.clone()], 0);
         assert_eq!(fired(), []);
