@@ -134,7 +134,7 @@ pub(crate) const TOKENS_MAX: usize = 64;
 const CORES_MAX: u32 = 65_536;
 
 /// Most times as long as is configured, in thousandths: as for rules.
-const SLOWER_MAX: u64 = 1_000_000_000;
+pub(crate) const SLOWER_MAX: u64 = 1_000_000_000;
 
 /// The longest stall, in milliseconds: an hour, as for rules.
 const STALL_MAX_MS: u64 = 3_600_000;

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::call::Call;
 use crate::changes::CHANGES;
-use crate::config::{Config, Live, Stall, TOKENS_MAX};
+use crate::config::{Config, Live, SLOWER_MAX, Stall, TOKENS_MAX};
 use crate::cores::Cores;
 use crate::executions::EXECUTIONS;
 use crate::faults::{self, FAULT_RULES, HANG_RULES};
@@ -46,6 +46,9 @@ pub(crate) const SLOT_FIRST: sys::CK_SLOT_ID = 16;
 
 /// Once, in thousandths.
 const ONCE: u64 = 1_000;
+
+/// The longest that anything takes, however slow it is made: a day. A sum of such times and the clock is in range.
+const SLOWEST_NS: u64 = 86_400_000_000_000;
 
 /// The variable that configures a simulator which nothing else has configured.
 const VARIABLE: &str = "P11_SIM";
@@ -265,10 +268,12 @@ impl Device {
     fn times_ns(&self, token: Option<usize>) -> (u64, u64) {
         let slower = token.and_then(|token| self.slower.get(token));
         let thousandths = slower.map_or(ONCE, |slower| slower.load(Ordering::Relaxed));
-        // Less than 2^50 each: 10^15 ns, and a million times.
-        let slowed = |ns: &AtomicU64| {
-            let ns = u128::from(ns.load(Ordering::Relaxed)) * u128::from(thousandths) / u128::from(ONCE);
-            u64::try_from(ns).unwrap_or(u64::MAX / 4)
+        let slowed = |ns: &AtomicU64| match ns.load(Ordering::Relaxed) {
+            ns if thousandths == ONCE => ns,
+            ns => (ns / ONCE)
+                .saturating_mul(thousandths)
+                .saturating_add(ns % ONCE * thousandths / ONCE)
+                .min(SLOWEST_NS),
         };
         (slowed(&self.op_ns), slowed(&self.call_ns))
     }
@@ -360,7 +365,7 @@ impl Device {
     fn slowness(&self, live: &Live, token: usize) -> u64 {
         let label = self.label(token);
         let own = live.slower.iter().filter(|slower| slower.token.as_ref().is_none_or(|own| *own == label));
-        own.fold(ONCE, |all, slower| all.saturating_mul(slower.thousandths) / ONCE)
+        own.fold(ONCE, |all, slower| (all.saturating_mul(slower.thousandths) / ONCE).min(SLOWER_MAX))
     }
 
     /// Relaxed everywhere: a call that runs meanwhile may have the old value.

@@ -47,7 +47,7 @@
 //! | `fault=F:WHEN=WHAT[@TOKEN][/KEY]` | none | *live*: calls that do not go as they should; see *Faults*. Several are separated by `;`; `fault=` takes all away, those of `faults=` included |
 //! | `faults=F[:HANG_MS[:REMOVED_MS]]` | none | *live*: the rules of mix F, [`MIX_F`], with these times for hangs (500) and tokens that are away (100); `faults=` takes all away |
 //! | `rules=RULES` | none | *live*: as `fault=`, but those of these rules that are in force already go on counting where `fault=` lets them begin anew: for rules that are added and taken away one by one |
-//! | `slower=N[@TOKEN]` | 1 | *live*: `op_us` and `call_us` count so many times, up to a million with three decimals, on the token of this label or on all. Several are separated by `;` and multiply; `slower=` takes all away. Cores are occupied for as long |
+//! | `slower=N[@TOKEN]` | 1 | *live*: `op_us` and `call_us` count so many times, up to a million with three decimals, on the token of this label or on all. Several are separated by `;` and multiply, up to a million; `slower=` takes all away. Cores are occupied for as long, a day at most |
 //! | `stall=MS[@TOKEN]` | none | *live*: from now on, for so many milliseconds, an hour at most, no call to the device, or to the token of this label, begins, nor does one return: those that come meanwhile begin at the end, those that are inside return then. Several are separated by `;`; 0 ends one, `stall=` all |
 //! | `removed=T[;T]` | none | *live*: labels of the tokens that are not there; their sessions are closed. `removed=` puts all back |
 //! | `throttle=N` | 0 | *live*: operations that a token runs at once, beyond which there is `CKR_FUNCTION_FAILED`, as from AWS CloudHSM; 0 is any number |
