@@ -79,7 +79,7 @@ impl Script {
         self.steps.last().map(|step| step.at)
     }
 
-    /// Loads a private copy of the simulator's module, from where [`module_path`] finds it, and configures it. Nothing
+    /// Loads a private copy of the simulator's module, from where [`module_path()`] finds it, and configures it. Nothing
     /// happens to it until it is [played](Simulated::play).
     ///
     /// # Errors
