@@ -27,11 +27,11 @@ use cryptoki_sys as sys;
 pub use interface::{C_GetInterface, C_GetInterfaceList};
 
 pub use control::{
-    p11_sim_active_at_init, p11_sim_answers_of, p11_sim_calls_of, p11_sim_calls_on, p11_sim_concurrent_use,
-    p11_sim_configure, p11_sim_executed_more_than, p11_sim_executions, p11_sim_executions_forgotten,
-    p11_sim_finalised_inside, p11_sim_hanging, p11_sim_late, p11_sim_late_writes, p11_sim_latest_ns,
-    p11_sim_now_ns, p11_sim_release_hangs, p11_sim_reset_counters, p11_sim_stale_objects,
-    p11_sim_stale_sessions, p11_sim_wait_hanging,
+    p11_sim_active_at_init, p11_sim_answers_of, p11_sim_calls_of, p11_sim_calls_on, p11_sim_change,
+    p11_sim_concurrent_use, p11_sim_configure, p11_sim_executed_more_than, p11_sim_executions,
+    p11_sim_executions_forgotten, p11_sim_finalised_inside, p11_sim_hanging, p11_sim_late,
+    p11_sim_late_writes, p11_sim_latest_ns, p11_sim_now_ns, p11_sim_release_hangs, p11_sim_reset_counters,
+    p11_sim_stale_objects, p11_sim_stale_sessions, p11_sim_wait_hanging,
 };
 
 /// The function list, for programs that link the simulator instead of loading it.

@@ -13,6 +13,7 @@ use crate::faults::{self, After, Before};
 use crate::function::Function;
 use crate::rule::Names;
 use crate::sessions::{self, Entered, Slot};
+use crate::stalls::STALLS;
 use crate::token::Token;
 
 /// A call in a session.
@@ -96,7 +97,7 @@ pub(crate) fn with_key(
         }
         let _working = device.work(token, function)?;
         let run = || {
-            let result = timed(device, function, works.then_some(token), after.times, || run(&call));
+            let result = timed(device, function, Some(token), works, after.times, || run(&call));
             counters::came_to(function, result);
             let was_cut_off = armed && call.is_over() && function != Function::C_CloseSession;
             if was_cut_off { Err(sys::CKR_DEVICE_REMOVED) } else { result }
@@ -128,7 +129,7 @@ pub(crate) fn on_slot(
         if token.is_ok_and(|token| device.is_absent(token)) && function != Function::C_GetSlotInfo {
             return Err(sys::CKR_TOKEN_NOT_PRESENT);
         }
-        let run = || timed(device, function, None, after.times, || run(device, token?));
+        let run = || timed(device, function, token.ok(), false, after.times, || run(device, token?));
         after.answer(faults::with_output(after.output, run))
     })
 }
@@ -143,7 +144,7 @@ pub(crate) fn general(
         sessions::count_loose(function);
         let _inside = Passing::enter();
         let after = meet(device, function, None, None, None)?;
-        let run = || timed(device, function, None, after.times, || run(device));
+        let run = || timed(device, function, None, false, after.times, || run(device));
         after.answer(faults::with_output(after.output, run))
     })
 }
@@ -202,6 +203,7 @@ fn meet(
     call: Option<&Call>,
     names: Option<&Names>,
 ) -> Result<After, sys::CK_RV> {
+    STALLS.wait(token);
     if !faults::armed() {
         return Ok(After::default());
     }
@@ -255,10 +257,26 @@ impl After {
 }
 
 /// Runs the call and returns when the simulated device would. What it does on this host counts into that time.
+///
+/// A stall that has begun meanwhile holds it until its end.
 fn timed(
     device: &Device,
     function: Function,
     token: Option<usize>,
+    works: bool,
+    times: Option<u32>,
+    run: impl FnOnce() -> Result<(), sys::CK_RV>,
+) -> Result<(), sys::CK_RV> {
+    let result = delayed(device, function, token, works, times, run);
+    STALLS.wait(token);
+    result
+}
+
+fn delayed(
+    device: &Device,
+    function: Function,
+    token: Option<usize>,
+    works: bool,
     times: Option<u32>,
     run: impl FnOnce() -> Result<(), sys::CK_RV>,
 ) -> Result<(), sys::CK_RV> {
@@ -269,12 +287,12 @@ fn timed(
     let result = run();
     // A core also worked for these two answers; it did not for a call that was refused.
     let worked = matches!(result, Ok(()) | Err(sys::CKR_SIGNATURE_INVALID | sys::CKR_ENCRYPTED_DATA_INVALID));
-    let works_on = token.filter(|_| worked && function.occupies_core());
-    clock::sleep_until(device.ends_at(begun, works_on));
+    let works = works && worked && function.occupies_core();
+    clock::sleep_until(device.ends_at(begun, token, works));
     if let Some(times) = times {
         let now = clock::now_ns();
         // Without a configured latency there is still the one that the call had, as of a module behind.
-        let usual = match device.usual_ns(works_on.is_some()) {
+        let usual = match device.usual_ns(token, works) {
             0 => now - begun,
             usual => usual,
         };

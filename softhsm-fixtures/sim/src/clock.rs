@@ -56,7 +56,7 @@ pub(crate) fn sleep_until(deadline_ns: u64) {
 }
 
 /// Takes the slack (50 µs by default) off this thread's timers, once. It stays off after the call.
-fn exact_timers() {
+pub(crate) fn exact_timers() {
     thread_local!(static EXACT: Cell<bool> = const { Cell::new(false) });
     if EXACT.replace(true) {
         return;

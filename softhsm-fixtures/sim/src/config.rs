@@ -1,6 +1,7 @@
 //! The configuration: `key=value` pairs separated by commas.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::executions::INPUTS_MAX;
 use crate::key::{Kind, Use};
@@ -49,6 +50,30 @@ pub(crate) struct Live {
     pub(crate) faults: Vec<Rule>,
     /// Labels of tokens that are not there.
     pub(crate) removed: Vec<String>,
+    pub(crate) slower: Vec<Slower>,
+    /// Stalls that begin with this configuration; those before it are in [`crate::stalls`].
+    pub(crate) stalls: Vec<Stall>,
+}
+
+/// Times that count several times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Slower {
+    pub(crate) thousandths: u64,
+    /// Label of the token; all if none.
+    pub(crate) token: Option<String>,
+}
+
+/// What becomes of stalls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stall {
+    /// One begins, or ends if the time is none.
+    Begin {
+        time: Duration,
+        /// Label of the token; that of the device if none.
+        token: Option<String>,
+    },
+    /// All end.
+    End,
 }
 
 /// What the functions for messages do.
@@ -107,6 +132,12 @@ pub(crate) const TOKENS_MAX: usize = 64;
 
 /// Most cores of a token: enough for any real device, and small enough to be allocated without a thought.
 const CORES_MAX: u32 = 65_536;
+
+/// Most times as long as is configured, in thousandths: as for rules.
+pub(crate) const SLOWER_MAX: u64 = 1_000_000_000;
+
+/// The longest stall, in milliseconds: an hour, as for rules.
+const STALL_MAX_MS: u64 = 3_600_000;
 
 impl Default for Config {
     fn default() -> Self {
@@ -224,9 +255,13 @@ impl Live {
         if names("hang") {
             live.hangs.clear();
         }
-        if names("fault") || names("faults") {
+        if names("fault") || names("faults") || names("rules") {
             live.faults.clear();
         }
+        if names("slower") {
+            live.slower.clear();
+        }
+        live.stalls.clear();
         for (key, value) in pairs {
             live.set(key, value)?;
         }
@@ -245,7 +280,7 @@ impl Live {
                     self.hangs.push(Rule::hang(item)?);
                 }
             }
-            "fault" => {
+            "fault" | "rules" => {
                 for item in value.split(';').filter(|item| !item.is_empty()) {
                     self.faults.push(Rule::fault(item)?);
                 }
@@ -255,13 +290,24 @@ impl Live {
             "removed" => {
                 self.removed = value.split(';').filter(|item| !item.is_empty()).map(str::to_owned).collect();
             }
+            "slower" => {
+                for item in value.split(';').filter(|item| !item.is_empty()) {
+                    self.slower.push(slower(item)?);
+                }
+            }
+            "stall" if value.is_empty() => self.stalls.push(Stall::End),
+            "stall" => {
+                for item in value.split(';') {
+                    self.stalls.push(stall(item)?);
+                }
+            }
             _ => return Err(format!("unknown, empty or fixed: {key}={value}")),
         }
         Ok(())
     }
 }
 
-fn pairs(text: &str) -> Result<Vec<(&str, &str)>, String> {
+pub(crate) fn pairs(text: &str) -> Result<Vec<(&str, &str)>, String> {
     let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
     items.map(|item| item.split_once('=').ok_or_else(|| format!("not key=value: {item}"))).collect()
 }
@@ -312,6 +358,24 @@ fn micros(key: &str, value: &str) -> Result<u64, String> {
     }
     let thousandths: u64 = format!("{fraction:0<3}").parse().map_err(|_| wrong())?;
     Ok(whole * 1_000 + thousandths)
+}
+
+/// `2.5`, `4@sim-0`.
+fn slower(item: &str) -> Result<Slower, String> {
+    let (times, token) = of_token(item);
+    let thousandths = micros("slower", times).ok().filter(|times| (1..=SLOWER_MAX).contains(times));
+    let wrong = || format!("slower={item} is not TIMES[@TOKEN], of up to three decimals and a million");
+    Ok(Slower { thousandths: thousandths.ok_or_else(wrong)?, token })
+}
+
+/// `1000`, `1000@sim-0`.
+fn stall(item: &str) -> Result<Stall, String> {
+    let (ms, token) = of_token(item);
+    Ok(Stall::Begin { time: Duration::from_millis(number("stall", ms, STALL_MAX_MS)?), token })
+}
+
+fn of_token(item: &str) -> (&str, Option<String>) {
+    item.split_once('@').map_or((item, None), |(front, token)| (front, Some(token.to_owned())))
 }
 
 /// `LABEL`, `LABEL:KIND`, `LABEL:KIND-USE`, `LABEL:KIND#VARIANT`, each with `@TOKEN+TOKEN...` after it or not.

@@ -7,7 +7,8 @@ use cryptoki_sys as sys;
 use parking_lot::{Mutex, RwLock};
 
 use crate::call::Call;
-use crate::config::{Config, Live, TOKENS_MAX};
+use crate::changes::CHANGES;
+use crate::config::{Config, Live, SLOWER_MAX, Stall, TOKENS_MAX};
 use crate::cores::Cores;
 use crate::executions::EXECUTIONS;
 use crate::faults::{self, FAULT_RULES, HANG_RULES};
@@ -16,6 +17,7 @@ use crate::function::Function;
 use crate::hangs::HANGS;
 use crate::rule::Names;
 use crate::sessions;
+use crate::stalls::STALLS;
 use crate::token::Token;
 
 /// Tokens with their cores, or a real module in their place.
@@ -26,6 +28,8 @@ pub(crate) struct Device {
     cores: Vec<Cores>,
     op_ns: AtomicU64,
     call_ns: AtomicU64,
+    /// How many times these count on each token, in thousandths.
+    slower: Vec<AtomicU64>,
     sessions_max: AtomicU64,
     /// Most operations that a token runs at once; 0 for any number.
     throttle: AtomicU64,
@@ -39,6 +43,12 @@ pub(crate) struct Device {
 
 /// The number of the first slot: no token's index can be taken for a slot by mistake.
 pub(crate) const SLOT_FIRST: sys::CK_SLOT_ID = 16;
+
+/// Once, in thousandths.
+const ONCE: u64 = 1_000;
+
+/// The longest that anything takes, however slow it is made: a day. A sum of such times and the clock is in range.
+const SLOWEST_NS: u64 = 86_400_000_000_000;
 
 /// The variable that configures a simulator which nothing else has configured.
 const VARIABLE: &str = "P11_SIM";
@@ -82,8 +92,13 @@ pub(crate) fn initialise(args: Option<String>) -> Result<(), sys::CK_RV> {
     let seed = device.config.seed;
     let live = device.live.lock().clone();
     HANG_RULES.set(&live.hangs, seed);
-    FAULT_RULES.set(&live.faults, seed);
+    let changes = CHANGES.text();
+    // Rules that outlive `C_Finalize` go on counting.
+    if !changes.contains("rules=") {
+        FAULT_RULES.set(&live.faults, seed);
+    }
     device.place(&live.removed);
+    device.change(&changes)?;
     *current = Some(device);
     drop(current);
     refresh();
@@ -107,17 +122,22 @@ pub(crate) fn configure(text: &str) -> Result<(), sys::CK_RV> {
         *EXPLICIT.lock() = Some(text.to_owned());
         return Ok(());
     };
-    let changed = device.live.lock().changed(text).map_err(|why| refuse(&why))?;
-    if text.contains("hang=") {
-        HANG_RULES.set(&changed.hangs, device.config.seed);
+    device.change(text)?;
+    refresh();
+    Ok(())
+}
+
+/// Changes the live part of the configuration now, if the module is in use, and for every `C_Initialize` to come.
+pub(crate) fn change(text: &str) -> Result<(), sys::CK_RV> {
+    // Held until the end: a device that wakes meanwhile finds the change, or is there to be changed.
+    let device = CURRENT.read();
+    CHANGES.keep(text).map_err(|why| refuse(&why))?;
+    if let Some(device) = *device {
+        device.change(text)?;
+    } else if let Some(kept) = *KEPT.lock() {
+        kept.stall(&Live::default().changed(text).map_err(|why| refuse(&why))?.stalls);
     }
-    if text.contains("fault=") || text.contains("faults=") {
-        FAULT_RULES.set(&changed.faults, device.config.seed);
-    }
-    if text.contains("removed=") {
-        device.place(&changed.removed);
-    }
-    device.apply(changed);
+    drop(device);
     refresh();
     Ok(())
 }
@@ -171,11 +191,11 @@ impl Device {
         self.sessions_max.load(Ordering::Relaxed)
     }
 
-    /// When a call that came at `begun_ns` returns to its caller, on this token if any; `None` if at once.
-    pub(crate) fn ends_at(&self, begun_ns: u64, works_on: Option<usize>) -> u64 {
-        let (op_ns, call_ns) = (self.op_ns.load(Ordering::Relaxed), self.call_ns.load(Ordering::Relaxed));
+    /// When a call that came at `begun_ns` returns to its caller, on this token if any. `works`: it occupies a core.
+    pub(crate) fn ends_at(&self, begun_ns: u64, token: Option<usize>, works: bool) -> u64 {
+        let (op_ns, call_ns) = self.times_ns(token);
         let arrival = begun_ns + call_ns / 2;
-        let done = match works_on.and_then(|token| self.cores.get(token)) {
+        let done = match token.filter(|_| works).and_then(|token| self.cores.get(token)) {
             Some(cores) if op_ns > 0 => cores.book(arrival, op_ns),
             _ => arrival,
         };
@@ -239,9 +259,23 @@ impl Device {
     }
 
     /// How long a call takes by the configuration, on this token if any, without waiting for a core.
-    pub(crate) fn usual_ns(&self, works: bool) -> u64 {
-        let op_ns = if works { self.op_ns.load(Ordering::Relaxed) } else { 0 };
-        op_ns + self.call_ns.load(Ordering::Relaxed)
+    pub(crate) fn usual_ns(&self, token: Option<usize>, works: bool) -> u64 {
+        let (op_ns, call_ns) = self.times_ns(token);
+        if works { op_ns + call_ns } else { call_ns }
+    }
+
+    /// How long an operation occupies a core of this token, and a call is on its way to it and back.
+    fn times_ns(&self, token: Option<usize>) -> (u64, u64) {
+        let slower = token.and_then(|token| self.slower.get(token));
+        let thousandths = slower.map_or(ONCE, |slower| slower.load(Ordering::Relaxed));
+        let slowed = |ns: &AtomicU64| match ns.load(Ordering::Relaxed) {
+            ns if thousandths == ONCE => ns,
+            ns => (ns / ONCE)
+                .saturating_mul(thousandths)
+                .saturating_add(ns % ONCE * thousandths / ONCE)
+                .min(SLOWEST_NS),
+        };
+        (slowed(&self.op_ns), slowed(&self.call_ns))
     }
 
     /// Begins a call, which ends when the result is dropped; refused while the token runs as many as it may.
@@ -285,6 +319,7 @@ impl Device {
             cores: (0..TOKENS_MAX).map(|_| Cores::new(0)).collect(),
             op_ns: AtomicU64::new(0),
             call_ns: AtomicU64::new(0),
+            slower: (0..TOKENS_MAX).map(|_| AtomicU64::new(ONCE)).collect(),
             sessions_max: AtomicU64::new(0),
             throttle: AtomicU64::new(0),
             running: (0..TOKENS_MAX).map(|_| AtomicU64::new(0)).collect(),
@@ -294,6 +329,45 @@ impl Device {
         })
     }
 
+    /// Changes what the text names, and leaves the rest.
+    fn change(&self, text: &str) -> Result<(), sys::CK_RV> {
+        let changed = self.live.lock().changed(text).map_err(|why| refuse(&why))?;
+        if text.contains("hang=") {
+            HANG_RULES.set(&changed.hangs, self.config.seed);
+        }
+        if text.contains("fault=") || text.contains("faults=") {
+            FAULT_RULES.set(&changed.faults, self.config.seed);
+        } else if text.contains("rules=") {
+            FAULT_RULES.renew(&changed.faults, self.config.seed);
+        }
+        if text.contains("removed=") {
+            self.place(&changed.removed);
+        }
+        self.apply(changed);
+        Ok(())
+    }
+
+    /// Begins and ends stalls.
+    fn stall(&self, stalls: &[Stall]) {
+        for stall in stalls {
+            match stall {
+                Stall::End => STALLS.end(),
+                Stall::Begin { time, token: None } => STALLS.begin(None, *time),
+                Stall::Begin { time, token: Some(label) } => {
+                    let token = (0..TOKENS_MAX).find(|&token| self.label(token) == *label);
+                    token.into_iter().for_each(|token| STALLS.begin(Some(token), *time));
+                }
+            }
+        }
+    }
+
+    /// How many times the configured times count on a token, in thousandths.
+    fn slowness(&self, live: &Live, token: usize) -> u64 {
+        let label = self.label(token);
+        let own = live.slower.iter().filter(|slower| slower.token.as_ref().is_none_or(|own| *own == label));
+        own.fold(ONCE, |all, slower| (all.saturating_mul(slower.thousandths) / ONCE).min(SLOWER_MAX))
+    }
+
     /// Relaxed everywhere: a call that runs meanwhile may have the old value.
     fn apply(&self, live: Live) {
         self.op_ns.store(live.op_ns, Ordering::Relaxed);
@@ -301,6 +375,10 @@ impl Device {
         self.sessions_max.store(live.sessions, Ordering::Relaxed);
         self.throttle.store(live.throttle, Ordering::Relaxed);
         EXECUTIONS.limit(live.executions);
+        for (token, slower) in self.slower.iter().enumerate() {
+            slower.store(self.slowness(&live, token), Ordering::Relaxed);
+        }
+        self.stall(&live.stalls);
         let mut now = self.live.lock();
         if now.cores != live.cores {
             self.cores.iter().for_each(|cores| cores.reset(live.cores));
@@ -345,7 +423,7 @@ fn refresh() {
         let limited = device.throttle.load(Ordering::Relaxed) > 0;
         device.config.null && device.config.hidden.is_empty() && !device.delays() && !limited
     };
-    let fast = device.is_some_and(bare) && !faults::armed();
+    let fast = device.is_some_and(bare) && !faults::armed() && !STALLS.any();
     FAST.store(fast, Ordering::Relaxed);
 }
 

@@ -204,8 +204,25 @@ impl Rules {
     pub(crate) fn set(&self, rules: &[Rule], seed: u64) {
         let mut now = self.rules.write();
         *now = rules.iter().map(|rule| (rule.clone(), AtomicU64::new(0))).collect();
+        self.note(&now, seed);
+    }
+
+    /// Replaces the rules; those that are in force already go on counting.
+    pub(crate) fn renew(&self, rules: &[Rule], seed: u64) {
+        let mut now = self.rules.write();
+        let mut old = std::mem::take(&mut *now);
+        // Of two that are equal the first has been there longer.
+        let seen = |rule: &Rule| match old.iter().position(|(known, _)| known == rule) {
+            Some(place) => old.remove(place).1,
+            None => AtomicU64::new(0),
+        };
+        *now = rules.iter().cloned().zip(rules.iter().map(seen)).collect();
+        self.note(&now, seed);
+    }
+
+    fn note(&self, now: &[(Rule, AtomicU64)], seed: u64) {
         self.seed.store(seed, Ordering::Relaxed);
-        self.keyed.store(rules.iter().any(|rule| rule.key.is_some()), Ordering::Relaxed);
+        self.keyed.store(now.iter().any(|(rule, _)| rule.key.is_some()), Ordering::Relaxed);
         self.armed.store(!now.is_empty(), Ordering::Relaxed);
     }
 
@@ -252,6 +269,26 @@ mod tests {
         assert!((60..=140).contains(&first.len()), "{} of 10 000", first.len());
         assert_eq!(first, fired("C_Sign:1%=flip", 7));
         assert_ne!(first, fired("C_Sign:1%=flip", 8));
+    }
+
+    #[test]
+    fn rules_that_are_renewed_go_on_counting_and_an_equal_one_beside_them_begins() {
+        let (one, other) = (Rule::fault("C_Sign:1=hang").unwrap(), Rule::fault("C_Sign:2=flip").unwrap());
+        let rules = Rules::new();
+        let fired = || {
+            let fires = rules.fires(Function::C_Sign, None, None);
+            fires.into_iter().map(|(what, _)| what).collect::<Vec<_>>()
+        };
+        rules.set(std::slice::from_ref(&one), 0);
+        assert_eq!(fired(), [What::Hang(None)]);
+        rules.renew(&[other.clone(), one.clone()], 0);
+        assert_eq!(fired(), []);
+        rules.renew(&[other.clone(), one.clone(), one], 0);
+        assert_eq!(fired(), [What::Flip, What::Hang(None)]);
+        rules.renew(&[other], 0);
+        assert_eq!(fired(), []);
+        rules.renew(&[], 0);
+        assert!(!rules.armed());
     }
 
     #[test]

@@ -19,7 +19,9 @@
 //! `key=value` pairs, separated by commas. They come from the first of: [`Loaded::configure`] (the symbol
 //! `p11_sim_configure`), the text in `pReserved` of `C_Initialize`, the environment variable `P11_SIM`. A wrong
 //! text makes `C_Initialize` answer `CKR_ARGUMENTS_BAD`, with a line on standard error. Those marked *live* can be
-//! changed by `p11_sim_configure` while the module is in use; what the text does not name stays as it is.
+//! changed by `p11_sim_configure` while the module is in use; what the text does not name stays as it is. A client that
+//! initialises the module anew has them as they were at first, but for what [`Loaded::change`] (`p11_sim_change`) has said,
+//! which holds from then on. [`Script`] makes such changes at set times.
 //!
 //! | key | default | meaning |
 //! |---|---|---|
@@ -44,6 +46,9 @@
 //! | `hang=F:WHEN[@TOKEN][/KEY]` | none | *live*: calls that do not return until they are released; see *Faults*. Several are separated by `;`; `hang=` takes all away |
 //! | `fault=F:WHEN=WHAT[@TOKEN][/KEY]` | none | *live*: calls that do not go as they should; see *Faults*. Several are separated by `;`; `fault=` takes all away, those of `faults=` included |
 //! | `faults=F[:HANG_MS[:REMOVED_MS]]` | none | *live*: the rules of mix F, [`MIX_F`], with these times for hangs (500) and tokens that are away (100); `faults=` takes all away |
+//! | `rules=RULES` | none | *live*: as `fault=`, but those of these rules that are in force already go on counting where `fault=` lets them begin anew: for rules that are added and taken away one by one |
+//! | `slower=N[@TOKEN]` | 1 | *live*: `op_us` and `call_us` count so many times, up to a million with three decimals, on the token of this label or on all. Several are separated by `;` and multiply, up to a million; `slower=` takes all away. Cores are occupied for as long, a day at most |
+//! | `stall=MS[@TOKEN]` | none | *live*: from now on, for so many milliseconds, an hour at most, no call to the device, or to the token of this label, begins, nor does one return: those that come meanwhile begin at the end, those that are inside return then. Several are separated by `;`; 0 ends one, `stall=` all |
 //! | `removed=T[;T]` | none | *live*: labels of the tokens that are not there; their sessions are closed. `removed=` puts all back |
 //! | `throttle=N` | 0 | *live*: operations that a token runs at once, beyond which there is `CKR_FUNCTION_FAILED`, as from AWS CloudHSM; 0 is any number |
 //! | `reuse=WHAT[;WHAT]` | none | numbers that come again as soon as they are free: `sessions`, `objects`; see *Stale numbers* |
@@ -204,6 +209,7 @@
 
 mod abi;
 mod call;
+mod changes;
 mod clock;
 mod config;
 mod cores;
@@ -225,7 +231,9 @@ mod object;
 mod objects;
 mod rng;
 mod rule;
+mod script;
 mod sessions;
+mod stalls;
 mod stamps;
 mod store;
 mod token;
@@ -234,12 +242,13 @@ mod work;
 
 pub use abi::{
     C_GetFunctionList, C_GetInterface, C_GetInterfaceList, function_list, p11_sim_active_at_init,
-    p11_sim_answers_of, p11_sim_calls_of, p11_sim_calls_on, p11_sim_concurrent_use, p11_sim_configure,
-    p11_sim_executed_more_than, p11_sim_executions, p11_sim_executions_forgotten, p11_sim_finalised_inside,
-    p11_sim_hanging, p11_sim_late, p11_sim_late_writes, p11_sim_latest_ns, p11_sim_now_ns,
-    p11_sim_release_hangs, p11_sim_reset_counters, p11_sim_stale_objects, p11_sim_stale_sessions,
-    p11_sim_wait_hanging,
+    p11_sim_answers_of, p11_sim_calls_of, p11_sim_calls_on, p11_sim_change, p11_sim_concurrent_use,
+    p11_sim_configure, p11_sim_executed_more_than, p11_sim_executions, p11_sim_executions_forgotten,
+    p11_sim_finalised_inside, p11_sim_hanging, p11_sim_late, p11_sim_late_writes, p11_sim_latest_ns,
+    p11_sim_now_ns, p11_sim_release_hangs, p11_sim_reset_counters, p11_sim_stale_objects,
+    p11_sim_stale_sessions, p11_sim_wait_hanging,
 };
 pub use counters::{Counters, configure, counters, release_hangs};
-pub use loaded::{LoadError, Loaded, cdylib_path};
+pub use loaded::{LoadError, Loaded, MODULE_VARIABLE, cdylib_path, module_path};
 pub use mix::{MIX_F, mix_f};
+pub use script::{Happened, Playing, Script, ScriptError, Simulated};

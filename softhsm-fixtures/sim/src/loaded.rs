@@ -2,15 +2,18 @@
 
 #![expect(unsafe_code, reason = "calls of the simulator's own symbols")]
 
-use std::ffi::{CString, OsStr, c_char};
+use std::ffi::{CString, c_char};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use cryptoki_sys as sys;
 
 mod counts;
+mod find;
+
+pub use find::{MODULE_VARIABLE, cdylib_path, module_path};
 
 /// A copy of the module in this process: what it was asked and how it is to behave.
 ///
@@ -52,13 +55,21 @@ impl Loaded {
     /// # Errors
     /// If the module has not been built, cannot be copied or refuses the configuration.
     pub fn private_copy(config: &str) -> Result<Self, LoadError> {
-        static COPIES: AtomicU64 = AtomicU64::new(0);
         let built = cdylib_path().ok_or_else(|| LoadError("the module has not been built".into()))?;
+        Self::copy_of(&built, config)
+    }
+
+    /// As [`Loaded::private_copy`], of the module in this file.
+    ///
+    /// # Errors
+    /// If it cannot be copied, is no simulator or refuses the configuration.
+    pub fn copy_of(module: &Path, config: &str) -> Result<Self, LoadError> {
+        static COPIES: AtomicU64 = AtomicU64::new(0);
         let copy = COPIES.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("p11-sim-{}-{copy}", std::process::id()));
         let path = directory.join(format!("libp11_sim_{copy}.so"));
         std::fs::create_dir_all(&directory).map_err(|error| failed("make", &directory, &error))?;
-        std::fs::copy(&built, &path).map_err(|error| failed("copy", &built, &error))?;
+        std::fs::copy(module, &path).map_err(|error| failed("copy", module, &error))?;
         let mut loaded = Self::open(&path)?;
         loaded.temporary = Some(directory);
         loaded.configure(config)?;
@@ -76,13 +87,17 @@ impl Loaded {
     /// # Errors
     /// If the text is wrong, or names something that cannot be changed now; standard error says what.
     pub fn configure(&self, config: &str) -> Result<(), LoadError> {
-        type Configure = unsafe extern "C" fn(*const c_char) -> sys::CK_RV;
-        let text = CString::new(config).map_err(|_| LoadError("a zero byte in the configuration".into()))?;
-        let refused = || LoadError(format!("the simulator refuses {config:?}"));
-        let configure = self.symbol::<Configure>(b"p11_sim_configure\0").ok_or_else(refused)?;
-        // SAFETY: the symbol has this type, and the text ends in a zero byte.
-        let code = unsafe { configure(text.as_ptr()) };
-        if code == sys::CKR_OK { Ok(()) } else { Err(refused()) }
+        self.say(b"p11_sim_configure\0", config)
+    }
+
+    /// Changes live parts of the configuration: now if the module is in use, and for every `C_Initialize` to come, so that
+    /// a token which was taken away stays away if the client initialises the module anew. `stall=` begins at once in any
+    /// case.
+    ///
+    /// # Errors
+    /// If the text is wrong, or names something that is not live; standard error says what. Then nothing is changed.
+    pub fn change(&self, config: &str) -> Result<(), LoadError> {
+        self.say(b"p11_sim_change\0", config)
     }
 
     /// Calls so far of the function of this name, as `C_Sign`.
@@ -206,6 +221,16 @@ impl Loaded {
         unsafe { interface.pFunctionList.cast::<sys::CK_FUNCTION_LIST_3_0>().as_ref() }
     }
 
+    fn say(&self, symbol: &[u8], config: &str) -> Result<(), LoadError> {
+        type Configure = unsafe extern "C" fn(*const c_char) -> sys::CK_RV;
+        let text = CString::new(config).map_err(|_| LoadError("a zero byte in the configuration".into()))?;
+        let refused = || LoadError(format!("the simulator refuses {config:?}"));
+        let configure = self.symbol::<Configure>(symbol).ok_or_else(refused)?;
+        // SAFETY: the symbol has this type, and the text ends in a zero byte.
+        let code = unsafe { configure(text.as_ptr()) };
+        if code == sys::CKR_OK { Ok(()) } else { Err(refused()) }
+    }
+
     fn number(&self, name: &[u8]) -> u64 {
         self.symbol::<extern "C" fn() -> u64>(name).map_or(u64::MAX, |read| read())
     }
@@ -245,44 +270,6 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// The module that was built with the running test, bench or example: beside its executable or one floor up, the
-/// newest if there are several.
-#[must_use]
-pub fn cdylib_path() -> Option<PathBuf> {
-    let executable = std::env::current_exe().ok()?;
-    let beside = executable.parent()?;
-    let above = beside.parent()?;
-    let rooms = [beside.to_owned(), beside.join("deps"), above.to_owned(), above.join("deps")];
-    let files = rooms.iter().filter_map(|room| std::fs::read_dir(room).ok()).flatten().flatten();
-    let built =
-        |path: &Path| path.metadata().and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-    files.map(|entry| entry.path()).filter(|path| is_module(path)).max_by_key(|path| built(path))
-}
-
-/// `libp11_sim.so`, with or without cargo's hash, under the name that the platform gives it.
-fn is_module(path: &Path) -> bool {
-    let (prefix, suffix) = (std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-    let middle = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
-    middle.is_some_and(|middle| middle == "p11_sim" || middle.starts_with("p11_sim-"))
-}
-
 fn failed(what: &str, path: &Path, error: &dyn fmt::Display) -> LoadError {
     LoadError(format!("cannot {what} {}: {error}", path.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_module_is_known_by_its_name() {
-        let name = |middle: &str| {
-            PathBuf::from(format!("{}{middle}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX))
-        };
-        assert!(is_module(&name("p11_sim")));
-        assert!(is_module(&name("p11_sim-0123456789abcdef")));
-        assert!(!is_module(&name("p11_simulator")));
-        assert!(!is_module(Path::new("libp11_sim.rlib")));
-    }
 }

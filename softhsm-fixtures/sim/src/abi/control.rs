@@ -25,6 +25,17 @@ pub unsafe extern "C" fn p11_sim_configure(text: *const c_char) -> sys::CK_RV {
     guarded(|| device::configure(text.ok_or(sys::CKR_ARGUMENTS_BAD)?))
 }
 
+/// Changes the live part of the configuration, now if the module is in use, and for every `C_Initialize` to come.
+///
+/// # Safety
+/// `text` is null or ends in a zero byte.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn p11_sim_change(text: *const c_char) -> sys::CK_RV {
+    // SAFETY: as the caller says.
+    let text = unsafe { read(text) };
+    guarded(|| device::change(text.ok_or(sys::CKR_ARGUMENTS_BAD)?))
+}
+
 /// Calls of the function of this name so far; all ones if there is none.
 ///
 /// # Safety

@@ -96,6 +96,14 @@ fn wrong_texts_are_refused_and_named() {
         "reuse=keys",
         "reuse=objects,forward=/m.so",
         "faults=G",
+        "rules=C_Sign:1",
+        "slower=0",
+        "slower=1.0001",
+        "slower=1000001",
+        "slower=x@sim-0",
+        "stall=x",
+        "stall=-1",
+        "stall=3600001",
         "faults=F:",
         "faults=F:1:2:3",
         "count_executions=on",
@@ -125,6 +133,22 @@ fn a_change_while_in_use_keeps_what_it_does_not_name() {
     assert!(!mixed.faults.is_empty());
     assert_eq!(mixed.changed("fault=C_Sign:1=flip").unwrap().faults.len(), 1);
     assert!(live.changed("tokens=2").is_err());
+}
+
+#[test]
+fn rules_that_go_on_replace_others_stalls_are_of_their_text_alone_and_slowness_stays() {
+    let live = Config::parse("fault=C_Sign:1=flip,slower=1.5;4@sim-1,stall=5;7@sim-0").unwrap().live;
+    let slower = |thousandths, token: Option<&str>| Slower { thousandths, token: token.map(str::to_owned) };
+    assert_eq!(live.slower, [slower(1_500, None), slower(4_000, Some("sim-1"))]);
+    let stall = |ms, token: Option<&str>| Stall::Begin {
+        time: Duration::from_millis(ms),
+        token: token.map(str::to_owned),
+    };
+    assert_eq!(live.stalls, [stall(5, None), stall(7, Some("sim-0"))]);
+    let changed = live.changed("rules=C_Sign:2=flip;C_Sign:1=hang").unwrap();
+    assert_eq!((changed.faults.len(), changed.slower.len(), changed.stalls.len()), (2, 2, 0));
+    assert!(changed.changed("slower=").unwrap().slower.is_empty());
+    assert_eq!(changed.changed("stall=").unwrap().stalls, [Stall::End]);
 }
 
 #[test]

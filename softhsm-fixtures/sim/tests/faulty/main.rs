@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "calls of the C interface")]
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails its test")]
 
+mod changes;
 mod everywhere;
 mod executions;
 mod keys;
