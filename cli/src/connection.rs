@@ -72,6 +72,16 @@ pub(crate) struct Site {
 struct UriText(String);
 
 impl Connection {
+    /// Whether an option says where to work.
+    pub(crate) const fn is_given(&self) -> bool {
+        self.config.is_some()
+            || self.uri.is_some()
+            || self.module.is_some()
+            || !self.tokens.is_empty()
+            || self.pin_source.is_some()
+            || self.init_args.is_some()
+    }
+
     /// Reads the configuration and the URI, and refuses options that may contradict it.
     pub(crate) fn resolve(&self) -> Result<Site> {
         if let Some(path) = &self.config {
@@ -120,6 +130,20 @@ const NO_MODULE: &str =
     "--module, --config, a --uri with a module-path, or PKCS11_MODULE_PATH in the environment is needed";
 
 impl Site {
+    /// A module with these tokens, wherever its PIN comes from.
+    pub(crate) fn of_tokens(module: &Path, init_args: &str, tokens: &[String], pin: PinSource) -> Self {
+        Self {
+            module: module.to_owned(),
+            init_args: Some(init_args.to_owned()),
+            named: tokens.to_vec(),
+            pin: Some(pin),
+            pin_despite_warning: false,
+            state_dir: None,
+            config: None,
+            uri: None,
+        }
+    }
+
     fn of_config(config: Config) -> Self {
         let (module, init_args) = config.module();
         Self {

@@ -6,6 +6,7 @@ mod files;
 mod live;
 mod profiled;
 mod provenance;
+mod simulated;
 mod summary;
 
 use std::io::{self, Write};
@@ -242,7 +243,7 @@ impl Args {
 
     /// Whether this is a run of a profile, be it one of a single operation.
     const fn is_profiled(&self) -> bool {
-        self.profile.is_some() || self.rate.is_some() || self.out.is_some()
+        self.profile.is_some() || self.rate.is_some() || self.out.is_some() || self.sim.is_some()
     }
 }
 

@@ -35,6 +35,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "RATE", conflicts_with_all = ["compare", "batch", "host_modes", "warm_up"])]
     pub(super) rate: Option<AskedRate>,
 
+    /// Run on a simulated HSM to which happens what this TOML file says, in place of a module: tokens are lost and come back, the
+    /// device stalls, calls fail
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["compare", "key", "batch", "host_modes", "warm_up", "instances"])]
+    pub(super) sim: Option<PathBuf>,
+
     /// Write the results to this directory, which is made: result.json, latency.hgrm, series.csv and report.html
     #[arg(long, value_name = "DIR", conflicts_with_all = ["compare", "batch", "host_modes", "warm_up"])]
     pub(super) out: Option<PathBuf>,

@@ -10,10 +10,12 @@ use hsmux_bench::profile::{Operation, Profile, ProfileApi};
 use hsmux_bench::result::{LoadResult, csv, hgrm, html};
 use hsmux_bench::run::{self, Flow, Outcome};
 use hsmux_bench::{TemporaryKey, Works};
+use p11_sim::{Happened, Playing};
 
 use super::args::{ApiName, Args};
 use super::live::Live;
-use super::{DRAIN, Key, files, note, provenance, start, summary};
+use super::simulated::Device;
+use super::{DRAIN, Key, files, note, provenance, simulated, start, summary};
 use crate::connection::Site;
 use crate::exit::{Exit, Failure, Result};
 use crate::stop::Stop;
@@ -24,7 +26,14 @@ const PROFILE_MAX: u64 = 1 << 20;
 /// Runs it, says what came out, and ends as the signal asks that ended it early, if one did.
 pub(super) fn run(args: &Args) -> Result {
     let profile = profile(args)?;
-    let site = args.connection.resolve()?;
+    let device = args.sim.as_deref().map(Device::of).transpose()?;
+    let site = match &device {
+        Some(_) if args.connection.is_given() => {
+            return Err(Failure::new(Exit::Usage, "--sim says itself what module, tokens and PIN are"));
+        }
+        Some(device) => device.site(),
+        None => args.connection.resolve()?,
+    };
     let tokens = site.tokens()?;
     let module = site.describe().ok();
     let source: PinSource = site.pin()?;
@@ -33,14 +42,17 @@ pub(super) fn run(args: &Args) -> Result {
     stop.on_signals()?;
     let engine = Arc::new(start(args, &site, &tokens, source)?);
     let keys = Keys::make(args, &site, &engine, &profile)?;
-    let outcome = files::logged(args.hlog.as_deref(), &engine, || measure(&engine, profile, &keys, &stop));
+    let outcome = files::logged(args.hlog.as_deref(), &engine, || {
+        measure(&engine, profile, &keys, &stop, device.as_ref())
+    });
     let scraped = files::scrape(args.prometheus.as_deref(), &engine);
     let removed = keys.remove();
     let config = settings(args, &engine);
     engine.drain(DRAIN);
-    let outcome = outcome?;
+    let (outcome, happened) = outcome?;
     let made = provenance::made(site.module(), module.as_ref(), &engine, config, outcome.profile.seed);
-    let result = outcome.result(made);
+    let mut result = outcome.result(made);
+    result.notes.splice(0..0, happened.iter().map(ToString::to_string));
     // A disk that is full does not take the figures along.
     say(args, &result)?;
     let written = args.out.as_deref().map_or(Ok(()), |directory| write(directory, &result));
@@ -114,7 +126,14 @@ fn named(name: &str) -> Result<Profile> {
     Profile::parse(&text).map_err(|error| Failure::new(Exit::Usage, format!("{name}:{error}")))
 }
 
-fn measure(engine: &Arc<Engine>, profile: Profile, keys: &Keys, stop: &Stop) -> Result<Outcome> {
+/// Runs it; returns also what has happened to a simulated device meanwhile.
+fn measure(
+    engine: &Arc<Engine>,
+    profile: Profile,
+    keys: &Keys,
+    stop: &Stop,
+    device: Option<&Device>,
+) -> Result<(Outcome, Vec<Happened>)> {
     let works = Works::new(engine, &profile, |operation, key| keys.label(operation, key))?;
     works.try_all(&profile)?;
     let mut live = Live::new(&profile, io::stderr().is_terminal());
@@ -123,17 +142,26 @@ fn measure(engine: &Arc<Engine>, profile: Profile, keys: &Keys, stop: &Stop) -> 
         let _shown = ended.map(|interval| live.show(&mut io::stderr().lock(), interval));
         if stop.is_asked() { Flow::Stop } else { Flow::Continue }
     };
-    run::run(engine, profile, works, watch).map_err(|text| Failure::new(Exit::Other, text))
+    let playing = device.map(Device::play).transpose()?;
+    let outcome = run::run(engine, profile, works, watch).map_err(|text| Failure::new(Exit::Other, text))?;
+    Ok((outcome, playing.map_or_else(Vec::new, Playing::stop)))
 }
 
 /// The keys of a run, by operation.
 enum Keys {
     Named(Key),
     Temporary(Vec<Vec<TemporaryKey>>),
+    /// Of a simulated device, which every token holds.
+    Simulated(Vec<Option<&'static str>>),
 }
 
 impl Keys {
     fn make(args: &Args, site: &Site, engine: &Arc<Engine>, profile: &Profile) -> Result<Self> {
+        if args.sim.is_some() {
+            let specs = profile.operations.iter().map(|operation| operation.op.key_spec());
+            let keys = specs.map(|spec| spec.map(simulated::key).transpose());
+            return keys.collect::<Result<_>>().map(Self::Simulated);
+        }
         if args.profile.is_none() {
             return Key::choose(args, site, engine).map(Self::Named);
         }
@@ -154,6 +182,7 @@ impl Keys {
     fn label(&self, operation: usize, key: u32) -> Option<String> {
         match self {
             Self::Named(key) => key.label().map(str::to_owned),
+            Self::Simulated(keys) => keys[operation].map(str::to_owned),
             Self::Temporary(keys) => keys[operation].get(key as usize).map(|key| key.label().to_owned()),
         }
     }
@@ -161,6 +190,7 @@ impl Keys {
     fn remove(self) -> Result {
         match self {
             Self::Named(key) => key.remove(),
+            Self::Simulated(_) => Ok(()),
             Self::Temporary(keys) => Ok(keys.into_iter().flatten().try_for_each(TemporaryKey::remove)?),
         }
     }

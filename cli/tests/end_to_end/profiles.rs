@@ -118,3 +118,34 @@ fn a_directory_that_cannot_be_written_costs_the_files_and_not_the_figures() {
         "{ended:?}"
     );
 }
+
+#[test]
+fn on_a_simulated_device_a_token_that_is_lost_is_told_and_its_share_goes_to_the_other() {
+    let sim = Sim::new(CONFIG);
+    let (script, out) = (sim.path("device.toml"), sim.path("out"));
+    let text = "tokens = 2\nop = \"1ms\"\n[[at]]\nafter = \"1s\"\nwhat = \"lost\"\ntoken = 0\nfor = \"1s\"\n";
+    std::fs::write(&script, text).unwrap();
+    let [script, out] = [&script, &out].map(|path| path.to_str().unwrap());
+    let load =
+        ["load", "--op", "hmac-sha256", "--rate", "400", "--seconds", "4", "--sim", script, "--out", out];
+    let ended = sim.run(&load);
+    ended.succeeds();
+    let result = LoadResult::read(&sim.path("out").join("result.json")).unwrap();
+    assert_eq!((result.total.ops, result.total.errors), (1_600, 0), "{:?}", result.errors);
+    assert!(result.notes.iter().any(|note| note.contains("sim-0 lost at 1.0 s")), "{:?}", result.notes);
+    assert!(result.series.iter().any(|second| second.tokens_up == Some(1)), "{:?}", result.series);
+    assert_eq!(result.series.last().unwrap().tokens_up, Some(2));
+    let shares: Vec<_> = result.tokens.iter().map(|token| token.share).collect();
+    assert!(shares.len() == 2 && shares[0] > 0.1 && shares[0] < shares[1], "{shares:?}");
+    let named = sim.run(&["load", "--op", "hmac-sha256", "--sim", script, "--token", "a"]);
+    named.fails(2, &["--sim says itself"]);
+}
+
+#[test]
+fn a_script_that_is_wrong_is_refused_with_its_place() {
+    let sim = Sim::new(CONFIG);
+    let script = sim.path("device.toml");
+    std::fs::write(&script, "tokens = 0\n").unwrap();
+    let ended = sim.run(&["load", "--op", "hmac-sha256", "--sim", script.to_str().unwrap()]);
+    ended.fails(2, &["device.toml:1:10"]);
+}

@@ -1,0 +1,49 @@
+//! A simulated HSM to which happens what a script says, in place of a module.
+
+use std::path::Path;
+use std::time::Duration;
+
+use hsmux::{Curve, KeySpec, PinSource};
+use p11_sim::{Playing, Script, Simulated};
+use secrecy::SecretString;
+
+use crate::connection::Site;
+use crate::exit::{Exit, Failure, Result};
+
+/// The device of a run.
+pub(super) struct Device(Simulated);
+
+impl Device {
+    /// The device that the script in this file describes.
+    pub(super) fn of(path: &Path) -> Result<Self> {
+        let cannot =
+            |why: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("{}: {why}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| cannot(&error))?;
+        let script = Script::parse(&text)
+            .map_err(|error| Failure::new(Exit::Usage, format!("{}:{error}", path.display())))?;
+        script.load().map(Self).map_err(|error| Failure::new(Exit::Module, error.to_string()))
+    }
+
+    pub(super) fn site(&self) -> Site {
+        let pin = PinSource::from(SecretString::from(self.0.pin().to_owned()));
+        Site::of_tokens(self.0.module(), self.0.init_args(), self.0.tokens(), pin)
+    }
+
+    /// From now on what the script says happens.
+    pub(super) fn play(&self) -> Result<Playing> {
+        Ok(self.0.play(Duration::ZERO)?)
+    }
+}
+
+/// The key of this kind that every token of every simulated device holds.
+pub(super) fn key(spec: KeySpec) -> Result<&'static str> {
+    match spec {
+        KeySpec::Rsa(2048) | KeySpec::RsaDecryption(2048) => Ok("rsa2048"),
+        KeySpec::Rsa(4096) => Ok("rsa4096"),
+        KeySpec::Ec(Curve::P256) => Ok("p256"),
+        KeySpec::Ec(Curve::P384) => Ok("p384"),
+        KeySpec::Aes(32) => Ok("aes256"),
+        KeySpec::Hmac(_) => Ok("hmac"),
+        other => Err(Failure::new(Exit::Key, format!("simulated devices have no key of kind {other}"))),
+    }
+}
