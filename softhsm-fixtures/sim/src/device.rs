@@ -1,5 +1,7 @@
 //! The simulated device: what `C_Initialize` makes and `C_Finalize` leaves.
 
+mod change;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -8,9 +10,8 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::call::Call;
 use crate::changes::CHANGES;
-use crate::config::{Config, Live, SLOWER_MAX, Stall, TOKENS_MAX};
+use crate::config::{Config, Live, TOKENS_MAX};
 use crate::cores::Cores;
-use crate::executions::EXECUTIONS;
 use crate::faults::{self, FAULT_RULES, HANG_RULES};
 use crate::forward::Forward;
 use crate::function::Function;
@@ -19,6 +20,7 @@ use crate::rule::Names;
 use crate::sessions;
 use crate::stalls::STALLS;
 use crate::token::Token;
+use change::ONCE;
 
 /// Tokens with their cores, or a real module in their place.
 pub(crate) struct Device {
@@ -43,12 +45,6 @@ pub(crate) struct Device {
 
 /// The number of the first slot: no token's index can be taken for a slot by mistake.
 pub(crate) const SLOT_FIRST: sys::CK_SLOT_ID = 16;
-
-/// Once, in thousandths.
-const ONCE: u64 = 1_000;
-
-/// The longest that anything takes, however slow it is made: a day. A sum of such times and the clock is in range.
-const SLOWEST_NS: u64 = 86_400_000_000_000;
 
 /// The variable that configures a simulator which nothing else has configured.
 const VARIABLE: &str = "P11_SIM";
@@ -220,18 +216,6 @@ impl Device {
         }
     }
 
-    /// Takes these tokens away and puts the others back.
-    fn place(&self, removed: &[String]) {
-        for token in 0..TOKENS_MAX {
-            let label = self.label(token);
-            if removed.contains(&label) {
-                self.remove(token, None);
-            } else {
-                self.absent_until_ns[token].store(0, Ordering::Relaxed);
-            }
-        }
-    }
-
     /// Forgets a session.
     pub(crate) fn lose_session(&self, call: &Call) {
         let forwarded = call.slot.forwarded();
@@ -262,20 +246,6 @@ impl Device {
     pub(crate) fn usual_ns(&self, token: Option<usize>, works: bool) -> u64 {
         let (op_ns, call_ns) = self.times_ns(token);
         if works { op_ns + call_ns } else { call_ns }
-    }
-
-    /// How long an operation occupies a core of this token, and a call is on its way to it and back.
-    fn times_ns(&self, token: Option<usize>) -> (u64, u64) {
-        let slower = token.and_then(|token| self.slower.get(token));
-        let thousandths = slower.map_or(ONCE, |slower| slower.load(Ordering::Relaxed));
-        let slowed = |ns: &AtomicU64| match ns.load(Ordering::Relaxed) {
-            ns if thousandths == ONCE => ns,
-            ns => (ns / ONCE)
-                .saturating_mul(thousandths)
-                .saturating_add(ns % ONCE * thousandths / ONCE)
-                .min(SLOWEST_NS),
-        };
-        (slowed(&self.op_ns), slowed(&self.call_ns))
     }
 
     /// Begins a call, which ends when the result is dropped; refused while the token runs as many as it may.
@@ -327,63 +297,6 @@ impl Device {
             live: Mutex::default(),
             config,
         })
-    }
-
-    /// Changes what the text names, and leaves the rest.
-    fn change(&self, text: &str) -> Result<(), sys::CK_RV> {
-        let changed = self.live.lock().changed(text).map_err(|why| refuse(&why))?;
-        if text.contains("hang=") {
-            HANG_RULES.set(&changed.hangs, self.config.seed);
-        }
-        if text.contains("fault=") || text.contains("faults=") {
-            FAULT_RULES.set(&changed.faults, self.config.seed);
-        } else if text.contains("rules=") {
-            FAULT_RULES.renew(&changed.faults, self.config.seed);
-        }
-        if text.contains("removed=") {
-            self.place(&changed.removed);
-        }
-        self.apply(changed);
-        Ok(())
-    }
-
-    /// Begins and ends stalls.
-    fn stall(&self, stalls: &[Stall]) {
-        for stall in stalls {
-            match stall {
-                Stall::End => STALLS.end(),
-                Stall::Begin { time, token: None } => STALLS.begin(None, *time),
-                Stall::Begin { time, token: Some(label) } => {
-                    let token = (0..TOKENS_MAX).find(|&token| self.label(token) == *label);
-                    token.into_iter().for_each(|token| STALLS.begin(Some(token), *time));
-                }
-            }
-        }
-    }
-
-    /// How many times the configured times count on a token, in thousandths.
-    fn slowness(&self, live: &Live, token: usize) -> u64 {
-        let label = self.label(token);
-        let own = live.slower.iter().filter(|slower| slower.token.as_ref().is_none_or(|own| *own == label));
-        own.fold(ONCE, |all, slower| (all.saturating_mul(slower.thousandths) / ONCE).min(SLOWER_MAX))
-    }
-
-    /// Relaxed everywhere: a call that runs meanwhile may have the old value.
-    fn apply(&self, live: Live) {
-        self.op_ns.store(live.op_ns, Ordering::Relaxed);
-        self.call_ns.store(live.call_ns, Ordering::Relaxed);
-        self.sessions_max.store(live.sessions, Ordering::Relaxed);
-        self.throttle.store(live.throttle, Ordering::Relaxed);
-        EXECUTIONS.limit(live.executions);
-        for (token, slower) in self.slower.iter().enumerate() {
-            slower.store(self.slowness(&live, token), Ordering::Relaxed);
-        }
-        self.stall(&live.stalls);
-        let mut now = self.live.lock();
-        if now.cores != live.cores {
-            self.cores.iter().for_each(|cores| cores.reset(live.cores));
-        }
-        *now = live;
     }
 }
 
