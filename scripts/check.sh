@@ -29,7 +29,7 @@ features() {
 }
 
 loom() {
-    RUSTFLAGS="--cfg hsmux_loom" CARGO_TARGET_DIR=target/loom cargo test -q -p hsmux --release --lib loom
+    RUSTFLAGS="--cfg hsmux_loom" CARGO_TARGET_DIR=target/loom cargo test -q -p hsmux --profile model --lib loom
 }
 
 # The fuzz targets are a workspace of their own, which is not built here: that takes a nightly compiler.
