@@ -3,7 +3,8 @@
 //! A [`Case`] says what is done, a [`Target`] does it on an engine in a closed loop, a [`Baseline`] does the same
 //! work without the engine ([`Raw`] with a session per thread and nothing between it and the module), [`compare`]
 //! runs them in turn, and a [`Report`] says what came out. A [`Profile`](profile::Profile) says what a load is that
-//! changes with time and mixes operations, and [`arrivals`] when its requests are due. Who wants a key only for the run
+//! changes with time and mixes operations, and [`arrivals`] when its requests are due; [`knee`] looks for the
+//! highest rate that meets an objective, and [`verdict`] says whether one run is faster than another. Who wants a key only for the run
 //! takes a [`TemporaryKey`].
 
 pub mod arrivals;
@@ -17,6 +18,7 @@ mod dice;
 mod drive;
 mod failure;
 mod inputs;
+pub mod knee;
 pub mod mixed;
 pub mod profile;
 mod report;
@@ -24,6 +26,7 @@ pub mod rows;
 mod stats;
 mod target;
 mod temporary;
+pub mod verdict;
 
 pub use baseline::{Baseline, BaselineName, Raw, Site};
 pub use case::{Case, Op};
