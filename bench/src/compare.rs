@@ -14,6 +14,7 @@ use crate::drive::{Api, Load};
 use crate::failure::Failure;
 use crate::stats::{Interval, median, median_interval};
 use crate::target::{Measured, Target};
+use crate::verdict::{Settings, Verdict};
 
 /// How a comparison spends its time.
 #[derive(Clone, Debug, PartialEq)]
@@ -176,6 +177,19 @@ pub fn compare(
     Ok(Comparison { engine, against })
 }
 
+impl Against {
+    /// Whether the engine is faster than the baseline with its best thread count, by the rounds' operations per second.
+    #[must_use]
+    pub fn verdict(&self, settings: &Settings) -> Verdict {
+        let best = self.counts.iter().position(|&count| count == self.threads);
+        let rates = |round: &Round| {
+            let baseline = round.baseline.get(best?)?;
+            Some((baseline.ops_per_s, round.engine.ops_per_s))
+        };
+        Verdict::paired(&self.rounds.iter().filter_map(rates).collect::<Vec<_>>(), settings)
+    }
+}
+
 /// A cell of either side.
 enum Ran {
     /// Of the thread count at this place.
@@ -304,6 +318,7 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
+    use crate::verdict::Call;
 
     #[test]
     fn a_plan_has_five_rounds_at_least_and_cells_of_a_sensible_length() {
@@ -328,6 +343,15 @@ mod tests {
         let rates = |one, two| Round { engine: side(1.0), baseline: vec![side(one), side(two)] };
         assert_eq!(best_count(&[rates(9.0, 5.0), rates(1.0, 5.0), rates(1.0, 4.0)]), Some(1));
         assert_eq!(best_count(&[]), None);
+    }
+
+    #[test]
+    fn the_verdict_is_on_the_best_count() {
+        let round = Round { engine: side(6.0), baseline: vec![side(5.0), side(9.0)] };
+        let sum = Sum { counts: vec![1, 2], cells: vec![Cell::empty(); 2], rounds: vec![round; 8] };
+        let load = Load { api: Api::Blocking, callers: 1 };
+        let against = sum.against(BaselineName::Raw, load).unwrap();
+        assert_eq!(against.verdict(&Settings::rates()).call, Call::Slower);
     }
 
     #[test]

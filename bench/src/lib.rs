@@ -6,7 +6,8 @@
 //!
 //! A [`Profile`](profile::Profile) says what a load is that changes with time and mixes operations, [`arrivals`] when its
 //! requests are due, [`run::run`] makes them, and what comes out is a [`result::LoadResult`], of which pages and
-//! comparisons are made.
+//! comparisons are made. [`knee`] looks for the highest rate that meets an objective, and [`verdict`] says whether one run is
+//! faster than another.
 
 pub mod arrivals;
 mod ask;
@@ -20,6 +21,7 @@ mod dice;
 mod drive;
 mod failure;
 mod inputs;
+pub mod knee;
 pub mod mixed;
 pub mod profile;
 pub mod record;
@@ -30,6 +32,7 @@ pub mod run;
 mod stats;
 mod target;
 mod temporary;
+pub mod verdict;
 mod work;
 
 pub use baseline::{Baseline, BaselineName, Raw, Site};

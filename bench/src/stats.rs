@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Bounds between which a median lies with at least 90 % confidence.
+/// Bounds between which a figure lies, with a confidence that whoever makes them states.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(into = "[f64; 2]")]
 pub struct Interval {
@@ -54,7 +54,7 @@ pub fn median_interval(values: &[f64]) -> Option<Interval> {
     (rank > 0).then(|| Interval { low: sorted[rank - 1], high: sorted[n - rank] })
 }
 
-fn sorted(values: &[f64]) -> Vec<f64> {
+pub(crate) fn sorted(values: &[f64]) -> Vec<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted

@@ -56,6 +56,9 @@ impl Rate {
     pub const EXPECTED: &str =
         "a rate such as \"500/s\", \"2k\", \"1.5M/s\" or \"120/min\", from 1/h to 10M/s";
 
+    /// The highest.
+    pub const MAX: Self = Self(PER_S_MAX);
+
     /// So many requests per second.
     ///
     /// # Errors
