@@ -1,6 +1,6 @@
 //! The load generator charges a stall to everybody whom it delays; a closed loop hides it.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a helper of tests fails its test")]
+#![expect(clippy::unwrap_used, reason = "a helper of tests fails its test")]
 
 use std::sync::Arc;
 use std::time::Duration;
