@@ -10,3 +10,9 @@ pub(crate) fn cpu_time() -> Duration {
     // The kernel's figure is neither negative nor out of range.
     Duration::try_from(time).unwrap_or_default()
 }
+
+/// CPU time that this thread has used.
+pub(crate) fn thread_cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}

@@ -8,6 +8,7 @@ mod gate;
 mod told;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hsmux::{Engine, Snapshot};
@@ -38,6 +39,8 @@ pub struct Outcome {
     pub snapshots: Box<[Snapshot; 2]>,
     /// Callers that panicked: what they did before that is counted.
     pub panicked: usize,
+    /// What part of the time the thread that runs tasks was busy; 0 where callers are threads.
+    pub tasks_busy: f64,
 }
 
 /// One stretch of a run, a second long unless the run ended before.
@@ -89,14 +92,15 @@ const LOOK: Duration = Duration::from_millis(100);
 pub fn run(
     engine: &Arc<Engine>,
     profile: Profile,
-    works: Works,
+    works: &Arc<Works>,
     mut watch: impl FnMut(Option<&Interval>) -> Flow,
 ) -> Result<Outcome, String> {
     let before = engine.snapshot();
     let (start, cpu_before) = (Instant::now(), cpu_time());
     let recorder = Recorder::new(&profile);
     let gate = Gate::new(&profile);
-    let common = Arc::new(Common { profile, works, gate, recorder, start });
+    let (works, tasks_cpu_ns) = (Arc::clone(works), AtomicU64::new(0));
+    let common = Arc::new(Common { profile, works, gate, recorder, start, tasks_cpu_ns });
     let callers = Callers::start(&common)?;
     let mut meter = Meter { common: &common, engine, all: common.recorder.empty(), intervals: Vec::new() };
     while !callers.have_ended() {
@@ -113,7 +117,9 @@ pub fn run(
     let snapshots = Box::new([before, engine.snapshot()]);
     let was_stopped = common.gate.is_stopped();
     let (cpu, profile) = (cpu_time().saturating_sub(cpu_before), common.profile.clone());
-    Ok(Outcome { profile, all, intervals, length, was_stopped, cpu, snapshots, panicked })
+    let tasks_cpu = Duration::from_nanos(common.tasks_cpu_ns.load(Ordering::Relaxed));
+    let tasks_busy = tasks_cpu.as_secs_f64() / length.as_secs_f64().max(f64::MIN_POSITIVE);
+    Ok(Outcome { profile, all, intervals, length, was_stopped, cpu, snapshots, panicked, tasks_busy })
 }
 
 /// Takes what was measured, interval by interval.

@@ -27,6 +27,8 @@ pub(crate) enum Exit {
     OutputClosed = 10,
     /// The audit log does not verify, or no record could be made.
     Audit = 11,
+    /// A load was slower than the one that it was compared with.
+    Slower = 12,
     /// By SIGINT: 128 and its number, as shells have it.
     Interrupted = 130,
     /// By SIGTERM.
@@ -48,6 +50,7 @@ Exit codes:
   9  some records failed (bulk)
   10  output closed before its end (bulk)
   11  audit log: it does not verify, or no record could be made
+  12  slower than the run that it was compared with (load)
   130  interrupted by SIGINT, 143 by SIGTERM; a first one lets bulk write what is in flight";
 
 /// Why the program ends early.

@@ -2,7 +2,9 @@
 
 mod args;
 mod compared;
+mod earlier;
 mod files;
+mod knee;
 mod live;
 mod profiled;
 mod provenance;
@@ -19,7 +21,7 @@ use hsmux_bench::{Case, Load, Op, Run, Target, TemporaryKey, Window};
 use secrecy::SecretString;
 
 pub(crate) use self::args::Args;
-use self::args::Switch;
+use self::args::{Against, Switch};
 use crate::connection::Site;
 use crate::exit::{Exit, Failure, Result};
 
@@ -216,7 +218,7 @@ impl Args {
             (_, api) if api.takes_threads() && callers > THREADS_MAX => {
                 wrong("more than 4096 callers need --api tasks or window")
             }
-            (Op::Random, _) if self.compare.contains(&args::Baseline::RawCopy) => {
+            (Op::Random, _) if self.baselines().any(|baseline| baseline == args::Baseline::RawCopy) => {
                 wrong("random bytes have no key to copy: leave --compare raw-copy out")
             }
             _ => Ok(()),
@@ -242,8 +244,26 @@ impl Args {
     }
 
     /// Whether this is a run of a profile, be it one of a single operation.
-    const fn is_profiled(&self) -> bool {
-        self.profile.is_some() || self.rate.is_some() || self.out.is_some() || self.sim.is_some()
+    fn is_profiled(&self) -> bool {
+        let is_compared = self.compare.iter().any(|against| matches!(against, Against::Earlier(_)));
+        let has_schedule = self.profile.is_some() || self.rate.is_some() || self.find_knee;
+        has_schedule || self.out.is_some() || self.sim.is_some() || is_compared
+    }
+
+    /// The results of an earlier run to compare with: the last that was named.
+    fn earlier(&self) -> Option<&std::path::Path> {
+        self.compare.iter().rev().find_map(|against| match against {
+            Against::Earlier(path) => Some(path.as_path()),
+            Against::Baseline(_) => None,
+        })
+    }
+
+    /// The baselines that are compared with.
+    fn baselines(&self) -> impl Iterator<Item = args::Baseline> {
+        self.compare.iter().filter_map(|against| match against {
+            Against::Baseline(baseline) => Some(*baseline),
+            Against::Earlier(_) => None,
+        })
     }
 }
 

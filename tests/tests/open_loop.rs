@@ -24,9 +24,9 @@ fn stalled(demand: &str) -> Outcome {
     let engine = Arc::new(hsm.builder().sessions(SESSIONS).build().unwrap());
     let text = format!("name = 'a'\n{demand}\n[[operation]]\nop = 'hmac-sha256'\n");
     let profile = Profile::parse(&text).unwrap();
-    let works = Works::new(&engine, &profile, |_, _| Some("mac".to_owned())).unwrap();
+    let works = Arc::new(Works::new(&engine, &profile, |_, _| Some("mac".to_owned())).unwrap());
     let mut seconds = 0;
-    let outcome = run(&engine, profile, works, |ended| {
+    let outcome = run(&engine, profile, &works, |ended| {
         seconds += u32::from(ended.is_some());
         if ended.is_some() && INTERVAL * seconds == LENGTH / 2 {
             hsm.sim.configure(&format!("stall={}", STALL.as_millis())).unwrap();

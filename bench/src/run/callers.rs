@@ -2,13 +2,13 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::gate::{Gate, Next, most_callers};
 use crate::arrivals::Arrival;
-use crate::clock::Instant;
+use crate::clock::{Instant, thread_cpu_time};
 use crate::failure::Failure;
 use crate::profile::{Profile, ProfileApi};
 use crate::record::{Recorder, Sample, Sink};
@@ -18,10 +18,12 @@ use crate::work::Works;
 #[derive(Debug)]
 pub(super) struct Common {
     pub(super) profile: Profile,
-    pub(super) works: Works,
+    pub(super) works: Arc<Works>,
     pub(super) gate: Gate,
     pub(super) recorder: Recorder,
     pub(super) start: Instant,
+    /// Processor time of the thread that runs the tasks, in nanoseconds, once it has ended.
+    pub(super) tasks_cpu_ns: AtomicU64,
 }
 
 /// The callers, while they run.
@@ -107,6 +109,8 @@ impl Callers {
                     let _ended = task.await;
                 }
             });
+            let cpu_ns = u64::try_from(thread_cpu_time().as_nanos()).unwrap_or(u64::MAX);
+            tasks_of.tasks_cpu_ns.store(cpu_ns, Ordering::Relaxed);
         })?;
         self.pacer = Some(spawn("load-pace", move || pace(&paced, &has_ended))?);
         Ok(())

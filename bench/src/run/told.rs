@@ -14,6 +14,9 @@ use crate::target::{since, sum_of};
 /// So much of what is due in a phase has to be begun in it, else the run says that it could not keep up.
 const KEEPS_UP: f64 = 0.99;
 
+/// From this part of the time on, the thread that makes requests is too busy to make them when they are due.
+const BUSY: f64 = 0.95;
+
 /// The first bound of the heat map, in nanoseconds.
 const HEAT_FROM: f64 = 1_000.0;
 
@@ -139,7 +142,8 @@ impl Outcome {
         let mut notes = Vec::new();
         for (index, (phase, span)) in self.profile.phases.iter().zip(spans).enumerate() {
             notes.extend(
-                span.asked.and_then(|asked| cannot_keep_up(phase, &self.all.of(|_, it| it == index), asked)),
+                span.asked
+                    .and_then(|asked| self.cannot_keep_up(phase, &self.all.of(|_, it| it == index), asked)),
             );
         }
         if self.was_stopped {
@@ -158,6 +162,29 @@ impl Outcome {
             }
         }
         notes
+    }
+
+    /// Whether the harness had the time to begin requests when they were due. That all callers wait for answers is no fault of
+    /// its own.
+    #[must_use]
+    pub fn kept_up(&self) -> bool {
+        self.tasks_busy < BUSY
+    }
+
+    fn cannot_keep_up(&self, phase: &Phase, counts: &Counts, asked: f64) -> Option<String> {
+        let (due, begun) = (counts.ops + counts.errors, counts.begun_in_time);
+        let is_behind = (begun as f64) < asked * KEEPS_UP && asked - begun as f64 > 1.0;
+        let why = if self.kept_up() {
+            "all callers waited for answers"
+        } else {
+            "the thread that makes them had no time left"
+        };
+        is_behind.then(|| {
+            format!(
+                "could not keep up in phase {}: of {due} requests that were due, {begun} were begun in it, for {why}",
+                phase.name
+            )
+        })
     }
 }
 
@@ -204,18 +231,6 @@ fn asked_between(profile: &Profile, from: Duration, until: Duration) -> Option<u
         reason = "a count, which does not fall"
     )]
     Some((before(until)?.round() - before(from)?.round()) as u64)
-}
-
-fn cannot_keep_up(phase: &Phase, counts: &Counts, asked: f64) -> Option<String> {
-    let begun = counts.begun_in_time as f64;
-    (begun < asked * KEEPS_UP && asked - begun > 1.0).then(|| {
-        let (due, begun) = (counts.ops + counts.errors, counts.begun_in_time);
-        format!(
-            "could not keep up in phase {}: of {due} requests that were due, {begun} were begun in it. Either all callers \
-             waited for answers, or this machine had no processor time left",
-            phase.name
-        )
-    })
 }
 
 fn arrivals(profile: &Profile) -> String {

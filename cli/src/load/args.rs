@@ -1,13 +1,14 @@
 //! The options of `hsmux load`.
 
 use std::num::NonZeroU16;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use hsmux::{Copies, Sessions};
 use hsmux_bench::arrivals::AskedRate;
+use hsmux_bench::knee::Slo;
 use hsmux_bench::{Api, BaselineName, Case, Runtime, TemporaryKey};
 
 use crate::connection::Connection;
@@ -27,21 +28,30 @@ pub(crate) struct Args {
 
     /// What the load is: the name of a preset (payment-auth, card-tokenisation, document-signing, tls-handshakes, dnssec)
     /// or a TOML file with phases and a mix of operations
-    #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["op", "compare", "key", "batch", "host_modes", "warm_up"])]
+    #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["op", "key", "batch", "host_modes", "warm_up"])]
     pub(super) profile: Option<String>,
 
     /// Open loop: requests are due at this rate whatever became of those before, and latency counts from when they were due. As
     /// 2000, 2k, 120/min, constant:500 or poisson:500. With --profile its phases are scaled to this mean
-    #[arg(long, value_name = "RATE", conflicts_with_all = ["compare", "batch", "host_modes", "warm_up"])]
+    #[arg(long, value_name = "RATE", conflicts_with_all = ["batch", "host_modes", "warm_up"])]
     pub(super) rate: Option<AskedRate>,
+
+    /// Search for the highest rate at which --slo is met, in an open loop: from --rate on (default 100/s), for --seconds in all
+    /// (default 10 min). The results are those of the highest rate that met it, with the curve of all
+    #[arg(long, requires = "slo", conflicts_with_all = ["batch", "host_modes", "warm_up"])]
+    pub(super) find_knee: bool,
+
+    /// What latencies have to be: p50, p90, p99, p99.9, p99.99 and errors, as p99=5ms or p50=1ms,p99.9=20ms,errors=0.1%
+    #[arg(long, value_name = "LIMITS", requires = "find_knee")]
+    pub(super) slo: Option<Slo>,
 
     /// Run on a simulated HSM to which happens what this TOML file says, in place of a module: tokens are lost and come back, the
     /// device stalls, calls fail
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["compare", "key", "batch", "host_modes", "warm_up", "instances"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "batch", "host_modes", "warm_up", "instances"])]
     pub(super) sim: Option<PathBuf>,
 
     /// Write the results to this directory, which is made: result.json, latency.hgrm, series.csv and report.html
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["compare", "batch", "host_modes", "warm_up"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["batch", "host_modes", "warm_up"])]
     pub(super) out: Option<PathBuf>,
 
     /// Name of the key. Default: the key that --uri names, else a temporary private token key on the first token,
@@ -104,9 +114,12 @@ pub(crate) struct Args {
     pub(super) warm_up: Option<Seconds>,
 
     /// Also run a baseline in turn with the engine, with 1, 2, 4 and 8 threads (and as many as --sessions); the best
-    /// of these counts is taken. May be given several times: each baseline gets its own ratio
-    #[arg(long, value_enum, value_name = "BASELINE")]
-    pub(super) compare: Vec<Baseline>,
+    /// of these counts is taken: raw (Init and call on the token key, a session per thread), raw-copy (the same on a session
+    /// copy), cryptoki (that crate, a session per thread), r2d2 (a pool of r2d2-cryptoki), mutex (one session behind a mutex), alone
+    /// (the engine with one blocking caller). May be given several times: each baseline gets its own ratio. Or compare with the
+    /// result.json of an earlier run: says faster, slower or no difference, and slower ends with exit code 12
+    #[arg(long, value_name = "BASELINE|FILE")]
+    pub(super) compare: Vec<Against>,
 
     /// Thread counts of the baselines, with commas between them
     #[arg(long, value_name = "N,..", value_delimiter = ',', requires = "compare")]
@@ -124,6 +137,29 @@ pub(crate) struct Args {
     /// Print one JSON object instead of a table. Stages are medians; what has no field goes to stderr
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// With what a run is compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Against {
+    Baseline(Baseline),
+    /// The results of an earlier run.
+    Earlier(PathBuf),
+}
+
+impl FromStr for Against {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match Baseline::from_str(text, false) {
+            Ok(baseline) => Ok(Self::Baseline(baseline)),
+            Err(_) if Path::new(text).is_file() => Ok(Self::Earlier(text.into())),
+            Err(_) => {
+                let names = BaselineName::ALL.map(|name| name.as_str().to_owned()).join(", ");
+                Err(format!("neither a baseline ({names}) nor a file"))
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

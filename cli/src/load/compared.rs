@@ -28,7 +28,7 @@ pub(super) fn run(
     let holders = holders(engine, key, tokens);
     let site = Site::new(site.module(), site.init_args(), holders, pin.clone());
     let mut rivals = Vec::new();
-    for name in args.compare.iter().map(|baseline| baseline.name()) {
+    for name in args.baselines().map(super::args::Baseline::name) {
         let baseline = name.open(&site, target, key, most)?;
         let threads = baseline.threads_max();
         if threads > 1 && threads < most {

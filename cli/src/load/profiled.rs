@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hsmux::{Engine, PinSource};
 use hsmux_bench::arrivals::Pace;
+use hsmux_bench::knee::Knee;
 use hsmux_bench::profile::{Operation, Profile, ProfileApi};
 use hsmux_bench::result::{LoadResult, csv, hgrm, html};
 use hsmux_bench::run::{self, Flow, Outcome};
@@ -13,9 +14,10 @@ use hsmux_bench::{TemporaryKey, Works};
 use p11_sim::{Happened, Playing};
 
 use super::args::{ApiName, Args};
+use super::earlier::Verdicts;
 use super::live::Live;
 use super::simulated::Device;
-use super::{DRAIN, Key, files, note, provenance, simulated, start, summary};
+use super::{DRAIN, Key, files, knee, note, provenance, simulated, start, summary};
 use crate::connection::Site;
 use crate::exit::{Exit, Failure, Result};
 use crate::stop::Stop;
@@ -25,7 +27,14 @@ const PROFILE_MAX: u64 = 1 << 20;
 
 /// Runs it, says what came out, and ends as the signal asks that ended it early, if one did.
 pub(super) fn run(args: &Args) -> Result {
-    let profile = profile(args)?;
+    if args.baselines().next().is_some() {
+        let text = "baselines are compared with in closed loops of one operation: leave --profile, --rate, --sim, --find-knee and --out out";
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    let mut profile = profile(args)?;
+    if args.find_knee {
+        profile = knee::open(profile, args)?;
+    }
     let device = args.sim.as_deref().map(Device::of).transpose()?;
     let site = match &device {
         Some(_) if args.connection.is_given() => {
@@ -43,23 +52,28 @@ pub(super) fn run(args: &Args) -> Result {
     let engine = Arc::new(start(args, &site, &tokens, source)?);
     let keys = Keys::make(args, &site, &engine, &profile)?;
     let outcome = files::logged(args.hlog.as_deref(), &engine, || {
-        measure(&engine, profile, &keys, &stop, device.as_ref())
+        measure(args, &engine, profile, &keys, &stop, device.as_ref())
     });
     let scraped = files::scrape(args.prometheus.as_deref(), &engine);
     let removed = keys.remove();
     let config = settings(args, &engine);
     engine.drain(DRAIN);
-    let (outcome, happened) = outcome?;
+    let Ran { outcome, happened, knee } = outcome?;
     let made = provenance::made(site.module(), module.as_ref(), &engine, config, outcome.profile.seed);
     let mut result = outcome.result(made);
     result.notes.splice(0..0, happened.iter().map(ToString::to_string));
+    if let Some(knee) = &knee {
+        knee::complete(&mut result, knee);
+    }
+    let verdicts = args.earlier().map(|path| Verdicts::of(path, &result)).transpose();
     // A disk that is full does not take the figures along.
-    say(args, &result)?;
+    say(args, &result, verdicts.as_ref().ok().and_then(Option::as_ref))?;
     let written = args.out.as_deref().map_or(Ok(()), |directory| write(directory, &result));
     removed.and(scraped).and(written)?;
-    match stop.signal() {
-        Some(exit) => Err(Failure::new(exit, "stopped by a signal: the results are of the time before")),
-        None => Ok(()),
+    match (stop.signal(), verdicts?) {
+        (Some(exit), _) => Err(Failure::new(exit, "stopped by a signal: the results are of the time before")),
+        (None, Some(verdicts)) => verdicts.end(),
+        (None, None) => Ok(()),
     }
 }
 
@@ -126,16 +140,29 @@ fn named(name: &str) -> Result<Profile> {
     Profile::parse(&text).map_err(|error| Failure::new(Exit::Usage, format!("{name}:{error}")))
 }
 
-/// Runs it; returns also what has happened to a simulated device meanwhile.
+/// What has come of a run.
+struct Ran {
+    outcome: Outcome,
+    /// To a simulated device.
+    happened: Vec<Happened>,
+    knee: Option<Knee>,
+}
+
+/// Runs it, or searches.
 fn measure(
+    args: &Args,
     engine: &Arc<Engine>,
     profile: Profile,
     keys: &Keys,
     stop: &Stop,
     device: Option<&Device>,
-) -> Result<(Outcome, Vec<Happened>)> {
-    let works = Works::new(engine, &profile, |operation, key| keys.label(operation, key))?;
+) -> Result<Ran> {
+    let works = Arc::new(Works::new(engine, &profile, |operation, key| keys.label(operation, key))?);
     works.try_all(&profile)?;
+    if let Some(slo) = args.slo.as_ref().filter(|_| args.find_knee) {
+        let found = knee::search(args, slo, engine, &profile, &works, stop)?;
+        return Ok(Ran { outcome: found.outcome, happened: Vec::new(), knee: Some(found.knee) });
+    }
     let mut live = Live::new(&profile, io::stderr().is_terminal());
     let watch = |ended: Option<&run::Interval>| {
         // Who does not listen any more has the results all the same.
@@ -143,8 +170,8 @@ fn measure(
         if stop.is_asked() { Flow::Stop } else { Flow::Continue }
     };
     let playing = device.map(Device::play).transpose()?;
-    let outcome = run::run(engine, profile, works, watch).map_err(|text| Failure::new(Exit::Other, text))?;
-    Ok((outcome, playing.map_or_else(Vec::new, Playing::stop)))
+    let outcome = run::run(engine, profile, &works, watch).map_err(|text| Failure::new(Exit::Other, text))?;
+    Ok(Ran { outcome, happened: playing.map_or_else(Vec::new, Playing::stop), knee: None })
 }
 
 /// The keys of a run, by operation.
@@ -210,13 +237,15 @@ fn settings(args: &Args, engine: &Engine) -> std::collections::BTreeMap<String, 
     provenance::settings(&options, &engine.snapshot())
 }
 
-fn say(args: &Args, result: &LoadResult) -> Result {
+fn say(args: &Args, result: &LoadResult, verdicts: Option<&Verdicts>) -> Result {
     let mut out = io::stdout().lock();
     if args.json {
         let json = result.to_json().map_err(|text| Failure::new(Exit::Other, text))?;
         writeln!(out, "{json}")?;
+        verdicts.map_or(Ok(()), |verdicts| verdicts.write(&mut io::stderr().lock()))?;
     } else {
         summary::write(&mut out, result)?;
+        verdicts.map_or(Ok(()), |verdicts| verdicts.write(&mut out))?;
     }
     Ok(out.flush()?)
 }

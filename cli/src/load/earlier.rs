@@ -1,0 +1,51 @@
+//! Whether a run was faster or slower than an earlier one.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use hsmux_bench::result::LoadResult;
+use hsmux_bench::verdict::{Call, Settings, Verdict};
+
+use crate::exit::{Exit, Failure, Result};
+
+/// What is to be said of a run.
+pub(super) struct Verdicts {
+    rate: Verdict,
+    /// Of the 99th percentile of each second.
+    p99: Verdict,
+}
+
+impl Verdicts {
+    /// Of a run beside the one whose results are in this file.
+    pub(super) fn of(path: &Path, result: &LoadResult) -> Result<Self> {
+        let earlier =
+            LoadResult::read(path).map_err(|failure| Failure::new(Exit::Usage, failure.to_string()))?;
+        let rate = Verdict::of(&earlier.rounds, &result.rounds, &Settings::rates());
+        let [before, after] = [&earlier, result].map(p99_of_seconds);
+        Ok(Self { rate, p99: Verdict::of(&before, &after, &Settings::times()) })
+    }
+
+    pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "compared with the earlier run: {}", self.rate)?;
+        writeln!(out, "its 99th percentiles: {}", self.p99)
+    }
+
+    /// # Errors
+    /// It is slower.
+    pub(super) fn end(&self) -> Result {
+        let is_slower = [&self.rate, &self.p99].iter().any(|verdict| verdict.call == Call::Slower);
+        if is_slower {
+            Err(Failure::new(Exit::Slower, "slower than the run that it was compared with"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Of each second of the phases that count.
+fn p99_of_seconds(result: &LoadResult) -> Vec<f64> {
+    let counts =
+        |at: f64| result.phases.iter().any(|phase| phase.counted && phase.from_s <= at && at < phase.until_s);
+    let seconds = result.series.iter().filter(|second| second.ops > 0 && counts(second.at_s));
+    seconds.map(|second| second.p99_ns as f64).collect()
+}
