@@ -160,14 +160,16 @@ impl Settings {
 impl Verdict {
     /// Of two runs that know nothing of each other: a figure for each of their rounds, or seconds, in order.
     ///
-    /// The runs may differ in length. Values that are negative or no number are not rounds; 0 is one in which
-    /// nothing got done.
+    /// The runs may differ in length. Values that are negative or no number are not rounds. A rate of 0 is one in which
+    /// nothing got done; a time of 0 is none.
     #[must_use]
     pub fn of(before: &[f64], after: &[f64], settings: &Settings) -> Self {
-        let floor = floor(before, after);
-        let logs = |side: &[f64]| -> Vec<_> {
-            side.iter().filter(|value| is_round(value)).map(|value| value.max(floor).ln()).collect()
+        let rounds = |side: &[f64]| -> Vec<_> {
+            side.iter().copied().filter(|&value| settings.figure.is_of_a_round(value)).collect()
         };
+        let [before, after] = [before, after].map(rounds);
+        let floor = floor(&before, &after);
+        let logs = |side: Vec<f64>| -> Vec<_> { side.iter().map(|value| value.max(floor).ln()).collect() };
         let [before, after] = [before, after].map(logs);
         let rounds = [before.len(), after.len()];
         let estimate = (floor > 0.0 && enough(rounds)).then(|| Estimate::of(&before, &after, settings));
@@ -177,11 +179,12 @@ impl Verdict {
     /// Of rounds that ran side by side: each with the figures of *before* and *after*, in order. What is the matter
     /// with a round befalls both and drops out of its ratio.
     ///
-    /// A round with a value that is negative or no number is left out; 0 is a figure.
+    /// A round with a value that [`of`](Self::of) would not take is left out.
     #[must_use]
     pub fn paired(rounds: &[(f64, f64)], settings: &Settings) -> Self {
+        let is_round = |value| settings.figure.is_of_a_round(value);
         let (before, after): (Vec<_>, Vec<_>) =
-            rounds.iter().filter(|(before, after)| is_round(before) && is_round(after)).copied().unzip();
+            rounds.iter().copied().filter(|&(before, after)| is_round(before) && is_round(after)).unzip();
         let floor = floor(&before, &after);
         let ratios: Vec<_> = before
             .iter()
@@ -214,8 +217,15 @@ impl Verdict {
     }
 }
 
-fn is_round(value: &f64) -> bool {
-    value.is_finite() && *value >= 0.0
+impl Figure {
+    fn is_of_a_round(self, value: f64) -> bool {
+        let is_one = match self {
+            Self::Rate => value >= 0.0,
+            // A round in which nothing got done has no latency, and is shown as 0 in results.
+            Self::Time => value > 0.0,
+        };
+        is_one && value.is_finite()
+    }
 }
 
 fn enough(rounds: [usize; 2]) -> bool {
@@ -225,7 +235,7 @@ fn enough(rounds: [usize; 2]) -> bool {
 /// What stands for 0, which has no logarithm: so far below the largest value that no true figure is confused with it.
 /// 0 if there is no value above.
 fn floor(before: &[f64], after: &[f64]) -> f64 {
-    before.iter().chain(after).copied().filter(is_round).fold(0.0, f64::max) * 1e-9
+    before.iter().chain(after).copied().fold(0.0, f64::max) * 1e-9
 }
 
 fn call(interval: Interval, smallest: f64, figure: Figure) -> (Call, Option<Reason>) {
