@@ -3,9 +3,9 @@
 //! A [`Case`] says what is done, a [`Target`] does it on an engine in a closed loop, a [`Baseline`] does the same
 //! work without the engine ([`Raw`] with a session per thread and nothing between it and the module), [`compare`]
 //! runs them in turn, and a [`Report`] says what came out. A [`Profile`](profile::Profile) says what a load is that
-//! changes with time and mixes operations, and [`arrivals`] when its requests are due; [`knee`] looks for the
-//! highest rate that meets an objective, and [`verdict`] says whether one run is faster than another. Who wants a key only for the run
-//! takes a [`TemporaryKey`].
+//! changes with time and mixes operations, and [`arrivals`] when its requests are due; [`knee`] looks for the highest
+//! rate that meets an objective, and [`verdict`] says whether one run is faster than another. Who wants a key only
+//! for the run takes a [`TemporaryKey`].
 
 pub mod arrivals;
 mod baseline;

@@ -166,8 +166,8 @@ fn the_knee_of_queues_with_even_service_is_found_within_5_percent() {
 
 #[test]
 fn a_stall_now_and_then_moves_no_knee() {
-    // Once a minute 20 ms, and what it takes to catch up, are far less than the hundredth that may be late; a measurement with
-    // a stall in it misses.
+    // Once a minute 20 ms, and what it takes to catch up, are far less than the hundredth that may be late; a
+    // measurement with a stall in it misses.
     let device = Device { stall: Some([60.0, 0.02]), ..Device::new(2, false) };
     assert_found(device, Device { stall: None, ..device }.capacity());
 }
