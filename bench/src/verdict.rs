@@ -30,8 +30,8 @@
 //! | r = 0.5 | 60 | 142 | 32 | 25 | 14 |
 //! | r = 0.8 | 60 | 362 | 118 | 65 | 22 |
 //!
-//! Half a minute of seconds is too short for blocks that are long enough. Without cutting, one second among 30 at 40
-//! % of the rate made the bounds ten times as wide. With seconds that deviate by 1 %, a true difference of 5 % was
+//! Half a minute of seconds is too short for blocks that are long enough. Without cutting, one second among 30 at
+//! 40 % of the rate made the bounds ten times as wide. With seconds that deviate by 1 %, a true difference of 5 % was
 //! found in 1,999 of 2,000 pairs of 20 rounds with white noise, and in all of 60 rounds with r = 0.5; of 30 of those,
 //! in 97 %.
 //!
@@ -122,9 +122,10 @@ pub struct Settings {
     pub confidence: f64,
     /// The smallest difference that counts, as a part of the smaller side.
     ///
-    /// Default 0.02 of rates and 0.05 of times. Differences that two runs of the same program show on a quiet machine
-    /// are below it; a true difference of 5 % of rates is well above. Who interleaves rounds may ask for less, down
-    /// to 0.
+    /// Default 0.02 of rates and 0.05 of times, a judgement: room for what two runs of the same program differ by without
+    /// any of their rounds showing it, with a true difference of 5 % of rates well above. Measure a program against
+    /// itself on the machine in question; where that differs by more, raise it. Who interleaves rounds may ask for
+    /// less, down to 0.
     pub smallest: f64,
     /// How often rounds are drawn.
     ///
