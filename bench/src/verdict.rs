@@ -1,15 +1,16 @@
 //! Is one faster than the other? A call that needs evidence.
 //!
-//! [`Verdict::of`] compares rounds of two runs that know nothing of each other, [`Verdict::paired`] rounds that ran side
-//! by side. Both estimate the ratio of the middles, with bounds that hold with a stated confidence, and call a
+//! [`Verdict::of`] compares rounds of two runs that know nothing of each other, [`Verdict::paired`] rounds that ran
+//! side by side. Both estimate the ratio of the middles, with bounds that hold with a stated confidence, and call a
 //! difference only if all of the bounds lie beyond the smallest difference that counts. So a thing against itself is
-//! called different only if chance exceeds its bounds *and* that margin on top; what is too noisy or too short is called
-//! no difference, and says so.
+//! called different only if chance exceeds its bounds *and* that margin on top; what is too noisy or too short is
+//! called no difference, and says so.
 //!
 //! # Method
 //!
-//! - The middle of a side is the mean of what is left of its logarithms after a fifth has been cut off at either end. A
-//!   second that stalls does not move it. What becomes of such seconds is a question about latency: compare that, too.
+//! - The middle of a side is the mean of what is left of its logarithms after a fifth has been cut off at either end.
+//!   A second that stalls does not move it. What becomes of such seconds is a question about latency: compare that,
+//!   too.
 //! - Its standard error comes from the bootstrap (Efron, Bootstrap methods: another look at the jackknife, Annals of
 //!   Statistics 7, 1979): draw as many rounds with replacement, and see how the middle varies.
 //! - A second is like the one before it, so a run of seconds knows less than as many independent ones. The error is
@@ -19,8 +20,8 @@
 //!   that those are worth.
 //!
 //! Blocks of rounds instead of that factor (Politis and Romano, The stationary bootstrap, Journal of the American
-//! Statistical Association 89, 1994) were tried, too, on 400 pairs of simulated runs of each kind; this method on 2,000.
-//! Bounds of 99 % missed a true ratio of 1 so often in 1,000 (r is what carries over):
+//! Statistical Association 89, 1994) were tried, too, on 400 pairs of simulated runs of each kind; this method on
+//! 2,000. Bounds of 99 % missed a true ratio of 1 so often in 1,000 (r is what carries over):
 //!
 //! | noise | rounds | rounds drawn singly, percentiles | blocks, percentiles | blocks, Student | this method |
 //! |---|---|---|---|---|---|
@@ -29,14 +30,15 @@
 //! | r = 0.5 | 60 | 142 | 32 | 25 | 14 |
 //! | r = 0.8 | 60 | 362 | 118 | 65 | 22 |
 //!
-//! Half a minute of seconds is too short for blocks that are long enough. Without cutting, one second among 30 at 40 % of
-//! the rate made the bounds ten times as wide. With seconds that deviate by 1 %, a true difference of 5 % was found in 1,999 of
-//! 2,000 pairs of 20 rounds with white noise, and in all of 60 rounds with r = 0.5; of 30 of those, in 97 %.
+//! Half a minute of seconds is too short for blocks that are long enough. Without cutting, one second among 30 at
+//! 40 % of the rate made the bounds ten times as wide. With seconds that deviate by 1 %, a true difference of 5 % was
+//! found in 1,999 of 2,000 pairs of 20 rounds with white noise, and in all of 60 rounds with r = 0.5; of 30 of those,
+//! in 97 %.
 //!
 //! # What it cannot see
 //!
-//! Two runs on different days differ in what none of their seconds shows: the placement of memory, the neighbours, the
-//! clock of the CPU. The smallest difference that counts is there for that; interleaved rounds are better.
+//! Two runs on different days differ in what none of their seconds shows: the placement of memory, the neighbours,
+//! the clock of the CPU. The smallest difference that counts is there for that; interleaved rounds are better.
 
 mod estimate;
 mod student;
@@ -120,8 +122,10 @@ pub struct Settings {
     pub confidence: f64,
     /// The smallest difference that counts, as a part of the smaller side.
     ///
-    /// Default 0.02 of rates and 0.05 of times. Differences that two runs of the same program show on a quiet machine
-    /// are below it; a true difference of 5 % of rates is well above. Who interleaves rounds may ask for less, down to 0.
+    /// Default 0.02 of rates and 0.05 of times, a judgement: room for what two runs of the same program differ by without
+    /// any of their rounds showing it, with a true difference of 5 % of rates well above. Measure a program against
+    /// itself on the machine in question; where that differs by more, raise it. Who interleaves rounds may ask for
+    /// less, down to 0.
     pub smallest: f64,
     /// How often rounds are drawn.
     ///
@@ -145,8 +149,8 @@ impl Settings {
         Self { figure: Figure::Rate, confidence: 0.99, smallest: 0.02, draws: 1_000, seed: 1 }
     }
 
-    /// The usual ones for times, such as a percentile of each round. Those vary more than rates, and a change of a few
-    /// percent of a 99th percentile is of no account.
+    /// The usual ones for times, such as a percentile of each round. Those vary more than rates, and a change of a
+    /// few percent of a 99th percentile is of no account.
     #[must_use]
     pub const fn times() -> Self {
         Self { figure: Figure::Time, smallest: 0.05, ..Self::rates() }
@@ -160,14 +164,16 @@ impl Settings {
 impl Verdict {
     /// Of two runs that know nothing of each other: a figure for each of their rounds, or seconds, in order.
     ///
-    /// The runs may differ in length. Values that are negative or no number are not rounds; 0 is one in which
-    /// nothing got done.
+    /// The runs may differ in length. Values that are negative or no number are not rounds. A rate of 0 is one in
+    /// which nothing got done; a time of 0 is none.
     #[must_use]
     pub fn of(before: &[f64], after: &[f64], settings: &Settings) -> Self {
-        let floor = floor(before, after);
-        let logs = |side: &[f64]| -> Vec<_> {
-            side.iter().filter(|value| is_round(value)).map(|value| value.max(floor).ln()).collect()
+        let rounds = |side: &[f64]| -> Vec<_> {
+            side.iter().copied().filter(|&value| settings.figure.is_of_a_round(value)).collect()
         };
+        let [before, after] = [before, after].map(rounds);
+        let floor = floor(&before, &after);
+        let logs = |side: Vec<f64>| -> Vec<_> { side.iter().map(|value| value.max(floor).ln()).collect() };
         let [before, after] = [before, after].map(logs);
         let rounds = [before.len(), after.len()];
         let estimate = (floor > 0.0 && enough(rounds)).then(|| Estimate::of(&before, &after, settings));
@@ -177,11 +183,12 @@ impl Verdict {
     /// Of rounds that ran side by side: each with the figures of *before* and *after*, in order. What is the matter
     /// with a round befalls both and drops out of its ratio.
     ///
-    /// A round with a value that is negative or no number is left out; 0 is a figure.
+    /// A round with a value that [`of`](Self::of) would not take is left out.
     #[must_use]
     pub fn paired(rounds: &[(f64, f64)], settings: &Settings) -> Self {
+        let is_round = |value| settings.figure.is_of_a_round(value);
         let (before, after): (Vec<_>, Vec<_>) =
-            rounds.iter().filter(|(before, after)| is_round(before) && is_round(after)).copied().unzip();
+            rounds.iter().copied().filter(|&(before, after)| is_round(before) && is_round(after)).unzip();
         let floor = floor(&before, &after);
         let ratios: Vec<_> = before
             .iter()
@@ -214,8 +221,15 @@ impl Verdict {
     }
 }
 
-fn is_round(value: &f64) -> bool {
-    value.is_finite() && *value >= 0.0
+impl Figure {
+    fn is_of_a_round(self, value: f64) -> bool {
+        let is_one = match self {
+            Self::Rate => value >= 0.0,
+            // A round in which nothing got done has no latency, and is shown as 0 in results.
+            Self::Time => value > 0.0,
+        };
+        is_one && value.is_finite()
+    }
 }
 
 fn enough(rounds: [usize; 2]) -> bool {
@@ -225,7 +239,7 @@ fn enough(rounds: [usize; 2]) -> bool {
 /// What stands for 0, which has no logarithm: so far below the largest value that no true figure is confused with it.
 /// 0 if there is no value above.
 fn floor(before: &[f64], after: &[f64]) -> f64 {
-    before.iter().chain(after).copied().filter(is_round).fold(0.0, f64::max) * 1e-9
+    before.iter().chain(after).copied().fold(0.0, f64::max) * 1e-9
 }
 
 fn call(interval: Interval, smallest: f64, figure: Figure) -> (Call, Option<Reason>) {

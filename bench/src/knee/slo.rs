@@ -39,8 +39,8 @@ pub enum Percentile {
     P9999,
 }
 
-/// What a device may be behind the rate asked and still be said to sustain it. It covers requests under way at the end
-/// of a measurement as long as [`Slo::lasts`] says.
+/// What a device may be behind the rate asked and still be said to sustain it. It covers requests under way at the
+/// end of a measurement as long as [`Slo::lasts`] says.
 const BEHIND: f64 = 0.05;
 
 /// So many standard deviations may the number of arrivals of a Poisson process fall short.

@@ -166,8 +166,8 @@ fn the_knee_of_queues_with_even_service_is_found_within_5_percent() {
 
 #[test]
 fn a_stall_now_and_then_moves_no_knee() {
-    // Once a minute 20 ms, and what it takes to catch up, are far less than the hundredth that may be late; a measurement with
-    // a stall in it misses.
+    // Once a minute 20 ms, and what it takes to catch up, are far less than the hundredth that may be late; a
+    // measurement with a stall in it misses.
     let device = Device { stall: Some([60.0, 0.02]), ..Device::new(2, false) };
     assert_found(device, Device { stall: None, ..device }.capacity());
 }
@@ -197,6 +197,42 @@ fn a_quiet_search_takes_few_measurements_and_brackets_the_knee() {
         // Both ends are measured three times; six halvings make 2 % of a factor of 2.
         assert!(measurements as f64 <= doublings + 13.0, "{measurements} for {most}");
     }
+}
+
+#[test]
+fn far_from_the_knee_a_look_will_do() {
+    let mut lengths = Vec::new();
+    let mut device = clean(777.0);
+    let knee = knee_of(SLO, Limits::default(), |per_s, lasts| {
+        lengths.push(lasts);
+        device(per_s, lasts)
+    });
+    // 100, 200, 400 and 800/s, 566/s and 673/s; then within a fifth, from 734/s on.
+    let looks = lengths.iter().take_while(|&&lasts| lasts == Limits::default().measure).count();
+    assert_eq!(looks, 6, "{lengths:?}");
+    assert!(
+        lengths[looks..].iter().all(|&lasts| lasts > Duration::from_secs(10)) && !knee.short,
+        "{lengths:?}"
+    );
+}
+
+const fn rung(per_s: f64, met: u32, missed: u32) -> Rung {
+    Rung { per_s, met, missed, not_asked: 0 }
+}
+
+#[test]
+fn an_end_is_settled_by_three_ahead_or_by_the_majority_of_seven() {
+    let settled = |met, missed| rung(1.0, met, missed).is_settled() && rung(1.0, missed, met).is_settled();
+    assert!(settled(3, 0) && settled(4, 1) && settled(4, 3));
+    assert!(!settled(2, 0) && !settled(3, 1) && !settled(3, 3));
+}
+
+#[test]
+fn a_rate_with_as_many_hits_as_misses_is_measured_again() {
+    let mut search = Search::new(SLO.parse().unwrap(), Limits::default());
+    search.rungs = vec![rung(100.0, 1, 0), rung(101.0, 2, 2), rung(104.0, 0, 1)];
+    let Step::Measure { per_s, .. } = search.next() else { panic!() };
+    assert_eq!(per_s, 101.0);
 }
 
 #[test]

@@ -5,8 +5,8 @@ const STEPS: u32 = 4_000;
 
 /// How many standard errors to either side hold a share `confidence` of the distribution.
 ///
-/// With t = sqrt(freedom) tan(angle), the density becomes a power of the cosine: a smooth integral over a quarter turn.
-/// That is summed up to the share that is asked for. `freedom` is at least 2.
+/// With t = sqrt(freedom) tan(angle), the density becomes a power of the cosine: a smooth integral over a quarter
+/// turn. That is summed up to the share that is asked for. `freedom` is at least 2.
 pub(super) fn bound(confidence: f64, freedom: f64) -> f64 {
     let step = std::f64::consts::FRAC_PI_2 / f64::from(STEPS);
     let density = |number: u32| ((f64::from(number) + 0.5) * step).cos().powf(freedom - 1.0);

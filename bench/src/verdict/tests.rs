@@ -163,6 +163,14 @@ fn what_is_no_figure_is_no_round() {
 }
 
 #[test]
+fn a_second_in_which_nothing_got_done_has_no_latency() {
+    let before = vec![5.0; SECONDS];
+    let after: Vec<_> = (0..SECONDS).map(|second| if second % 2 == 0 { 0.0 } else { 5.0 }).collect();
+    let verdict = Verdict::of(&before, &after, &Settings::times());
+    assert_eq!((verdict.call, verdict.rounds), (Call::NoDifference, [SECONDS, SECONDS / 2]));
+}
+
+#[test]
 fn a_verdict_is_one_sentence() {
     let series = |per_s, deviation| run(per_s, Noise::White, SECONDS, deviation, &mut Dice::new(2));
     let before = series(1e3, 0.0);

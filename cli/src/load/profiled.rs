@@ -70,6 +70,9 @@ pub(super) fn run(args: &Args) -> Result {
     say(args, &result, verdicts.as_ref().ok().and_then(Option::as_ref))?;
     let written = args.out.as_deref().map_or(Ok(()), |directory| write(directory, &result));
     removed.and(scraped).and(written)?;
+    if knee.is_some_and(|knee| knee.low.is_none()) {
+        return Err(Failure::new(Exit::Operation, "no rate was found that meets the objective"));
+    }
     match (stop.signal(), verdicts?) {
         (Some(exit), _) => Err(Failure::new(exit, "stopped by a signal: the results are of the time before")),
         (None, Some(verdicts)) => verdicts.end(),

@@ -14,4 +14,5 @@ mod manual;
 mod pin;
 mod profiles;
 mod report;
+mod searches;
 mod sim;
