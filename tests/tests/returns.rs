@@ -56,6 +56,23 @@ fn a_key_that_cannot_show_that_it_is_the_same_keeps_no_token_out() {
 }
 
 #[test]
+fn a_key_whose_proof_is_not_finished_leaves_no_operation_active_for_the_next() {
+    let hsm = Hsm::new(2, "");
+    let engine = hsm.builder().build().unwrap();
+    let (mac, aes) = (engine.key("hmac").unwrap(), engine.key("aes256").unwrap());
+    sign(&mac, b"x").unwrap();
+    hsm.sim.configure("removed=sim-1").unwrap();
+    eventually("it is lost", || sign(&mac, b"x").is_ok() && health(&engine, 1) == Health::Lost);
+    // Whichever of the two is proven first leaves its operation active.
+    hsm.sim.configure("removed=,fault=C_Encrypt:1=0x150@sim-1;C_Sign:1=0x150@sim-1").unwrap();
+    eventually("it serves", || health(&engine, 1) == Health::Serving);
+    assert!(hsm.sim.answers_of(0x150) > 0);
+    hsm.sim.configure("fault=").unwrap();
+    aes.encrypt(AesEcb, &[0; 16]).deadline_in(LONG).wait().unwrap();
+    assert_eq!(hsm.sim.active_at_init(), 0);
+}
+
+#[test]
 fn a_module_that_cannot_list_its_slots_while_one_token_is_away_costs_the_others_nothing() {
     let hsm = Hsm::new(2, "");
     let engine = hsm.builder().build().unwrap();

@@ -70,6 +70,11 @@ struct Row {
 }
 
 impl Fault {
+    /// Whether a function answered that there was too little room for its output.
+    pub(super) fn is_too_small(&self, function: Function) -> bool {
+        self.function == function && self.code == Code::Returned(sys::CKR_BUFFER_TOO_SMALL)
+    }
+
     /// What a module answered.
     pub(crate) const fn returned(kind: ModuleKind, function: Function, code: u64) -> Self {
         Self { function, code: Code::Returned(code), kind }

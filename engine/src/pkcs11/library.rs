@@ -323,7 +323,11 @@ impl Library {
         let code = unsafe { function(slot.0, flags, ptr::null_mut(), None, &raw mut handle) };
         check(Function::OpenSession, code)?;
         inside.stay();
-        Ok(Session::new(Arc::clone(&self.0), handle))
+        Ok(Session::new(Arc::clone(&self.0), slot, handle))
+    }
+
+    pub(super) fn of(instance: &Arc<Instance>) -> Self {
+        Self(Arc::clone(instance))
     }
 
     /// Finalises the module and initialises it again, once all sessions of this process with it are closed or abandoned

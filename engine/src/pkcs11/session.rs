@@ -10,7 +10,7 @@ use cryptoki_sys as sys;
 use crate::pkcs11::attributes;
 use crate::pkcs11::codes::{Code, Fault};
 use crate::pkcs11::function::{CallCounts, Function};
-use crate::pkcs11::library::{Instance, forked, to_ulong, to_usize};
+use crate::pkcs11::library::{Instance, Library, Slot, forked, to_ulong, to_usize};
 use crate::pkcs11::mechanism::{IvReplaced, Mechanism};
 use crate::pkcs11::message::Parameter;
 use crate::presence::Presence;
@@ -42,6 +42,9 @@ pub(crate) struct Session {
     presence: Option<Arc<Presence>>,
     /// It is not there any more, and its number may be another's.
     abandoned: bool,
+    slot: Slot,
+    /// An operation is active still.
+    unfinished: bool,
 }
 
 /// Objects per `C_FindObjects`.
@@ -62,9 +65,10 @@ pub(super) type Run = unsafe extern "C" fn(
 
 impl Session {
     /// One that was opened just now; it is inside the instance's barrier and leaves it.
-    pub(super) fn new(instance: Arc<Instance>, handle: sys::CK_SESSION_HANDLE) -> Self {
+    pub(super) fn new(instance: Arc<Instance>, slot: Slot, handle: sys::CK_SESSION_HANDLE) -> Self {
         let counts = Arc::new(CachePadded::new(CallCounts::new()));
-        Self { instance, handle, counts, parameter: None, presence: None, abandoned: false }
+        let (parameter, presence, abandoned, unfinished) = (None, None, false, false);
+        Self { instance, handle, counts, parameter, presence, abandoned, slot, unfinished }
     }
 
     /// It goes when the others do that share this, and no call is made with it after that, which a call that hung may come
@@ -347,6 +351,7 @@ impl Session {
         data: &[u8],
         out: &mut [u8],
     ) -> Result<usize, Fault> {
+        self.end_unfinished()?;
         let mut len = to_ulong(out.len());
         let (result, replaced) = how.with(|mechanism| {
             // SAFETY: the mechanism lives until `with` returns, after the operation.
@@ -357,6 +362,8 @@ impl Session {
             // SAFETY: `data` is only read, `out` has room for `len`; both outlive the call.
             self.check(run_name, unsafe { run(self.handle, data, data_len, out.as_mut_ptr(), &raw mut len) })
         });
+        // A call ends the operation "unless it returns CKR_BUFFER_TOO_SMALL" (PKCS#11 2.40, 5.8 to 5.13).
+        self.unfinished = result.is_err_and(|fault| fault.is_too_small(run_name));
         result?;
         if replaced == IvReplaced(true) {
             // The ciphertext belongs to an IV that nobody asked for and that would be lost: some vendors' modules
@@ -413,6 +420,19 @@ impl Session {
             Some(presence) if presence.has_ended() => Err(Fault::of(function, Code::SessionGone)),
             _ => Ok(()),
         }
+    }
+
+    /// If an operation is active still, another session takes the place of this one, which is closed: to go on with the
+    /// operation would be to execute it. Whoever serves requests does not come here, for such a session is retired.
+    fn end_unfinished(&mut self) -> Result<(), Fault> {
+        if !self.unfinished {
+            return Ok(());
+        }
+        let mut other = Library::of(&self.instance).open(self.slot)?;
+        other.counts = Arc::clone(&self.counts);
+        std::mem::swap(&mut self.handle, &mut other.handle);
+        self.unfinished = false;
+        Ok(())
     }
 
     /// The function to call, counted.

@@ -88,13 +88,14 @@ impl Core {
         }
     }
 
-    /// Whether sessions of a token that is lost are not closed yet; has the idle ones closed. Not those inside a call that was
-    /// given up.
+    /// Whether sessions of a token that is lost are not closed yet; has the idle ones closed. Those count, too, that are inside a
+    /// call that was given up: a thread that is only kept waiting for its core cannot be told from one that hangs.
     pub(super) fn is_in_use(&self, token: usize) -> bool {
         let seats = &self.tokens[token];
         self.close_ended(token);
         // In this order: those that close are counted before they leave the list.
-        !seats.watches.lock().is_empty() || seats.closing.load(Ordering::SeqCst) > 0
+        let is_open = !seats.watches.lock().is_empty() || seats.closing.load(Ordering::SeqCst) > 0;
+        is_open || seats.written_off.load(Ordering::SeqCst) > 0
     }
 
     /// Has the workers of idle sessions close those whose epoch is over.
