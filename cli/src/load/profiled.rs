@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args) -> Result {
     if args.find_knee {
         profile = knee::open(profile, args)?;
     }
-    let device = args.sim.as_deref().map(Device::of).transpose()?;
+    let device = args.sim.as_deref().map(|path| Device::of(path, &profile)).transpose()?;
     let site = match &device {
         Some(_) if args.connection.is_given() => {
             return Err(Failure::new(Exit::Usage, "--sim says itself what module, tokens and PIN are"));
@@ -182,15 +182,13 @@ enum Keys {
     Named(Key),
     Temporary(Vec<Vec<TemporaryKey>>),
     /// Of a simulated device, which every token holds.
-    Simulated(Vec<Option<&'static str>>),
+    Simulated,
 }
 
 impl Keys {
     fn make(args: &Args, site: &Site, engine: &Arc<Engine>, profile: &Profile) -> Result<Self> {
         if args.sim.is_some() {
-            let specs = profile.operations.iter().map(|operation| operation.op.key_spec());
-            let keys = specs.map(|spec| spec.map(simulated::key).transpose());
-            return keys.collect::<Result<_>>().map(Self::Simulated);
+            return Ok(Self::Simulated);
         }
         if args.profile.is_none() {
             return Key::choose(args, site, engine).map(Self::Named);
@@ -212,7 +210,7 @@ impl Keys {
     fn label(&self, operation: usize, key: u32) -> Option<String> {
         match self {
             Self::Named(key) => key.label().map(str::to_owned),
-            Self::Simulated(keys) => keys[operation].map(str::to_owned),
+            Self::Simulated => Some(simulated::key(operation, key)),
             Self::Temporary(keys) => keys[operation].get(key as usize).map(|key| key.label().to_owned()),
         }
     }
@@ -220,7 +218,7 @@ impl Keys {
     fn remove(self) -> Result {
         match self {
             Self::Named(key) => key.remove(),
-            Self::Simulated(_) => Ok(()),
+            Self::Simulated => Ok(()),
             Self::Temporary(keys) => Ok(keys.into_iter().flatten().try_for_each(TemporaryKey::remove)?),
         }
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hsmux::{Curve, KeySpec, PinSource};
+use hsmux_bench::profile::Profile;
 use p11_sim::{Playing, Script, Simulated};
 use secrecy::SecretString;
 
@@ -14,13 +15,19 @@ use crate::exit::{Exit, Failure, Result};
 pub(super) struct Device(Simulated);
 
 impl Device {
-    /// The device that the script in this file describes.
-    pub(super) fn of(path: &Path) -> Result<Self> {
+    /// The device that the script in this file describes, every token of which holds the keys of a profile.
+    pub(super) fn of(path: &Path, profile: &Profile) -> Result<Self> {
         let cannot =
             |why: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("{}: {why}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|error| cannot(&error))?;
-        let script = Script::parse(&text)
+        let mut script = Script::parse(&text)
             .map_err(|error| Failure::new(Exit::Usage, format!("{}:{error}", path.display())))?;
+        for (index, operation) in profile.operations.iter().enumerate() {
+            let Some(spec) = operation.op.key_spec() else { continue };
+            for number in 0..operation.keys.count {
+                script = script.with_key(&format!("{}:{}", key(index, number), kind(spec)?));
+            }
+        }
         script.load().map(Self).map_err(|error| Failure::new(Exit::Module, error.to_string()))
     }
 
@@ -35,14 +42,22 @@ impl Device {
     }
 }
 
-/// The key of this kind that every token of every simulated device holds.
-pub(super) fn key(spec: KeySpec) -> Result<&'static str> {
+/// What a key of an operation is called on a simulated device.
+pub(super) fn key(operation: usize, number: u32) -> String {
+    format!("load-{operation}-{number}")
+}
+
+/// A kind of key, as the simulator calls it.
+fn kind(spec: KeySpec) -> Result<&'static str> {
     match spec {
-        KeySpec::Rsa(2048) | KeySpec::RsaDecryption(2048) => Ok("rsa2048"),
+        KeySpec::Rsa(2048) => Ok("rsa2048"),
+        KeySpec::RsaDecryption(2048) => Ok("rsa2048-decrypt"),
         KeySpec::Rsa(4096) => Ok("rsa4096"),
         KeySpec::Ec(Curve::P256) => Ok("p256"),
         KeySpec::Ec(Curve::P384) => Ok("p384"),
-        KeySpec::Aes(32) => Ok("aes256"),
+        KeySpec::Ed25519 => Ok("ed25519"),
+        KeySpec::Aes(32) => Ok("aes"),
+        KeySpec::AesMac(32) => Ok("aes-mac"),
         KeySpec::Hmac(_) => Ok("hmac"),
         other => Err(Failure::new(Exit::Key, format!("simulated devices have no key of kind {other}"))),
     }

@@ -14,5 +14,4 @@ mod manual;
 mod pin;
 mod profiles;
 mod report;
-mod searches;
 mod sim;

@@ -73,6 +73,19 @@ impl Script {
         parse::script(text)
     }
 
+    /// With one more key on every token: a label, with a colon and its kind, as in the script's `keys`.
+    #[must_use]
+    pub fn with_key(mut self, key: &str) -> Self {
+        let mut pairs: Vec<_> =
+            self.config.split(',').filter(|pair| !pair.is_empty()).map(str::to_owned).collect();
+        match pairs.iter_mut().find(|pair| pair.starts_with("keys=")) {
+            Some(keys) => keys.extend([";", key]),
+            None => pairs.push(format!("keys={key}")),
+        }
+        self.config = pairs.join(",");
+        self
+    }
+
     /// When the last thing happens, from the start; `None` if nothing does.
     #[must_use]
     pub fn last(&self) -> Option<Duration> {

@@ -328,3 +328,12 @@ fn the_document_names_the_codes_that_have_names() {
         section.split('`').skip(1).step_by(2).filter(|word| word.starts_with("CKR_")).collect();
     assert_eq!(found, CODES.iter().map(|(name, _)| *name).collect());
 }
+
+#[test]
+fn a_key_more_stands_beside_those_of_the_script() {
+    let with =
+        |text: &str| Script::parse(text).unwrap().with_key("load-0:aes-mac").with_key("load-1:p256").config;
+    assert!(with("tokens = 2").ends_with(",keys=load-0:aes-mac;load-1:p256"), "{}", with("tokens = 2"));
+    let beside = with("keys = [\"orders:p256\"]\nseed = 7");
+    assert!(beside.contains("keys=orders:p256;load-0:aes-mac;load-1:p256"), "{beside}");
+}
