@@ -53,10 +53,9 @@ pub(crate) fn run(args: Args) -> Result {
     let scraped = files::scrape(args.prometheus.as_deref(), &engine);
     let removed = key.remove();
     engine.drain(DRAIN);
-    let run = result?;
-    removed?;
-    scraped?;
-    say(&args, &run)
+    let (run, logged) = result?;
+    say(&args, &run)?;
+    removed.and(scraped).and(logged)
 }
 
 fn start(args: &Args, site: &Site, tokens: &[String], pin: PinSource) -> Result<Engine> {

@@ -141,10 +141,8 @@ impl Outcome {
     fn notes(&self, spans: &[Span]) -> Vec<String> {
         let mut notes = Vec::new();
         for (index, (phase, span)) in self.profile.phases.iter().zip(spans).enumerate() {
-            notes.extend(
-                span.asked
-                    .and_then(|asked| self.cannot_keep_up(phase, &self.all.of(|_, it| it == index), asked)),
-            );
+            let counts = self.all.of(|_, it| it == index);
+            notes.extend(span.asked.and_then(|_| self.cannot_keep_up(phase, &counts)));
         }
         if self.was_stopped {
             notes.push(format!("stopped at {:.1} s, before its end", self.length.as_secs_f64()));
@@ -171,9 +169,10 @@ impl Outcome {
         self.tasks_busy < BUSY
     }
 
-    fn cannot_keep_up(&self, phase: &Phase, counts: &Counts, asked: f64) -> Option<String> {
+    /// Of what was due, which is all that has ended: the backlog of a phase is made after it.
+    fn cannot_keep_up(&self, phase: &Phase, counts: &Counts) -> Option<String> {
         let (due, begun) = (counts.ops + counts.errors, counts.begun_in_time);
-        let is_behind = (begun as f64) < asked * KEEPS_UP && asked - begun as f64 > 1.0;
+        let is_behind = (begun as f64) < due as f64 * KEEPS_UP && due - begun > 1;
         let why = if self.kept_up() {
             "all callers waited for answers"
         } else {
@@ -287,10 +286,17 @@ fn stages([before, after]: &[Snapshot; 2]) -> Vec<result::Stage> {
 
 fn tokens([before, after]: &[Snapshot; 2]) -> Vec<result::TokenShare> {
     let mut labels: Vec<_> = after.tokens.iter().map(|token| token.label.clone()).collect();
+    // With several instances each label comes once for each.
+    labels.sort_unstable();
     labels.dedup();
     let of = |token: String| {
         let [(ops, errors), earlier] = [after, before].map(|snapshot| served(snapshot, &token));
-        result::TokenShare { token, ops: ops - earlier.0, errors: errors - earlier.1, share: 0.0 }
+        result::TokenShare {
+            token,
+            ops: ops.saturating_sub(earlier.0),
+            errors: errors.saturating_sub(earlier.1),
+            share: 0.0,
+        }
     };
     let mut shares: Vec<_> = labels.into_iter().map(of).collect();
     let all = shares.iter().map(|share| share.ops).sum::<u64>().max(1) as f64;

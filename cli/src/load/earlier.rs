@@ -13,19 +13,29 @@ pub(super) struct Verdicts {
     rate: Verdict,
     /// Of the 99th percentile of each second.
     p99: Verdict,
+    /// What the earlier run was, if it was another load.
+    other: Option<String>,
+}
+
+/// The results of an earlier run.
+pub(super) fn read(path: &Path) -> Result<LoadResult> {
+    LoadResult::read(path).map_err(|failure| Failure::new(Exit::Usage, failure.to_string()))
 }
 
 impl Verdicts {
-    /// Of a run beside the one whose results are in this file.
-    pub(super) fn of(path: &Path, result: &LoadResult) -> Result<Self> {
-        let earlier =
-            LoadResult::read(path).map_err(|failure| Failure::new(Exit::Usage, failure.to_string()))?;
+    /// Of a run beside an earlier one.
+    pub(super) fn of(earlier: &LoadResult, result: &LoadResult) -> Self {
         let rate = Verdict::of(&earlier.rounds, &result.rounds, &Settings::rates());
-        let [before, after] = [&earlier, result].map(p99_of_seconds);
-        Ok(Self { rate, p99: Verdict::of(&before, &after, &Settings::times()) })
+        let [before, after] = [earlier, result].map(p99_of_seconds);
+        let was = (&earlier.title, &earlier.arrivals);
+        let other = (was != (&result.title, &result.arrivals)).then(|| format!("{}, {}", was.0, was.1));
+        Self { rate, p99: Verdict::of(&before, &after, &Settings::times()), other }
     }
 
     pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        if let Some(other) = &self.other {
+            writeln!(out, "note: the earlier run was another load: {other}")?;
+        }
         writeln!(out, "compared with the earlier run: {}", self.rate)?;
         writeln!(out, "its 99th percentiles: {}", self.p99)
     }

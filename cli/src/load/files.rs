@@ -15,8 +15,14 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs something; if there is a path, an interval log of the engine is written there meanwhile. Its last interval ends
 /// with the run.
-pub(super) fn logged<R>(path: Option<&Path>, engine: &Engine, run: impl FnOnce() -> Result<R>) -> Result<R> {
-    let Some(path) = path else { return run() };
+///
+/// A log that cannot be written to its end costs no results: how that went stands beside them.
+pub(super) fn logged<R>(
+    path: Option<&Path>,
+    engine: &Engine,
+    run: impl FnOnce() -> Result<R>,
+) -> Result<(R, Result)> {
+    let Some(path) = path else { return Ok((run()?, Ok(()))) };
     let not_written = |error| failed(path, &error);
     let file = BufWriter::new(File::create(path).map_err(not_written)?);
     let mut log = IntervalLog::new(file, &engine.snapshot()).map_err(not_written)?;
@@ -35,9 +41,7 @@ pub(super) fn logged<R>(path: Option<&Path>, engine: &Engine, run: impl FnOnce()
         drop(running);
         (result, writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    let result = result?;
-    written.map_err(not_written)?;
-    Ok(result)
+    Ok((result?, written.map_err(not_written)))
 }
 
 /// Writes what a scrape of the engine would get now.

@@ -17,7 +17,7 @@ use super::args::{ApiName, Args};
 use super::earlier::Verdicts;
 use super::live::Live;
 use super::simulated::Device;
-use super::{DRAIN, Key, files, knee, note, provenance, simulated, start, summary};
+use super::{DRAIN, Key, earlier, files, knee, note, provenance, simulated, start, summary};
 use crate::connection::Site;
 use crate::exit::{Exit, Failure, Result};
 use crate::stop::Stop;
@@ -31,6 +31,12 @@ pub(super) fn run(args: &Args) -> Result {
         let text = "baselines are compared with in closed loops of one operation: leave --profile, --rate, --sim, --find-knee and --out out";
         return Err(Failure::new(Exit::Usage, text));
     }
+    if args.host_modes || args.warm_up.is_some() || !args.threads.is_empty() {
+        let text = "--host-modes, --warm-up and --threads go with closed loops of one operation only";
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    // Before the run, which may take hours.
+    let earlier = args.earlier().map(earlier::read).transpose()?;
     let mut profile = profile(args)?;
     if args.find_knee {
         profile = knee::open(profile, args)?;
@@ -58,25 +64,25 @@ pub(super) fn run(args: &Args) -> Result {
     let removed = keys.remove();
     let config = settings(args, &engine);
     engine.drain(DRAIN);
-    let Ran { outcome, happened, knee } = outcome?;
+    let (Ran { outcome, happened, knee }, logged) = outcome?;
     let made = provenance::made(site.module(), module.as_ref(), &engine, config, outcome.profile.seed);
     let mut result = outcome.result(made);
     result.notes.splice(0..0, happened.iter().map(ToString::to_string));
     if let Some(knee) = &knee {
         knee::complete(&mut result, knee);
     }
-    let verdicts = args.earlier().map(|path| Verdicts::of(path, &result)).transpose();
+    let verdicts = earlier.map(|earlier| Verdicts::of(&earlier, &result));
     // A disk that is full does not take the figures along.
-    say(args, &result, verdicts.as_ref().ok().and_then(Option::as_ref))?;
+    let said = say(args, &result, verdicts.as_ref());
     let written = args.out.as_deref().map_or(Ok(()), |directory| write(directory, &result));
-    removed.and(scraped).and(written)?;
+    removed.and(scraped).and(written).and(logged)?;
     if knee.is_some_and(|knee| knee.low.is_none()) {
         return Err(Failure::new(Exit::Operation, "no rate was found that meets the objective"));
     }
-    match (stop.signal(), verdicts?) {
+    match (stop.signal(), verdicts) {
         (Some(exit), _) => Err(Failure::new(exit, "stopped by a signal: the results are of the time before")),
-        (None, Some(verdicts)) => verdicts.end(),
-        (None, None) => Ok(()),
+        (None, Some(verdicts)) => verdicts.end().and(said),
+        (None, None) => said,
     }
 }
 

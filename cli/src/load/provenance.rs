@@ -29,7 +29,7 @@ pub(super) fn made(
         time: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         hsmux: env!("CARGO_PKG_VERSION").to_owned(),
         commit: option_env!("HSMUX_COMMIT").map(str::to_owned),
-        command: command(std::env::args().skip(1)),
+        command: command(std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned())),
         machine: Machine::here(),
         module: Module {
             file: text(file.file_name()),

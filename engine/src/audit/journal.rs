@@ -9,7 +9,7 @@ use super::checkpoint::Signer;
 use super::checkpointer::Checkpointer;
 use super::disk::{Disk, Files};
 use super::open::{self, Opened};
-use super::record::{Gap, Record};
+use super::record::{Gap, Record, Stop, What};
 use super::room::Room;
 use super::settings::{Audit, AuditLoss, AuditMode};
 use super::syncer::Syncer;
@@ -146,7 +146,7 @@ impl Journal {
             .transpose()?;
         let syncer = shared.room.as_ref().map(|_| Syncer::start(&shared, &threads)).transpose()?;
         let helpers = (syncer, checkpointer);
-        let writer = Writer::new(opened, settings, disk, Arc::clone(&shared), parker, helpers);
+        let writer = Writer::new(opened, settings, disk, Arc::clone(&shared), parker, helpers, room.max(1));
         spawn("hsmux-audit", &threads, move || writer.run())?;
         Ok(Self { shared, threads })
     }
@@ -225,14 +225,18 @@ impl Shared {
 
     fn append_ahead(&self, record: Record) -> Option<Record> {
         let Some(room) = &self.room else { return Some(record) };
-        // Relaxed: who reads that late is told in the log how many are missing.
+        // Relaxed: who reads that late is counted, or written when the disk works again.
         let is_begun = self.counts.records.load(Ordering::Relaxed) > 0;
         let is_shut = !is_begun || self.is_closing() || self.counts.is_failing.load(Ordering::Relaxed);
         let now = now();
-        if is_shut || self.queue.len() >= AHEAD_MAX || !room.take(now) {
+        if is_shut || !record.is_short() || self.queue.len() >= AHEAD_MAX || !room.take(now) {
             return Some(record);
         }
-        self.push(Entry { record, ahead: Some(now), done: None, is_own: false });
+        if let Err(entry) = self.queue.push(Entry { record, ahead: Some(now), done: None, is_own: false }) {
+            room.give_back(1);
+            return Some(entry.into_record());
+        }
+        self.after_push();
         // Pairs with the fence of `is_empty_and_idle`, by the one in `push`: either the writer sees this record, or it is seen
         // here that nobody else wakes it.
         if self.is_idle.swap(false, Ordering::Relaxed) {
@@ -245,6 +249,10 @@ impl Shared {
         if let Err(entry) = self.queue.push(entry) {
             self.lose(entry, "more records came than could be queued");
         }
+        self.after_push();
+    }
+
+    fn after_push(&self) {
         // Pairs with the fence of `Closing`: either the writer's last look finds this record, or its end is seen here.
         fence(Ordering::SeqCst);
         if self.is_closed.load(Ordering::Relaxed) {
@@ -320,6 +328,11 @@ impl Shared {
         }
     }
 
+    /// Counts records that were answered for, and that no attempt could write.
+    pub(super) fn lose_pending(&self, records: u64) {
+        self.counts.lost.fetch_add(records, Ordering::Relaxed);
+    }
+
     fn note_loss(&self, time: SystemTime, why: &str) {
         self.counts.lost.fetch_add(1, Ordering::Relaxed);
         let mut gap = self.gap.lock();
@@ -355,6 +368,12 @@ impl Entry {
         Self { record, ahead: None, done: Some(Box::new(done)), is_own: true }
     }
 
+    /// Of one for which nobody waits.
+    fn into_record(mut self) -> Record {
+        let nothing = Record { time: self.record.time, what: What::Stop(Stop { reason: "" }) };
+        std::mem::replace(&mut self.record, nothing)
+    }
+
     pub(super) fn answer(&mut self, kept: Result<Kept>) {
         if let Some(done) = self.done.take() {
             // A panic there is the caller's, and must not end the writer.
@@ -373,7 +392,7 @@ impl Drop for Closing {
     fn drop(&mut self) {
         self.0.close();
         self.0.is_closed.store(true, Ordering::Relaxed);
-        // Pairs with the one in `Shared::append`.
+        // Pairs with the one in `Shared::after_push`.
         fence(Ordering::SeqCst);
         self.0.drop_queued();
     }

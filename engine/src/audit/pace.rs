@@ -34,6 +34,11 @@ impl Window {
         self.oldest.get_or_insert(first);
     }
 
+    /// How many are not durable.
+    pub(super) const fn open(&self) -> u64 {
+        self.open
+    }
+
     /// When the oldest was answered for that is not durable.
     pub(super) const fn oldest(&self) -> Option<Time> {
         self.oldest

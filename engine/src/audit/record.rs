@@ -206,6 +206,24 @@ impl Record {
     }
 }
 
+/// Bytes of free texts with which a record is surely short enough to be read back, escaped as JSON as they may be.
+const TEXTS_MAX: usize = 8 * 1024;
+
+impl Record {
+    /// Whether it is a use, and surely short enough to be written: then it may be answered for before it is.
+    pub(crate) fn is_short(&self) -> bool {
+        let len = |text: &Option<Text>| text.as_ref().map_or(0, |text| text.0.len());
+        let of_on = |on: &On| len(&on.caller) + len(&on.key) + len(&on.object);
+        match &self.what {
+            What::Use(on, one, _) => {
+                of_on(on) + len(&one.other) + one.request.as_ref().map_or(0, |text| text.len()) < TEXTS_MAX
+            }
+            What::Uses(on, ..) => of_on(on) < TEXTS_MAX,
+            _ => false,
+        }
+    }
+}
+
 impl What {
     pub(crate) const fn kind(&self) -> &'static str {
         match self {

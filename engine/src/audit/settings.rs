@@ -45,7 +45,7 @@ pub enum AuditMode {
     StrictIntent,
     /// At once, while no more than so many records of no more than so long are not durable: that is what a loss of power may
     /// cost. Answers wait while either bound is reached. Records are written within a millisecond, or an eighth of `age` if that is
-    /// less: a kill of the process costs no more than these.
+    /// less, if the disk lets them: a kill of the process costs no more than what is not written.
     Window {
         /// Most records that are answered for and not durable; at least 1.
         records: u64,

@@ -43,6 +43,7 @@ pub(super) struct Writer {
     window: Option<(Window, Syncer)>,
     /// Records for which the window has no room yet: they are to be written before they are answered for.
     waiting: VecDeque<Entry>,
+    waiting_max: usize,
     /// Counts segments and faults: what was being synchronised before one of them says nothing about what is pending now.
     generation: u64,
     checkpoints: Option<Checkpoints>,
@@ -78,6 +79,7 @@ impl Writer {
         shared: Arc<Shared>,
         parker: Parker,
         helpers: (Option<Syncer>, Option<Checkpointer>),
+        waiting_max: usize,
     ) -> Self {
         let window = match settings.mode {
             AuditMode::Window { records, age } => Some(Window::new(records, age)),
@@ -100,6 +102,7 @@ impl Writer {
             sum: opened.sum,
             window: window.zip(syncer),
             waiting: VecDeque::new(),
+            waiting_max,
             generation: 0,
             checkpoints: checkpointer.map(with_period),
             trouble: None,
@@ -113,7 +116,10 @@ impl Writer {
         loop {
             self.collect_sync();
             if self.trouble.is_some() {
-                if !self.leaves_trouble() && self.shared.is_closing() && !self.is_syncing() {
+                // Before: if it closes while this waits, there is one more attempt.
+                let is_last = self.shared.is_closing() && !self.is_syncing();
+                if !self.leaves_trouble() && is_last {
+                    self.shared.lose_pending(self.pending_ahead());
                     return;
                 }
                 continue;
@@ -143,15 +149,17 @@ impl Writer {
             return (0..GROUP_MAX).map_while(|_| self.shared.pop()).collect();
         };
         let (mut group, now) = (Vec::new(), now());
-        while !self.waiting.is_empty() && room.take(now) {
+        while !self.waiting.is_empty() && group.len() < GROUP_MAX && room.take(now) {
             group.extend(self.waiting.pop_front());
         }
         while group.len() < GROUP_MAX {
             let Some(entry) = self.shared.pop() else { break };
             if entry.ahead.is_some() || (self.waiting.is_empty() && room.take(now)) {
                 group.push(entry);
-            } else {
+            } else if self.waiting.len() < self.waiting_max {
                 self.waiting.push_back(entry);
+            } else {
+                self.shared.lose(entry, "more records came than could be queued");
             }
         }
         group
@@ -261,9 +269,12 @@ impl Writer {
         drop(self.seal(&Record { time: time_of_day(), what: What::Stop(Stop { reason: "closed" }) }));
         let written = synced.and_then(|()| self.file.append(&self.pending[from..]));
         if written.and_then(|()| self.sync()).is_err() {
-            // The next writer finds what is there, and says that this one was cut off.
             self.shared.counts.note_fault();
-            return;
+            if self.rewrite().is_err() {
+                // The next writer finds what is there, and says that this one was cut off.
+                return self.shared.lose_pending(self.pending_ahead());
+            }
+            self.all_durable();
         }
         self.shared.counts.records.store(self.sum.size(), Ordering::Relaxed);
         let here = Covered { is_last: true, ..self.here() };

@@ -158,6 +158,7 @@ impl Session {
         data: &[u8],
         signature: &[u8],
     ) -> Result<(), Fault> {
+        self.end_unfinished()?;
         let init = self.find_function(Function::VerifyInit, |list| list.C_VerifyInit)?;
         let run = self.instance.find(Function::Verify, |list| list.C_Verify)?;
         let (result, _) = how.with(|mechanism| {
@@ -186,6 +187,7 @@ impl Session {
 
     /// All objects that match the template.
     pub(crate) fn find(&mut self, template: &[Attribute]) -> Result<Vec<ObjectHandle>, Fault> {
+        self.end_unfinished()?;
         let init = self.find_function(Function::FindObjectsInit, |list| list.C_FindObjectsInit)?;
         let mut template: Vec<sys::CK_ATTRIBUTE> = template.iter().map(Into::into).collect();
         // SAFETY: the template's values live in the caller's attributes, which outlive the call.
@@ -430,6 +432,7 @@ impl Session {
         }
         let mut other = Library::of(&self.instance).open(self.slot)?;
         other.counts = Arc::clone(&self.counts);
+        other.presence.clone_from(&self.presence);
         std::mem::swap(&mut self.handle, &mut other.handle);
         self.unfinished = false;
         Ok(())

@@ -93,9 +93,10 @@ impl Core {
     pub(super) fn is_in_use(&self, token: usize) -> bool {
         let seats = &self.tokens[token];
         self.close_ended(token);
-        // In this order: those that close are counted before they leave the list.
-        let is_open = !seats.watches.lock().is_empty() || seats.closing.load(Ordering::SeqCst) > 0;
-        is_open || seats.written_off.load(Ordering::SeqCst) > 0
+        // In this order: those that close are counted before they leave the list, or cease to be given up.
+        !seats.watches.lock().is_empty()
+            || seats.written_off.load(Ordering::SeqCst) > 0
+            || seats.closing.load(Ordering::SeqCst) > 0
     }
 
     /// Has the workers of idle sessions close those whose epoch is over.

@@ -261,10 +261,11 @@ fn a_window_that_is_full_or_too_old_answers_nobody_ahead_of_the_writer() {
         }
         // By then they are with the writer, and a window that is bounded by time only is full.
         eventually("all are written", || journal.figures().records > answered);
-        eventually("no more are answered for", || {
-            let handed_back = journal.append_ahead(signed("more")).is_some();
-            handed_back || records < 100
-        });
+        if records < 100 {
+            assert!(journal.append_ahead(signed("more")).is_some(), "it is full");
+        } else {
+            eventually("no more are answered for", || journal.append_ahead(signed("more")).is_some());
+        }
         let written = journal.figures().records;
         assert!(journal.append_ahead(signed("one more")).is_some());
         disk.is_held.store(false, Ordering::SeqCst);
@@ -358,6 +359,38 @@ fn a_record_that_is_too_long_to_be_read_back_is_refused_alone() {
     let journal = open(&settings);
     append_and_wait(&journal, signed(&"x".repeat(line::LINE_LEN_MAX))).unwrap_err();
     append_and_wait(&journal, signed("short")).unwrap();
+    close(&journal);
+    assert_eq!(verified(&settings).lost, 1);
+}
+
+#[test]
+fn what_was_answered_ahead_of_a_disk_that_fails_is_written_at_the_close_if_it_works_by_then() {
+    for (state, awaits) in [(State::Full { after: 7 }, true), (State::LosesPages, false)] {
+        let (place, disk) = (tempfile::tempdir().unwrap(), Moody::new());
+        let settings = settings(place.path()).mode(AuditMode::Window { records: 100, age: LONG });
+        let journal = open_on(&settings, disk.clone());
+        begins(&journal);
+        disk.set(state);
+        assert!(journal.append_ahead(signed("ahead")).is_none());
+        if awaits {
+            eventually("it fails", || journal.figures().is_failing);
+            disk.set(State::Works);
+        }
+        close(&journal);
+        assert_eq!(verified(&settings).lost, 0);
+        assert!(kinds(&settings).contains(&"use".to_owned()), "{:?}", kinds(&settings));
+    }
+}
+
+#[test]
+fn nobody_is_answered_ahead_of_a_record_that_may_be_too_long_to_be_written() {
+    let place = tempfile::tempdir().unwrap();
+    let settings = settings(place.path()).mode(AuditMode::Window { records: 100, age: LONG });
+    let journal = open(&settings);
+    begins(&journal);
+    let long = journal.append_ahead(signed(&"x".repeat(line::LINE_LEN_MAX))).unwrap();
+    append_and_wait(&journal, long).unwrap_err();
+    assert!(journal.append_ahead(signed("short")).is_none());
     close(&journal);
     assert_eq!(verified(&settings).lost, 1);
 }

@@ -41,6 +41,11 @@ impl Writer {
         }
     }
 
+    /// With a window: how many are answered for and not durable.
+    pub(super) fn pending_ahead(&self) -> u64 {
+        self.window.as_ref().map_or(0, |(window, _)| window.open())
+    }
+
     /// With a window: so many are durable.
     pub(super) fn give_back(&self, durable: u64) {
         let (Some((window, _)), Some(room)) = (&self.window, &self.shared.room) else { return };

@@ -84,7 +84,7 @@ impl Writer {
 
     /// Writes anew what is pending. After a failed `fsync` the system may take pages for written that it has lost, so
     /// nothing that it shows beyond the durable length is believed.
-    fn rewrite(&mut self) -> IoResult<()> {
+    pub(super) fn rewrite(&mut self) -> IoResult<()> {
         let path = self.directory.join(files::segment(self.segment));
         if path.metadata()?.len() < self.durable_len {
             return Err(IoError::other("the file has lost what was durable"));

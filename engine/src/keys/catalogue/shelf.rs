@@ -157,7 +157,9 @@ impl Shelf {
     pub(crate) fn remove(&mut self, session: &mut Session, goes: impl Fn(&Item) -> bool) -> Result<()> {
         let gone: Vec<_> =
             self.items.iter().filter(|(_, held)| goes(&held.item)).map(|(&spot, _)| spot).collect();
-        self.store.remove(session, &gone)?;
+        let is_same =
+            |spot: &Spot, value: &[u8]| self.items.get(spot).is_some_and(|it| it.value == hash(value));
+        self.store.remove(session, &gone, is_same)?;
         self.items.retain(|spot, _| !gone.contains(spot));
         Ok(())
     }

@@ -113,12 +113,18 @@ impl Store {
         }
     }
 
-    /// Takes away what lies there; what somebody else has taken away is gone.
-    pub(crate) fn remove(&self, session: &mut Session, spots: &[Spot]) -> Result<()> {
+    /// Takes away what lies there; what somebody else has taken away is gone, and what has its number by now stays: `is_same` tells
+    /// by the value.
+    pub(crate) fn remove(
+        &self,
+        session: &mut Session,
+        spots: &[Spot],
+        is_same: impl Fn(&Spot, &[u8]) -> bool,
+    ) -> Result<()> {
         match self {
             Self::Token => spots.iter().try_for_each(|spot| match spot {
-                Spot::Object(object) => match session.destroy(*object).map_err(Error::from) {
-                    Err(error) if error.kind() != ErrorKind::KeyNotFound => Err(error),
+                Spot::Object(object) => match read(session, *object)? {
+                    Some(written) if is_same(spot, &written.value) => destroy(session, *object),
                     _ => Ok(()),
                 },
                 Spot::Row(_) => Ok(()),
@@ -167,6 +173,14 @@ fn look_at_objects<T>(
         found.all.insert(spot);
     }
     Ok(found)
+}
+
+/// Destroys one object, if it has not just gone.
+fn destroy(session: &mut Session, object: ObjectHandle) -> Result<()> {
+    match session.destroy(object).map_err(Error::from) {
+        Err(error) if error.kind() != ErrorKind::KeyNotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Reads one object; none if it has just gone.
