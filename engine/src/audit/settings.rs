@@ -93,7 +93,7 @@ impl Audit {
 
     /// When an operation is answered.
     ///
-    /// Default `Strict`, which costs an operation the time of a synchronisation of the disk. `Window` costs next to nothing
+    /// Default `Strict`, which costs an operation the time of a synchronisation of the disk. `Window` waits for no disk
     /// and bounds what a crash takes.
     #[must_use]
     pub const fn mode(mut self, mode: AuditMode) -> Self {
