@@ -88,7 +88,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A text: threads could not be started.
 ///
 /// # Blocking
-/// As long as the profile says, and until the requests that are in flight then have ended: at most their deadlines.
+/// As long as the profile says, and until all that was due by then has been asked and answered: of a rate far above what the
+/// device does, much longer.
 pub fn run(
     engine: &Arc<Engine>,
     profile: Profile,

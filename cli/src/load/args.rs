@@ -36,8 +36,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "RATE", conflicts_with_all = ["batch", "host_modes", "warm_up"])]
     pub(super) rate: Option<AskedRate>,
 
-    /// Search for the highest rate at which --slo is met, in an open loop: from --rate on (default 100/s), for --seconds in all
-    /// (default 10 min). The results are those of the highest rate that met it, with the curve of all
+    /// Search for the highest rate at which --slo is met, in an open loop: from --rate on (default 100/s), measuring for --seconds in
+    /// all (default 10 min); what is left of a rate that was too high is waited for beside that. The results are those of the
+    /// highest rate that met it, with the curve of all
     #[arg(long, requires = "slo", conflicts_with_all = ["batch", "host_modes", "warm_up"])]
     pub(super) find_knee: bool,
 
