@@ -21,8 +21,8 @@ use crate::threads::Threads;
 
 /// A log that is open to be written to.
 ///
-/// Records are written in the order in which they come by one thread; another signs the checkpoints, and with a window a
-/// third synchronises.
+/// Records are written by one thread in the order in which they come, but for those that wait for room in a window: others may
+/// pass them. Another thread signs the checkpoints, and with a window a third synchronises.
 pub(crate) struct Journal {
     shared: Arc<Shared>,
     threads: Threads,
