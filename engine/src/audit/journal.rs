@@ -157,7 +157,7 @@ impl Journal {
         self.shared.append(Entry { record, ahead: None, done: Some(Box::new(done)), is_own: false });
     }
 
-    /// With a window that has room: has a record written within a millisecond, and what it is of may be answered at once.
+    /// With a window that has room: has a record written within five milliseconds, and what it is of may be answered at once.
     /// Else it is handed back, to be appended.
     pub(crate) fn append_ahead(&self, record: Record) -> Option<Record> {
         self.shared.append_ahead(record)

@@ -44,8 +44,8 @@ pub enum AuditMode {
     /// is known.
     StrictIntent,
     /// At once, while no more than so many records of no more than so long are not durable: that is what a loss of power may
-    /// cost. Answers wait while either bound is reached. Records are written within a millisecond, or an eighth of `age` if that is
-    /// less, if the disk lets them: a kill of the process costs no more than what is not written.
+    /// cost. Answers wait while either bound is reached. Records are written within five milliseconds, or an eighth of `age` if that
+    /// is less, if the disk lets them: a kill of the process costs no more than what is not written.
     Window {
         /// Most records that are answered for and not durable; at least 1.
         records: u64,
