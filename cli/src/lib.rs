@@ -38,18 +38,18 @@ enum Command {
     /// Show the engine at work on throw-away tokens
     Demo(demo::Args),
     /// Measure operations in a closed loop, beside a raw loop if wanted
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = with_examples(load::EXAMPLES))]
     Load(load::Args),
     /// Make a page of the results of load runs: one file of HTML, with nothing beside it
     #[command(after_help = report::HELP)]
     Report(report::Args),
     /// List a module's tokens and mechanisms, and with a PIN source their keys
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = with_examples(info::EXAMPLES))]
     Info(info::Args),
     /// Sign, make MACs, encrypt or decrypt: one JSON record a line in, one out
     Bulk(bulk::Args),
     /// Check a configuration file, or print an example of one
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = with_examples(config::EXAMPLES))]
     Config(config::Args),
     /// Give tokens another PIN; list the tokens that no PIN is sent to because one was refused, and clear that
     #[command(after_help = EXIT_CODES)]
@@ -63,6 +63,11 @@ enum Command {
     Completion(manual::CompletionArgs),
     /// Write the manual pages into a directory
     Man(manual::ManArgs),
+}
+
+/// Examples of a command, and the exit codes.
+fn with_examples(examples: &str) -> String {
+    format!("{examples}\n\n{EXIT_CODES}")
 }
 
 /// Runs the program on the arguments and streams of this process; returns how it ended.
