@@ -188,7 +188,7 @@ pub(super) fn judge_records(refusals: &Refusals) -> Vec<Finding> {
     let Refusals::Known { directory, refusals } = refusals else {
         return vec![Finding::skipped(
             CHECK,
-            "there is no state_dir in which refused PINs would be remembered",
+            "there is no state_dir of this user's in which refused PINs are remembered",
         )];
     };
     if refusals.is_empty() {

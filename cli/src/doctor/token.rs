@@ -151,33 +151,16 @@ pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
 
 fn judge_name(seen: &Seen, name: &Name) -> Finding {
     const CHECK: &str = "token.present";
-    let Name { said, tokens, uninitialised, wrong } = name;
-    if let Some(wrong) = wrong {
-        let what = format!("a token's name is no name: {wrong}");
-        return Finding::problem(
-            CHECK,
-            what,
-            "a label, a serial number, or a URI as pkcs11:token=LABEL;serial=NUMBER",
-        );
+    let said = &name.said;
+    if let Some(wrong) = &name.wrong {
+        let advice = "a label, a serial number, or a URI as pkcs11:token=LABEL;serial=NUMBER";
+        return Finding::problem(CHECK, format!("a token's name is no name: {wrong}"), advice);
     }
-    let serials = || {
-        let of = |token: &Token| format!("{} (serial {}, slot {})", token.label, token.serial, token.slot);
-        let all = tokens.iter().filter_map(|&place| seen.tokens.get(place));
-        all.chain(uninitialised.iter().filter_map(|&place| seen.uninitialised.get(place)))
-            .map(of)
-            .collect::<Vec<_>>()
-    };
-    match (tokens.as_slice(), uninitialised.as_slice()) {
+    match (name.tokens.as_slice(), name.uninitialised.as_slice()) {
         ([place], []) => {
             let token = &seen.tokens[*place];
-            let what = format!(
-                "{} is there: serial {}, {}, slot {}",
-                token.said(),
-                token.serial,
-                token.model,
-                token.slot
-            );
-            Finding::ok(CHECK, what)
+            let (serial, model, slot) = (&token.serial, &token.model, token.slot);
+            Finding::ok(CHECK, format!("{} is there: serial {serial}, {model}, slot {slot}", token.said()))
         }
         ([], []) => Finding::problem(CHECK, missing(seen, said), absent(seen, said)),
         ([], [place]) => {
@@ -185,16 +168,25 @@ fn judge_name(seen: &Seen, name: &Name) -> Finding {
             let what = format!("the token that {said} names, in slot {slot}, is not initialised");
             Finding::problem("token.initialised", what, initialise(seen, slot, said))
         }
-        _ => {
-            let names =
-                if said.is_empty() { "none is named, and there are" } else { &format!("{said} names") };
-            let what = format!("{names} several tokens: {}", serials().join(", "));
-            Finding::problem(
-                CHECK,
-                what,
-                "name one by its serial number: name = \"SERIAL\", or --token SERIAL",
-            )
-        }
+        _ => Finding::problem(
+            CHECK,
+            several(seen, name),
+            "name one by its serial number: name = \"SERIAL\", or --token SERIAL",
+        ),
+    }
+}
+
+/// That one name fits several tokens, and which.
+fn several(seen: &Seen, name: &Name) -> String {
+    let tokens = name.tokens.iter().filter_map(|&place| seen.tokens.get(place));
+    let tokens =
+        tokens.map(|token| format!("{} (serial {}, slot {})", token.label, token.serial, token.slot));
+    let blank = name.uninitialised.iter().filter_map(|&place| seen.uninitialised.get(place));
+    let blank = blank.map(|token| format!("one that is not initialised (slot {})", token.slot));
+    let all = tokens.chain(blank).collect::<Vec<_>>().join(", ");
+    match name.said.as_str() {
+        "" => format!("none is named, and there are several tokens: {all}"),
+        said => format!("{said} names several tokens: {all}"),
     }
 }
 

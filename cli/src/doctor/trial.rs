@@ -39,7 +39,10 @@ pub(super) fn obstacle(site: &Site, logs_in: bool) -> Option<Finding> {
     // An engine would make it, for this user, who need not be the service's.
     match site.state_dir().map(Private::look)? {
         Private::Usable => None,
-        _ => Some(Finding::skipped(CHECK, "no PIN is sent while its state_dir could not remember a refusal")),
+        _ => {
+            let why = "no PIN is sent while the state_dir cannot remember that it was refused";
+            Some(Finding::skipped(CHECK, why).advise("as said above of the state_dir"))
+        }
     }
 }
 

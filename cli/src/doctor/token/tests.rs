@@ -57,6 +57,10 @@ fn a_name_is_one_tokens_or_a_problem_that_says_which_there_are() {
     // The engine finds two as well.
     let both = judge(vec![good()], vec![blank()], name(&[0], &[0]));
     assert_eq!(both.level, Level::Problem);
+    assert!(
+        both.what.ends_with("pay-1 (serial 01, slot 3), one that is not initialised (slot 9)"),
+        "{both:?}"
+    );
     let wrong = Name { wrong: Some("no URI".into()), ..Name::default() };
     assert!(judge(vec![good()], Vec::new(), wrong).what.contains("no URI"));
 }
