@@ -8,6 +8,7 @@ mod config;
 mod confirm;
 mod connection;
 mod demo;
+mod doctor;
 mod exit;
 mod figures;
 mod info;
@@ -51,6 +52,9 @@ enum Command {
     /// Check a configuration file, or print an example of one
     #[command(after_help = with_examples(config::EXAMPLES))]
     Config(config::Args),
+    /// Check all that a service needs: configuration, PIN source, module, tokens, sessions, limits, clock; say what to do
+    #[command(after_help = doctor::HELP)]
+    Doctor(Box<doctor::Args>),
     /// Give tokens another PIN; list the tokens that no PIN is sent to because one was refused, and clear that
     #[command(after_help = EXIT_CODES)]
     Pin(pin::record::Args),
@@ -83,6 +87,7 @@ pub fn run() -> ExitCode {
         Command::Info(args) => info::run(args),
         Command::Bulk(args) => bulk::run(args),
         Command::Config(args) => config::run(args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Pin(args) => pin::record::run(args),
         Command::Keys(args) => keys::run(*args),
         Command::Audit(args) => audit::run(args),
