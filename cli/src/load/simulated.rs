@@ -25,7 +25,7 @@ impl Device {
             .map_err(|error| Failure::new(Exit::Usage, format!("{}:{error}", path.display())))?;
         if !may_change && script.last().is_some() {
             return Err(cannot(
-                &"a search for the knee needs a device that stays the same: leave [[at]] out",
+                &"a search for the knee, and baselines, need a device that stays the same: leave [[at]] out",
             ));
         }
         for (index, operation) in profile.operations.iter().enumerate() {
