@@ -82,6 +82,11 @@ impl Connection {
             || self.init_args.is_some()
     }
 
+    /// The configuration file, if one says all of this.
+    pub(crate) fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     /// Reads the configuration and the URI, and refuses options that may contradict it.
     pub(crate) fn resolve(&self) -> Result<Site> {
         if let Some(path) = &self.config {

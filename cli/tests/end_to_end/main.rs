@@ -15,3 +15,4 @@ mod pin;
 mod profiles;
 mod report;
 mod sim;
+mod tune;
