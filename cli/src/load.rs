@@ -20,8 +20,8 @@ use hsmux::{Engine, PinKeep, PinSource, Pkcs11Uri};
 use hsmux_bench::{Case, Load, Op, Run, Target, TemporaryKey, Window};
 use secrecy::SecretString;
 
-pub(crate) use self::args::{Args, Seconds};
 use self::args::{Against, Switch};
+pub(crate) use self::args::{Args, Seconds};
 pub(crate) use self::profiled::named as profile_named;
 pub(crate) use self::provenance::made;
 pub(crate) use self::simulated::{Device, key as simulated_key};

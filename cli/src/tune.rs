@@ -41,7 +41,8 @@ pub(crate) fn run(args: &Args) -> Result {
     stop.on_signals()?;
     let mut bench = Bench::open(args, &site, profile, &start, &stop)?;
     let limits = start.limits(args, bench.sessions_most());
-    let result = bench.start_setting(&start, &limits).and_then(|setting| search(&mut bench, setting, limits, &stop));
+    let result =
+        bench.start_setting(&start, &limits).and_then(|setting| search(&mut bench, setting, limits, &stop));
     let removed = bench.close();
     let (advice, limits, spent) = result?;
     let load = Load::of(&bench, args, SystemTime::now());
@@ -88,13 +89,17 @@ fn search(
 
 /// How the program ends.
 fn end(advice: &Advice, stop: &Stop) -> Result {
-    if advice.end == End::Stopped && let Some(exit) = stop.signal() {
+    if advice.end == End::Stopped
+        && let Some(exit) = stop.signal()
+    {
         return Err(Failure::new(exit, "stopped by a signal: the advice is the best so far"));
     }
     let failed = || advice.tried.iter().find_map(|tried| tried.failed.clone()).unwrap_or_default();
     match advice.best {
         None => Err(Failure::new(Exit::Operation, format!("no setting worked: {}", failed()))),
-        Some(_) if !advice.meets => Err(Failure::new(Exit::Operation, "no setting was seen to meet the objective")),
+        Some(_) if !advice.meets => {
+            Err(Failure::new(Exit::Operation, "no setting was seen to meet the objective"))
+        }
         Some(_) => Ok(()),
     }
 }

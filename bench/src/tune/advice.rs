@@ -112,9 +112,7 @@ impl Advice {
     /// The comparison of these two that was decided last, whoever was the champion.
     #[must_use]
     pub fn duel_of(&self, one: Setting, other: Setting) -> Option<&Duel> {
-        let is_of = |duel: &&Duel| {
-            [(one, other), (other, one)].contains(&(duel.champion, duel.challenger))
-        };
+        let is_of = |duel: &&Duel| [(one, other), (other, one)].contains(&(duel.champion, duel.challenger));
         self.duels.iter().rfind(is_of)
     }
 }

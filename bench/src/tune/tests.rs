@@ -228,7 +228,8 @@ fn time_bounds_the_search_and_what_is_best_by_then_is_advised_as_unfinished() {
     for seconds in [8, 20] {
         let total = Duration::from_secs(seconds);
         let limits = Limits { total, ..Limits::default() };
-        let (mut tuner, mut dice, mut spent) = (Tuner::new(Setting::default(), limits), Dice::new(1), Duration::ZERO);
+        let (mut tuner, mut dice, mut spent) =
+            (Tuner::new(Setting::default(), limits), Dice::new(1), Duration::ZERO);
         let advice = loop {
             match tuner.next() {
                 Step::Measure { setting, lasts } => {
@@ -262,7 +263,8 @@ fn who_stops_it_has_the_best_so_far_marked_unfinished() {
 
 #[test]
 fn two_settings_are_measured_in_turn_and_in_changing_order() {
-    let (mut tuner, mut dice, mut order) = (Tuner::new(Setting::default(), Limits::default()), Dice::new(1), Vec::new());
+    let (mut tuner, mut dice, mut order) =
+        (Tuner::new(Setting::default(), Limits::default()), Dice::new(1), Vec::new());
     while let Step::Measure { setting, lasts } = tuner.next() {
         order.push(setting);
         tuner.measured(PLAIN.measure(setting, lasts, &mut dice));

@@ -43,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LIMITS")]
     pub(super) slo: Option<Slo>,
 
-    /// Time for all measurements, about 150 of them. If it is not enough, the best so far is advised, marked as unfinished
+    /// Time for all measurements, 100 to 250 of them. If it is not enough, the best so far is advised, marked as unfinished
     #[arg(long, value_name = "S", default_value = "5m")]
     pub(super) time: Seconds,
 
@@ -59,7 +59,13 @@ pub(crate) struct Args {
     pub(super) instances_max: Option<NonZeroU16>,
 
     /// Leave these as they are. What --config has turned off is never turned on
-    #[arg(long, value_enum, value_name = "copies,coalescing", value_delimiter = ',', hide_possible_values = true)]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "copies,coalescing",
+        value_delimiter = ',',
+        hide_possible_values = true
+    )]
     pub(super) keep: Vec<Switch>,
 
     /// Run on a simulated HSM that this TOML file describes, in place of a module; what it says of faults does not happen
@@ -94,8 +100,8 @@ Examples:
   hsmux tune --module PATH --token LABEL --pin-source file:PIN_FILE --op ecdsa-p256 --slo p99=5ms --callers 32
   hsmux tune --config hsmux.toml --profile dnssec --instances-max 4 --keep copies --json
 
-An engine is built, and the PIN sent to each token, about once for every two measurements: some 80 times in all. A PIN that
-is refused ends it at once. Ctrl-C ends it with the best so far. The file is written only if a setting worked.
+An engine is built, and the PIN sent to each token, about once for every two measurements: 50 to 125 times in all. A
+PIN that is refused ends it at once. Ctrl-C ends it with the best so far. The file is written only if a setting worked.
 
 Exit codes:
   0  a setting is advised
@@ -120,8 +126,18 @@ impl Args {
         profile.deadline = Deadline::In(QUEUED_MAX);
         profile.operations.iter_mut().for_each(|operation| operation.deadline = Deadline::Default);
         profile.phases = vec![
-            Phase { name: "warm-up".to_owned(), length: self.time.0, demand: Demand::Callers(None), counted: false },
-            Phase { name: "steady".to_owned(), length: self.time.0, demand: Demand::Callers(None), counted: true },
+            Phase {
+                name: "warm-up".to_owned(),
+                length: self.time.0,
+                demand: Demand::Callers(None),
+                counted: false,
+            },
+            Phase {
+                name: "steady".to_owned(),
+                length: self.time.0,
+                demand: Demand::Callers(None),
+                counted: true,
+            },
         ];
         Ok(profile)
     }

@@ -28,7 +28,7 @@ pub(super) struct Bench<'a> {
     site: &'a Site,
     /// As the site names them.
     names: Vec<String>,
-    /// Read once: some sources give it once, and a person is not asked eighty times.
+    /// Read once: some sources give it once, and a person is not asked a hundred times.
     pin: SecretString,
     stop: &'a Stop,
     pub(super) profile: Profile,
@@ -74,7 +74,7 @@ impl<'a> Bench<'a> {
     ) -> Result<Self> {
         let source = site.pin()?;
         if matches!(source, PinSource::ProtectedAuthenticationPath) {
-            let text = "tune logs in some eighty times, for which nobody types a PIN at the token";
+            let text = "tune logs in a hundred times, for which nobody types a PIN at the token";
             return Err(Failure::new(Exit::Usage, text));
         }
         let names = site.tokens()?;
@@ -93,7 +93,8 @@ impl<'a> Bench<'a> {
             }
         };
         let running = Some(Running { setting: None, engine, works });
-        let mut bench = Self { args, site, names, pin, stop, profile, keys, tokens, made, running, is_locked_out: false };
+        let mut bench =
+            Self { args, site, names, pin, stop, profile, keys, tokens, made, running, is_locked_out: false };
         let callers = bench.enough_callers(start);
         match callers {
             Ok(callers) => bench.profile.callers = callers,
@@ -150,7 +151,9 @@ impl<'a> Bench<'a> {
         }
         if self.keys.are_temporary() && self.running.is_none() {
             let engine = Arc::new(builder(self.site, &self.names, &self.pin).build()?);
-            let works = Arc::new(Works::new(&engine, &self.profile, |operation, key| self.keys.label(operation, key))?);
+            let works = Arc::new(Works::new(&engine, &self.profile, |operation, key| {
+                self.keys.label(operation, key)
+            })?);
             self.running = Some(Running { setting: None, engine, works });
         }
         let removed = self.running.as_ref().map_or(Ok(()), |running| self.keys.remove(&running.engine));
@@ -208,7 +211,8 @@ impl<'a> Bench<'a> {
         for phase in &mut profile.phases {
             phase.length = if phase.counted { lasts } else { warm_up };
         }
-        let watch = |_: Option<&run::Interval>| if self.stop.is_asked() { Flow::Stop } else { Flow::Continue };
+        let watch =
+            |_: Option<&run::Interval>| if self.stop.is_asked() { Flow::Stop } else { Flow::Continue };
         run::run(&running.engine, profile, &running.works, watch)
             .map_err(|text| Failure::new(Exit::Other, text))
     }
@@ -251,12 +255,16 @@ fn figures(outcome: &Outcome) -> std::result::Result<Figures, String> {
     let all = counts.ops + counts.errors;
     let failed = counts.errors as f64 / all.max(1) as f64;
     if counts.ops == 0 || failed > FAILED_MAX {
-        let first = outcome.all.failures().map(|(_, failures)| failures).max_by_key(|failures| failures.count);
+        let first =
+            outcome.all.failures().map(|(_, failures)| failures).max_by_key(|failures| failures.count);
         let first = first.map_or("nothing was done in time", |failures| failures.first.as_str());
         return Err(format!("{} of {all} operations failed: {first}", counts.errors));
     }
+    // In a closed loop a request begins when another has ended, so as many have ended in the phase as have begun in it. Those
+    // that were due in it *and* have ended in it are fewer, by as much as the queue is long.
+    let ended_per_s = counts.begun_in_time as f64 / seconds;
     Ok(Figures {
-        ops_per_s: counts.done_in_time as f64 / seconds,
+        ops_per_s: ended_per_s * (1.0 - failed),
         ops: counts.ops,
         errors: counts.errors,
         latencies_ns: Percentile::ALL.map(|percentile| counts.latency.value_at_quantile(percentile.share())),

@@ -70,9 +70,8 @@ pub(super) fn entries(advice: &Advice, limits: &Limits, load: &Load) -> Vec<Entr
         evidence: format!("{}: {told}{}", load.header(), ends(advice)),
     };
     let others = |is_other: &dyn Fn(Setting) -> bool, name: &dyn Fn(Setting) -> String| {
-        let mut text = with(best).map_or_else(String::new, |tried| {
-            format!("{} {}", name(best), figures(tried, true))
-        });
+        let mut text =
+            with(best).map_or_else(String::new, |tried| format!("{} {}", name(best), figures(tried, true)));
         for tried in nearest(advice, best, is_other) {
             let told = name(tried.setting);
             let _written = write!(text, "; {told} {}", compared(advice, best, tried));
@@ -87,7 +86,8 @@ pub(super) fn entries(advice: &Advice, limits: &Limits, load: &Load) -> Vec<Entr
     if limits.instances_max > 1 && is_tried(&|setting| setting.instances != best.instances) {
         let name = |setting: Setting| format!("{} of {} sessions", setting.instances, setting.sessions);
         let other = |setting: Setting| {
-            setting.instances != best.instances && Setting { instances: 0, ..setting }.has_switches_of(Setting { instances: 0, ..best })
+            setting.instances != best.instances
+                && Setting { instances: 0, ..setting }.has_switches_of(Setting { instances: 0, ..best })
         };
         entries.push(entry("instances", Value::Number(best.instances), others(&other, &name)));
     }
@@ -125,7 +125,8 @@ fn switch(
         let rate = advice.tried_with(best).map_or_else(String::new, |tried| figures(tried, true));
         return format!("{} {rate}; the other was not compared for want of time", name(best));
     };
-    let rate = |setting| advice.tried_with(setting).map_or_else(|| "-".to_owned(), |tried| figures(tried, true));
+    let rate =
+        |setting| advice.tried_with(setting).map_or_else(|| "-".to_owned(), |tried| figures(tried, true));
     let [champion, challenger] = [duel.champion, duel.challenger];
     let sessions = champion.sessions;
     format!(
@@ -245,7 +246,11 @@ pub(super) mod tests {
         let begins = "2026-11-29 with dnssec, 64 callers: 4 12,400/s (12,400 to 12,400); 1 3,100/s, slower; 2 6,200/s; 3 9,300/s; 6 12,400/s";
         assert!(sessions.evidence.starts_with(begins), "{}", sessions.evidence);
         assert_eq!(entries[1].value, Value::Text("auto"));
-        assert!(entries[1].evidence.contains("off 6,200/s, slower; with 4 sessions"), "{}", entries[1].evidence);
+        assert!(
+            entries[1].evidence.contains("off 6,200/s, slower; with 4 sessions"),
+            "{}",
+            entries[1].evidence
+        );
         assert_eq!(entries[2].value, Value::Switch(true));
         assert!(entries[2].evidence.contains("no difference"), "{}", entries[2].evidence);
         assert!(!entries.iter().any(|entry| entry.evidence.contains('\n')));

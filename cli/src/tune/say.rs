@@ -26,8 +26,18 @@ struct Document<'a> {
     advice: &'a Advice,
 }
 
-const COLUMNS: [&str; 10] =
-    ["", "sessions", "instances", "coalescing", "copies", "measured", "per second", "90 % between", "p99", ""];
+const COLUMNS: [&str; 10] = [
+    "",
+    "sessions",
+    "instances",
+    "coalescing",
+    "copies",
+    "measured",
+    "per second",
+    "90 % between",
+    "p99",
+    "",
+];
 
 /// Says what was measured, and where the search is.
 pub(super) fn live(
@@ -110,9 +120,9 @@ fn row(advice: &Advice, tried: &Tried) -> [String; 10] {
 fn told(duel: &Duel) -> String {
     let percent = |ratio: f64| format!("{:+.1} %", (ratio - 1.0) * 100.0);
     let ratio = duel.ratio.map_or_else(String::new, |ratio| format!(" {}", percent(ratio)));
-    let bounds = duel.interval.map_or_else(String::new, |bounds| {
-        format!(" ({} to {})", percent(bounds.low), percent(bounds.high))
-    });
+    let bounds = duel
+        .interval
+        .map_or_else(String::new, |bounds| format!(" ({} to {})", percent(bounds.low), percent(bounds.high)));
     let outcome = duel.outcome.as_str();
     format!(
         "{} against {}:{ratio}{bounds} in {} rounds: {outcome}",

@@ -103,7 +103,9 @@ fn cannot(path: &Path, why: &dyn std::fmt::Display) -> Failure {
 fn checked(text: String) -> Result<String> {
     match text.parse::<Config>() {
         Ok(_) => Ok(text),
-        Err(error) => Err(Failure::new(Exit::Other, format!("the configuration advised would not load: {error}"))),
+        Err(error) => {
+            Err(Failure::new(Exit::Other, format!("the configuration advised would not load: {error}")))
+        }
     }
 }
 

@@ -20,7 +20,7 @@ const QUICK: [&str; 8] =
 fn tune(sim: &Sim, device: &str, more: &[&str]) -> Ended {
     std::fs::write(sim.path("device.toml"), device).unwrap();
     let script = sim.path("device.toml");
-    sim.run(&[&QUICK, &["--sim", script.to_str().unwrap()], more].concat())
+    sim.run(&[&QUICK[..], &["--sim", script.to_str().unwrap()], more].concat())
 }
 
 /// The number of sessions that a configuration says.
@@ -59,19 +59,40 @@ fn of_a_configuration_only_the_tuned_fields_change_and_the_search_begins_at_what
     );
     std::fs::write(&config, &ours).unwrap();
     let [config, out] = [&config, &out].map(|path| path.to_str().unwrap());
-    let arguments =
-        ["tune", "--op", "hmac-sha256", "--config", config, "--out", out, "--time", "6s", "--sessions-max=4", "--json"];
+    let arguments = [
+        "tune",
+        "--op",
+        "hmac-sha256",
+        "--config",
+        config,
+        "--out",
+        out,
+        "--time",
+        "6s",
+        "--sessions-max=4",
+        "--json",
+    ];
     let ended = sim.run(&arguments);
     ended.succeeds();
     let json: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
-    assert_eq!((json["schema"].as_u64(), json["load"]["profile"].as_str()), (Some(1), Some("hmac-sha256:64")));
+    assert_eq!(
+        (json["schema"].as_u64(), json["load"]["profile"].as_str()),
+        (Some(1), Some("hmac-sha256:64"))
+    );
     let advice = &json["advice"];
-    assert_eq!((advice["start"]["sessions"].as_u64(), advice["start"]["coalescing"].as_bool()), (Some(3), Some(false)));
+    assert_eq!(
+        (advice["start"]["sessions"].as_u64(), advice["start"]["coalescing"].as_bool()),
+        (Some(3), Some(false))
+    );
     let tried = advice["tried"].as_array().unwrap();
-    assert!(tried.iter().all(|tried| tried["setting"]["coalescing"] == false), "what is off stays off: {advice}");
+    assert!(
+        tried.iter().all(|tried| tried["setting"]["coalescing"] == false),
+        "what is off stays off: {advice}"
+    );
     let tuned = std::fs::read_to_string(out).unwrap();
     let kept = |text: &str| -> Vec<String> {
-        let is_ours = |line: &&str| !["# tuned ", "sessions = ", "copies = "].iter().any(|it| line.starts_with(it));
+        let is_ours =
+            |line: &&str| !["# tuned ", "sessions = ", "copies = "].iter().any(|it| line.starts_with(it));
         text.lines().filter(is_ours).map(str::to_owned).collect()
     };
     assert_eq!(kept(&tuned), kept(&ours), "{tuned}");
@@ -118,7 +139,7 @@ fn ctrl_c_ends_it_with_the_best_so_far() {
     let (device, out) = (sim.path("device.toml"), sim.path("tuned.toml"));
     std::fs::write(&device, DEVICE).unwrap();
     let paths = ["--sim", device.to_str().unwrap(), "--out", out.to_str().unwrap()];
-    let mut command = sim.command(&[&QUICK, &paths[..]].concat());
+    let mut command = sim.command(&[&QUICK[..], &paths].concat());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
     // The first measurement has been made.
