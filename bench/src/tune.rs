@@ -141,7 +141,7 @@ struct Visit {
 }
 
 /// So many measurements a search takes with noise that keeps nearly every comparison open to its last round, and with
-/// instances: each lasts that part of the time that there is. In this module's tests they take 105 to 200 on average.
+/// instances: each lasts that part of the time that there is. In this module's tests they take 110 to 210 on average.
 const VISITS: u32 = 250;
 
 impl Default for Limits {

@@ -92,7 +92,12 @@ fn end(advice: &Advice, stop: &Stop) -> Result {
     if advice.end == End::Stopped
         && let Some(exit) = stop.signal()
     {
-        return Err(Failure::new(exit, "stopped by a signal: the advice is the best so far"));
+        let what = if advice.best.is_some() {
+            "the advice is the best so far"
+        } else {
+            "nothing had worked by then"
+        };
+        return Err(Failure::new(exit, format!("stopped by a signal: {what}")));
     }
     let failed = || advice.tried.iter().find_map(|tried| tried.failed.clone()).unwrap_or_default();
     match advice.best {

@@ -44,7 +44,7 @@ pub enum End {
 pub struct Gain {
     /// As a ratio.
     pub ratio: f64,
-    /// Where it lies with 95 % confidence; `None` if there was no time to compare them in rounds.
+    /// Where it lies with 98 % confidence; `None` if there was no time to compare them in rounds.
     pub interval: Option<Interval>,
 }
 

@@ -47,7 +47,7 @@ const GAIN: f64 = 1.05;
 const IDLE_MAX: u32 = 2;
 
 /// What has less than this part of the best is not compared with it. Looks are not off by that much: with measurements that
-/// vary by 6 %, 0.9 lost the right setting in 7 of 60 searches, this in 3.
+/// vary by 6 %, 0.9 lost the right setting in 7 of 60 searches, this in 2.
 const NEAR: f64 = 0.85;
 
 /// What has this part of the best is as good, as long as nobody has compared them properly.

@@ -274,3 +274,35 @@ fn two_settings_are_measured_in_turn_and_in_changing_order() {
     let turns: Vec<_> = order[first - 1..first + 7].iter().map(without).collect();
     assert_eq!(turns, [false, true, true, false, false, true, true, false]);
 }
+
+/// A duel of a simpler setting, which does these parts of what the other does, in turn.
+fn simpler(parts: [f64; 2]) -> Duel {
+    let champion = Setting::default().with_sessions(8);
+    let mut duel = Duel::new(champion, Setting::default(), duel::Rule::NotSlower, 0);
+    let mut verdicts = HashMap::new();
+    for round in 0.. {
+        for setting in duel.round() {
+            let part = if setting == champion { 1.0 } else { parts[round % 2] };
+            duel.took(setting, Some(1000.0 * part), true);
+        }
+        duel.judge(&mut verdicts);
+        if duel.is_over() {
+            break;
+        }
+    }
+    duel
+}
+
+#[test]
+fn a_simpler_setting_wins_unless_it_is_surely_slower() {
+    let alike = simpler([0.98, 1.0]);
+    assert!(alike.challenger_wins() && alike.outcome == Outcome::NoDifference, "{alike:?}");
+    for parts in [[0.8, 1.2], [0.93, 1.01]] {
+        let noisy = simpler(parts);
+        assert!(noisy.challenger_wins() && noisy.outcome == Outcome::TooNoisy, "{noisy:?}");
+    }
+    for parts in [[0.5, 0.6], [0.9, 0.95], [0.85, 1.0]] {
+        let slower = simpler(parts);
+        assert!(!slower.challenger_wins() && slower.outcome == Outcome::Slower, "{slower:?}");
+    }
+}

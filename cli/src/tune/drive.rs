@@ -46,12 +46,14 @@ struct Running {
     setting: Option<Setting>,
     engine: Arc<Engine>,
     works: Arc<Works>,
+    /// Whether it has run the load before.
+    is_warm: bool,
 }
 
-/// What part of a measurement's time the warm-up takes before it, and its bounds: threads start, the engine tries copies and
-/// proves what it merges. The bounds are those of the quickest look and of a second's worth.
-const WARM_UP_PART: u32 = 4;
-const WARM_UP: [Duration; 2] = [Duration::from_millis(30), Duration::from_millis(500)];
+/// What part of a measurement's time its warm-up takes, and the bounds: a new engine makes copies and proves what it merges, of
+/// which nothing is to be counted; one that has run before has only to fill its queue.
+const WARM_UP_NEW: (u32, [Duration; 2]) = (2, [Duration::from_millis(150), Duration::from_secs(1)]);
+const WARM_UP: (u32, [Duration; 2]) = (10, [Duration::from_millis(30), Duration::from_millis(100)]);
 
 /// A measurement in which more than this part fails says nothing of a setting but that.
 const FAILED_MAX: f64 = 0.01;
@@ -92,7 +94,7 @@ impl<'a> Bench<'a> {
                 return Err(failure);
             }
         };
-        let running = Some(Running { setting: None, engine, works });
+        let running = Some(Running { setting: None, engine, works, is_warm: false });
         let mut bench =
             Self { args, site, names, pin, stop, profile, keys, tokens, made, running, is_locked_out: false };
         let callers = bench.enough_callers(start);
@@ -154,7 +156,7 @@ impl<'a> Bench<'a> {
             let works = Arc::new(Works::new(&engine, &self.profile, |operation, key| {
                 self.keys.label(operation, key)
             })?);
-            self.running = Some(Running { setting: None, engine, works });
+            self.running = Some(Running { setting: None, engine, works, is_warm: false });
         }
         let removed = self.running.as_ref().map_or(Ok(()), |running| self.keys.remove(&running.engine));
         self.stop_engine();
@@ -191,7 +193,8 @@ impl<'a> Bench<'a> {
             return Err(failure);
         }
         let works = Works::new(&engine, &self.profile, |operation, key| self.keys.label(operation, key))?;
-        self.running = Some(Running { setting: Some(setting), engine, works: Arc::new(works) });
+        self.running =
+            Some(Running { setting: Some(setting), engine, works: Arc::new(works), is_warm: false });
         Ok(())
     }
 
@@ -203,8 +206,12 @@ impl<'a> Bench<'a> {
 
     /// Runs the load for so long, after a warm-up.
     fn run(&mut self, lasts: Duration) -> Result<Outcome> {
-        let Some(running) = &self.running else { return Err(Failure::new(Exit::Other, "no engine runs")) };
-        let warm_up = (lasts / WARM_UP_PART).clamp(WARM_UP[0], WARM_UP[1]);
+        let Some(running) = &mut self.running else {
+            return Err(Failure::new(Exit::Other, "no engine runs"));
+        };
+        let (part, [least, most]) = if running.is_warm { WARM_UP } else { WARM_UP_NEW };
+        let warm_up = (lasts / part).clamp(least, most);
+        running.is_warm = true;
         // Other draws each time: the same again would say the same again.
         self.profile.seed = (self.profile.seed + 1) % (1 << 63);
         let mut profile = self.profile.clone();

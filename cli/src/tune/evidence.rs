@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::SystemTime;
 
-use hsmux_bench::tune::{Advice, End, Limits, Setting, Tried};
+use hsmux_bench::tune::{Advice, Duel, End, Limits, Outcome, Setting, Tried};
 use serde::Serialize;
 
 use super::args::Args;
@@ -60,48 +60,49 @@ impl Load {
     }
 }
 
+/// A switch: what it is called in a setting, and the setting with it out of sight.
+struct Switch {
+    name: fn(Setting) -> String,
+    without: fn(Setting) -> Setting,
+}
+
+const INSTANCES: Switch = Switch {
+    name: |setting| {
+        let each = if setting.instances == 1 { "" } else { " each" };
+        format!("{} with {} session{}{each}", setting.instances, setting.sessions, plural(setting.sessions))
+    },
+    // Their sessions are shared among them.
+    without: |setting| Setting { instances: 0, sessions: 0, ..setting },
+};
+
+const COPIES: Switch = Switch {
+    name: |setting| on(setting.copies, ["auto", "off"]).to_owned(),
+    without: |setting| Setting { copies: true, ..setting },
+};
+
+const COALESCING: Switch = Switch {
+    name: |setting| on(setting.coalescing, ["on", "off"]).to_owned(),
+    without: |setting| Setting { coalescing: true, ..setting },
+};
+
 /// The fields that were tuned: those of which something else was tried.
 pub(super) fn entries(advice: &Advice, limits: &Limits, load: &Load) -> Vec<Entry> {
     let Some(best) = advice.best else { return Vec::new() };
-    let with = |setting| advice.tried_with(setting);
     let entry = |name, value, told: String| Entry {
         name,
         value,
         evidence: format!("{}: {told}{}", load.header(), ends(advice)),
     };
-    let others = |is_other: &dyn Fn(Setting) -> bool, name: &dyn Fn(Setting) -> String| {
-        let mut text =
-            with(best).map_or_else(String::new, |tried| format!("{} {}", name(best), figures(tried, true)));
-        for tried in nearest(advice, best, is_other) {
-            let told = name(tried.setting);
-            let _written = write!(text, "; {told} {}", compared(advice, best, tried));
+    let mut entries = vec![entry("sessions", Value::Number(best.sessions), by_sessions(advice, best))];
+    let switches = [
+        ("instances", limits.instances_max > 1, Value::Number(best.instances), INSTANCES),
+        ("copies", limits.copies, Value::Text(on(best.copies, ["auto", "off"])), COPIES),
+        ("coalescing", limits.coalescing, Value::Switch(best.coalescing), COALESCING),
+    ];
+    for (name, may_be_turned, value, switch) in switches {
+        if let Some(told) = switch.told(advice).filter(|_| may_be_turned) {
+            entries.push(entry(name, value, told));
         }
-        text
-    };
-    let sessions = |setting: Setting| setting.sessions.to_string();
-    let by_sessions = |setting: Setting| setting.has_switches_of(best);
-    let told = others(&by_sessions, &sessions);
-    let mut entries = vec![entry("sessions", Value::Number(best.sessions), told)];
-    let is_tried = |of: &dyn Fn(Setting) -> bool| advice.tried.iter().any(|tried| of(tried.setting));
-    if limits.instances_max > 1 && is_tried(&|setting| setting.instances != best.instances) {
-        let name = |setting: Setting| format!("{} of {} sessions", setting.instances, setting.sessions);
-        let other = |setting: Setting| {
-            setting.instances != best.instances
-                && Setting { instances: 0, ..setting }.has_switches_of(Setting { instances: 0, ..best })
-        };
-        entries.push(entry("instances", Value::Number(best.instances), others(&other, &name)));
-    }
-    let copies = |setting: Setting| on(setting.copies, ["auto", "off"]).to_owned();
-    let other = |setting: Setting| setting.copies != best.copies;
-    if limits.copies && is_tried(&other) {
-        let value = Value::Text(on(best.copies, ["auto", "off"]));
-        entries.push(entry("copies", value, switch(advice, best, &other, &copies)));
-    }
-    let coalescing = |setting: Setting| on(setting.coalescing, ["on", "off"]).to_owned();
-    let other = |setting: Setting| setting.coalescing != best.coalescing;
-    if limits.coalescing && is_tried(&other) {
-        let value = Value::Switch(best.coalescing);
-        entries.push(entry("coalescing", value, switch(advice, best, &other, &coalescing)));
     }
     entries
 }
@@ -110,63 +111,78 @@ const fn on(is_on: bool, names: [&'static str; 2]) -> &'static str {
     names[if is_on { 0 } else { 1 }]
 }
 
-/// The comparison by which a switch was decided, as it was made: with the sessions of then.
-fn switch(
-    advice: &Advice,
-    best: Setting,
-    is_other: &dyn Fn(Setting) -> bool,
-    name: &dyn Fn(Setting) -> String,
-) -> String {
-    let differ = |duel: &&hsmux_bench::tune::Duel| {
-        is_other(duel.champion) != is_other(duel.challenger)
-            && duel.champion.sessions == duel.challenger.sessions
-    };
-    let Some(duel) = advice.duels.iter().find(differ) else {
-        let rate = advice.tried_with(best).map_or_else(String::new, |tried| figures(tried, true));
-        return format!("{} {rate}; the other was not compared for want of time", name(best));
-    };
-    let rate =
-        |setting| advice.tried_with(setting).map_or_else(|| "-".to_owned(), |tried| figures(tried, true));
-    let [champion, challenger] = [duel.champion, duel.challenger];
-    let sessions = champion.sessions;
-    format!(
-        "{} {}; {} {}, {}; with {sessions} session{}",
-        name(champion),
-        rate(champion),
-        name(challenger),
-        rate(challenger),
-        duel.outcome.as_str(),
-        if sessions == 1 { "" } else { "s" },
-    )
+const fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
-/// Those that are told of: the nearest in sessions, in order.
-fn nearest<'a>(advice: &'a Advice, best: Setting, is_wanted: &dyn Fn(Setting) -> bool) -> Vec<&'a Tried> {
-    let mut others: Vec<_> =
-        advice.tried.iter().filter(|tried| tried.setting != best && is_wanted(tried.setting)).collect();
+/// What the advice does, and other numbers of sessions.
+fn by_sessions(advice: &Advice, best: Setting) -> String {
+    let rate = advice.tried_with(best).map_or_else(String::new, |tried| figures(tried, true));
+    let mut text = format!("{} session{} {rate}", best.sessions, plural(best.sessions));
+    for tried in nearest(advice, best) {
+        let _written = write!(text, "; {}: {}", tried.setting.sessions, compared(advice, best, tried));
+    }
+    text
+}
+
+impl Switch {
+    /// The comparison by which it was decided last, as it was made: with the sessions of then. `None` if it was not.
+    fn told(&self, advice: &Advice) -> Option<String> {
+        let is_of_it = |duel: &&Duel| {
+            let [one, other] = [duel.champion, duel.challenger];
+            (self.without)(one) == (self.without)(other) && (self.name)(one) != (self.name)(other)
+        };
+        let duel = advice.duels.iter().filter(|duel| !is_of_sessions(duel)).rfind(is_of_it)?;
+        let rate = advice.tried_with(duel.champion).map_or_else(String::new, |tried| figures(tried, true));
+        let (champion, challenger) = ((self.name)(duel.champion), (self.name)(duel.challenger));
+        let mut text = format!("{champion} {rate}; {challenger}");
+        if let Some(ratio) = duel.ratio {
+            let _written = write!(text, " {}", percent(ratio));
+        }
+        if let Some(bounds) = duel.interval {
+            let _written = write!(text, " ({} to {})", percent(bounds.low), percent(bounds.high));
+        }
+        let _written = write!(text, ", {}", duel.outcome.as_str());
+        if duel.champion.sessions == duel.challenger.sessions {
+            let _written =
+                write!(text, "; with {} session{}", duel.champion.sessions, plural(duel.champion.sessions));
+        }
+        Some(text)
+    }
+}
+
+/// Whether only the sessions differ.
+fn is_of_sessions(duel: &Duel) -> bool {
+    duel.champion.has_switches_of(duel.challenger)
+}
+
+/// How much more or less a ratio is, for people.
+pub(super) fn percent(ratio: f64) -> String {
+    format!("{:+.1} %", (ratio - 1.0) * 100.0)
+}
+
+/// Those with the same switches that are told of: the nearest in sessions, in order.
+fn nearest(advice: &Advice, best: Setting) -> Vec<&Tried> {
+    let is_other = |tried: &&Tried| tried.setting != best && tried.setting.has_switches_of(best);
+    let mut others: Vec<_> = advice.tried.iter().filter(is_other).collect();
     others.sort_by_key(|tried| tried.setting.sessions.abs_diff(best.sessions));
     others.truncate(OTHERS_MAX);
-    others.sort_by_key(|tried| (tried.setting.sessions, tried.setting.instances));
+    others.sort_by_key(|tried| tried.setting.sessions);
     others
 }
 
 /// What another did, and what a comparison with the best said, if there was one.
 fn compared(advice: &Advice, best: Setting, tried: &Tried) -> String {
-    let mut text = figures(tried, false);
-    if let Some(duel) = advice.duel_of(best, tried.setting) {
-        let (is_best, told) = (duel.challenger == best, duel.outcome.as_str());
-        match (is_best, told) {
-            // Said of the challenger; this line is about the other.
-            (true, "faster") => text.push_str(", slower"),
-            (true, "slower") => text.push_str(", faster"),
-            (true, "no difference" | "too noisy to tell") | (false, _) => {
-                text.push_str(", ");
-                text.push_str(told);
-            }
-            (true, _) => {}
-        }
-    }
-    text
+    let text = figures(tried, false);
+    let Some(duel) = advice.duel_of(best, tried.setting) else { return text };
+    // Outcomes are those of the challenger; this is about the other one of the advice.
+    let outcome = match (duel.challenger == best, duel.outcome) {
+        (true, Outcome::Faster) => Outcome::Slower,
+        (true, Outcome::Slower) => Outcome::Faster,
+        (_, outcome @ (Outcome::NoDifference | Outcome::TooNoisy)) | (false, outcome) => outcome,
+        (true, _) => return text,
+    };
+    format!("{text}, {}", outcome.as_str())
 }
 
 /// A rate with its bounds, if wanted, or why there is none.
@@ -243,11 +259,11 @@ pub(super) mod tests {
         assert_eq!(names, ["sessions", "copies", "coalescing"]);
         let sessions = &entries[0];
         assert_eq!(sessions.value, Value::Number(4));
-        let begins = "2026-11-29 with dnssec, 64 callers: 4 12,400/s (12,400 to 12,400); 1 3,100/s, slower; 2 6,200/s; 3 9,300/s; 6 12,400/s";
+        let begins = "2026-11-29 with dnssec, 64 callers: 4 sessions 12,400/s (12,400 to 12,400); 1: 3,100/s, slower; 2: 6,200/s; 3: 9,300/s; 6: 12,400/s";
         assert!(sessions.evidence.starts_with(begins), "{}", sessions.evidence);
         assert_eq!(entries[1].value, Value::Text("auto"));
         assert!(
-            entries[1].evidence.contains("off 6,200/s, slower; with 4 sessions"),
+            entries[1].evidence.contains("; off -50.0 %, slower; with 4 sessions"),
             "{}",
             entries[1].evidence
         );

@@ -8,7 +8,7 @@ use hsmux_bench::tune::{Advice, Duel, Sample, Setting, Tried};
 use serde::Serialize;
 
 use super::args::Args;
-use super::evidence::{Load, grouped};
+use super::evidence::{Load, grouped, percent};
 use crate::exit::{Result, printable};
 use crate::figures::{table, time};
 use crate::load::note;
@@ -89,7 +89,8 @@ fn write(out: &mut impl Write, advice: &Advice, load: &Load) -> io::Result<()> {
 fn row(advice: &Advice, tried: &Tried) -> [String; 10] {
     let Setting { sessions, instances, coalescing, copies } = tried.setting;
     let mark = match (advice.best == Some(tried.setting), advice.start == tried.setting) {
-        (true, _) => "advised",
+        (true, true) => "advised, start",
+        (true, false) => "advised",
         (false, true) => "start",
         (false, false) => "",
     };
@@ -118,7 +119,6 @@ fn row(advice: &Advice, tried: &Tried) -> [String; 10] {
 }
 
 fn told(duel: &Duel) -> String {
-    let percent = |ratio: f64| format!("{:+.1} %", (ratio - 1.0) * 100.0);
     let ratio = duel.ratio.map_or_else(String::new, |ratio| format!(" {}", percent(ratio)));
     let bounds = duel
         .interval

@@ -35,7 +35,7 @@ fn sessions(path: &Path) -> usize {
 fn on_a_device_with_four_cores_four_sessions_are_advised_and_the_file_loads() {
     let sim = Sim::new("null=1");
     let out = sim.path("tuned.toml");
-    let ended = tune(&sim, DEVICE, &["--time", "12s", "--out", out.to_str().unwrap()]);
+    let ended = tune(&sim, DEVICE, &["--time", "15s", "--out", out.to_str().unwrap()]);
     ended.succeeds();
     assert!((3..=8).contains(&sessions(&out)), "{ended:?}");
     assert!(ended.stdout.contains("advised") && ended.stdout.contains("\nadvice: "), "{ended:?}");
@@ -108,7 +108,7 @@ fn a_token_with_a_session_limit_is_never_advised_more_than_it_gives() {
     let out = sim.path("tuned.toml");
     // Three, of which the engine keeps two for itself; asked for more by --sessions-max.
     let device = format!("{DEVICE}sessions = 3\n");
-    let ended = tune(&sim, &device, &["--time", "5s", "--out", out.to_str().unwrap()]);
+    let ended = tune(&sim, &device, &["--time", "6s", "--out", out.to_str().unwrap()]);
     ended.succeeds();
     assert_eq!(sessions(&out), 1, "{ended:?}");
     assert!(ended.stdout.contains("failed: the token gives only 1 session"), "{ended:?}");
