@@ -10,7 +10,7 @@ mod write;
 
 use std::time::{Duration, SystemTime};
 
-use hsmux_bench::tune::{Advice, End, Limits, Step, Tuner};
+use hsmux_bench::tune::{Advice, End, Limits, Setting, Step, Tuner};
 
 use self::drive::Bench;
 use self::evidence::Load;
@@ -46,14 +46,14 @@ pub(crate) fn run(args: &Args) -> Result {
     let removed = bench.close();
     let (advice, limits, spent) = result?;
     let load = Load::of(&bench, args, SystemTime::now());
-    let configuration = match &text {
-        Some(text) => write::changed(text, &evidence::entries(&advice, &limits, &load))?,
-        None => write::complete(&site, &bench.tokens, &evidence::entries(&advice, &limits, &load))?,
-    };
-    // Nobody listening to the table is no reason to lose the file.
-    let written = match args.out.as_deref().filter(|_| advice.best.is_some()) {
-        Some(out) => write::to(out, &configuration, args.connection.config(), args.force),
-        None => Ok(()),
+    let entries = evidence::entries(&advice, &limits, &load);
+    // Nobody listening to the table is no reason to lose the file, nor the other way round.
+    let written = match (args.out.as_deref().filter(|_| advice.best.is_some()), &text) {
+        (Some(out), Some(text)) => write::changed(text, &entries)
+            .and_then(|text| write::to(out, &text, args.connection.config(), args.force)),
+        (Some(out), None) => write::complete(&site, &bench.token_names(), &entries)
+            .and_then(|text| write::to(out, &text, None, args.force)),
+        (None, _) => Ok(()),
     };
     let said = say::all(args, &advice, &load, bench.made(), spent);
     removed.and(written)?;
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Result {
 /// Measures what the search asks for, until it is done or a signal ends it.
 fn search(
     bench: &mut Bench<'_>,
-    start: hsmux_bench::tune::Setting,
+    start: Setting,
     limits: Limits,
     stop: &Stop,
 ) -> Result<(Advice, Limits, Duration)> {

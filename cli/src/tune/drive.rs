@@ -17,7 +17,7 @@ use secrecy::SecretString;
 use super::args::Args;
 use super::keys::Keys;
 use super::start::Start;
-use crate::connection::Site;
+use crate::connection::{Site, is_uri};
 use crate::exit::{Exit, Failure, Result};
 use crate::load::{DRAIN, made, note};
 use crate::stop::Stop;
@@ -34,7 +34,7 @@ pub(super) struct Bench<'a> {
     pub(super) profile: Profile,
     keys: Keys,
     /// As the first engine describes them, in the order of their names.
-    pub(super) tokens: Vec<TokenDescription>,
+    tokens: Vec<TokenDescription>,
     made: Made,
     running: Option<Running>,
     /// Whether a PIN was refused: then no engine is built any more, not even to remove keys.
@@ -109,6 +109,17 @@ impl<'a> Bench<'a> {
     pub(super) fn sessions_most(&self) -> Option<usize> {
         let most = self.tokens.iter().filter_map(|token| token.sessions_max).min()?;
         usize::try_from(most).ok()
+    }
+
+    /// The tokens as a configuration names them: as they were named, or by what a URI led to, for a URI may say more than is
+    /// to be written down.
+    pub(super) fn token_names(&self) -> Vec<String> {
+        let name = |(name, token): (&String, &TokenDescription)| match name {
+            uri if is_uri(uri) && token.label.is_empty() => token.serial.clone(),
+            uri if is_uri(uri) => token.label.clone(),
+            name => name.clone(),
+        };
+        self.names.iter().zip(&self.tokens).map(name).collect()
     }
 
     pub(super) const fn made(&self) -> &Made {

@@ -64,6 +64,8 @@ impl Load {
 struct Switch {
     name: fn(Setting) -> String,
     without: fn(Setting) -> Setting,
+    /// Whether its name says with how many sessions.
+    names_sessions: bool,
 }
 
 const INSTANCES: Switch = Switch {
@@ -73,16 +75,19 @@ const INSTANCES: Switch = Switch {
     },
     // Their sessions are shared among them.
     without: |setting| Setting { instances: 0, sessions: 0, ..setting },
+    names_sessions: true,
 };
 
 const COPIES: Switch = Switch {
     name: |setting| on(setting.copies, ["auto", "off"]).to_owned(),
     without: |setting| Setting { copies: true, ..setting },
+    names_sessions: false,
 };
 
 const COALESCING: Switch = Switch {
     name: |setting| on(setting.coalescing, ["on", "off"]).to_owned(),
     without: |setting| Setting { coalescing: true, ..setting },
+    names_sessions: false,
 };
 
 /// The fields that were tuned: those of which something else was tried.
@@ -143,7 +148,7 @@ impl Switch {
             let _written = write!(text, " ({} to {})", percent(bounds.low), percent(bounds.high));
         }
         let _written = write!(text, ", {}", duel.outcome.as_str());
-        if duel.champion.sessions == duel.challenger.sessions {
+        if !self.names_sessions {
             let _written =
                 write!(text, "; with {} session{}", duel.champion.sessions, plural(duel.champion.sessions));
         }

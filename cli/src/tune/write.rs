@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use hsmux::{Config, PinSource, TokenDescription};
+use hsmux::{Config, PinSource};
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table};
 
 use super::evidence::{Entry, Load, Value};
@@ -21,10 +21,10 @@ pub(super) fn changed(text: &str, entries: &[Entry]) -> Result<String> {
 }
 
 /// A configuration of a site that options say.
-pub(super) fn complete(site: &Site, tokens: &[TokenDescription], entries: &[Entry]) -> Result<String> {
+pub(super) fn complete(site: &Site, tokens: &[String], entries: &[Entry]) -> Result<String> {
     let mut document = DocumentMut::new();
     let root = document.as_table_mut();
-    root.insert("module", text_item(&site.module().display().to_string()));
+    root.insert("module", text_item(&lasting(site.module())));
     if let Some(text) = site.init_args().filter(|text| !text.is_empty()) {
         root.insert("init_args", text_item(text));
     }
@@ -34,13 +34,12 @@ pub(super) fn complete(site: &Site, tokens: &[TokenDescription], entries: &[Entr
         comment(root, "pin", "# The PIN itself is not written: say here where it is.");
     }
     if let Some(directory) = site.state_dir() {
-        root.insert("state_dir", text_item(&directory.display().to_string()));
+        root.insert("state_dir", text_item(&lasting(directory)));
     }
     set(root, entries);
     let mut named = ArrayOfTables::new();
-    for token in tokens {
+    for name in tokens {
         let mut table = Table::new();
-        let name = if token.label.is_empty() { &token.serial } else { &token.label };
         table.insert("name", text_item(name));
         named.push(table);
     }
@@ -151,10 +150,16 @@ fn text_item(text: &str) -> Item {
     toml_edit::value(text)
 }
 
+/// A path that leads there from other directories, too. What is not there from here is a name that the system looks for.
+fn lasting(path: &Path) -> String {
+    let absolute = path.exists().then(|| std::path::absolute(path).ok()).flatten();
+    absolute.as_deref().unwrap_or(path).display().to_string()
+}
+
 /// A source as a configuration names it; `None` for a PIN.
 fn form(source: &PinSource) -> Option<String> {
     match source {
-        PinSource::File(path) => Some(format!("file:{}", path.display())),
+        PinSource::File(path) => Some(format!("file:{}", lasting(path))),
         PinSource::Env(name) => Some(format!("env:{name}")),
         PinSource::Fd(number) => Some(format!("fd:{number}")),
         PinSource::Credential(name) => Some(format!("credential:{name}")),
@@ -218,7 +223,7 @@ loss = \"stop\"
 
     #[test]
     fn a_pin_is_no_source() {
-        for source in ["file:/a", "env:A", "fd:3", "credential:a", "prompt", "protected"] {
+        for source in ["file:/a-that-is-not-there", "env:A", "fd:3", "credential:a", "prompt", "protected"] {
             assert_eq!(form(&source.parse().unwrap()).as_deref(), Some(source));
         }
         assert_eq!(form(&PinSource::from("1234".to_owned())), None);

@@ -35,7 +35,7 @@ fn sessions(path: &Path) -> usize {
 fn on_a_device_with_four_cores_four_sessions_are_advised_and_the_file_loads() {
     let sim = Sim::new("null=1");
     let out = sim.path("tuned.toml");
-    let ended = tune(&sim, DEVICE, &["--time", "15s", "--out", out.to_str().unwrap()]);
+    let ended = tune(&sim, DEVICE, &["--time", "12s", "--out", out.to_str().unwrap()]);
     ended.succeeds();
     assert!((3..=8).contains(&sessions(&out)), "{ended:?}");
     assert!(ended.stdout.contains("advised") && ended.stdout.contains("\nadvice: "), "{ended:?}");
@@ -138,7 +138,7 @@ fn ctrl_c_ends_it_with_the_best_so_far() {
     let sim = Sim::new("null=1");
     let (device, out) = (sim.path("device.toml"), sim.path("tuned.toml"));
     std::fs::write(&device, DEVICE).unwrap();
-    let paths = ["--sim", device.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    let paths = ["--sim", device.to_str().unwrap(), "--out", out.to_str().unwrap(), "--time", "60s"];
     let mut command = sim.command(&[&QUICK[..], &paths].concat());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
@@ -150,4 +150,31 @@ fn ctrl_c_ends_it_with_the_best_so_far() {
     assert_eq!(ended.code, Some(130), "{ended:?}");
     assert!(ended.stdout.contains("unfinished: it was stopped"), "{ended:?}");
     assert!(sessions(&out) >= 1);
+}
+
+#[test]
+fn without_a_configuration_a_complete_one_is_written_that_works_from_anywhere() {
+    let sim = Sim::new("tokens=1,op_us=2000,cores=1,seed=4712");
+    let out = sim.path("tuned.toml");
+    let pin = format!("--pin-source=file:{}", sim.path("pin").display());
+    let arguments = ["tune", "--op", "hmac-sha256", "--out", out.to_str().unwrap(), "--time", "2s", &pin];
+    let ended = sim.run(&[&arguments[..], &["--token", "sim-0", "--sessions-max=2"]].concat());
+    ended.succeeds();
+    let text = std::fs::read_to_string(&out).unwrap();
+    assert!(text.contains(&format!("pin = \"file:{}\"", sim.path("pin").display())), "{text}");
+    assert!(text.contains("[[token]]\nname = \"sim-0\"\n") && !text.contains("1234"), "{text}");
+    // It says all that the options said.
+    sim.run(&["info", "--config", out.to_str().unwrap()]).succeeds();
+}
+
+#[test]
+fn a_pin_that_is_refused_is_sent_once_and_nothing_is_measured() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("logins");
+    let sim = Sim::new(&format!("tokens=1,pin=5678,pin_log={},seed=4713", log.display()));
+    let pin = format!("--pin-source=file:{}", sim.path("pin").display());
+    let ended = sim.run(&["tune", "--op", "hmac-sha256", "--time", "2s", &pin]);
+    ended.fails(5, &["PIN"]);
+    assert!(!ended.stderr.contains("best so far"), "{ended:?}");
+    assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), 1);
 }
