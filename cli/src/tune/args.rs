@@ -97,11 +97,12 @@ pub(super) enum Switch {
 pub(crate) const HELP: &str = "\
 Examples:
   hsmux tune --config hsmux.toml --profile payment-auth --out tuned.toml
-  hsmux tune --module PATH --token LABEL --pin-source file:PIN_FILE --op ecdsa-p256 --slo p99=5ms --callers 32
+  hsmux tune --uri 'pkcs11:token=pay-1?pin-source=file:PIN_FILE' --op ecdsa-p256 --slo p99=5ms
   hsmux tune --config hsmux.toml --profile dnssec --instances-max 4 --keep copies --json
 
-An engine is built, and the PIN sent to each token, about once for every two measurements: 50 to 125 times in all. A
-PIN that is refused ends it at once. Ctrl-C ends it with the best so far. The file is written only if a setting worked.
+An engine is built, and the PIN sent to each token, about once for every two measurements:
+50 to 125 times in all. A PIN that is refused ends it at once. Ctrl-C ends it with the best so
+far. The file is written only if a setting worked.
 
 Exit codes:
   0  a setting is advised
