@@ -18,6 +18,7 @@ mod manual;
 mod pin;
 mod report;
 mod stop;
+mod tune;
 mod units;
 
 use std::process::ExitCode;
@@ -41,6 +42,9 @@ enum Command {
     /// Measure operations in a closed loop, beside a raw loop if wanted
     #[command(after_help = with_examples(load::EXAMPLES))]
     Load(load::Args),
+    /// Try how many sessions, which switches and how many instances do most, and write a configuration with the evidence
+    #[command(after_help = tune::HELP)]
+    Tune(Box<tune::Args>),
     /// Make a page of the results of load runs: one file of HTML, with nothing beside it
     #[command(after_help = report::HELP)]
     Report(report::Args),
@@ -83,6 +87,7 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(args) => demo::run(args),
         Command::Load(args) => load::run(args),
+        Command::Tune(args) => tune::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Info(args) => info::run(args),
         Command::Bulk(args) => bulk::run(args),

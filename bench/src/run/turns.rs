@@ -244,3 +244,6 @@ impl Outcome {
         self
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -162,7 +162,7 @@ fn profile(args: &Args) -> Result<Profile> {
 }
 
 /// The preset of this name, or the file.
-fn named(name: &str) -> Result<Profile> {
+pub(crate) fn named(name: &str) -> Result<Profile> {
     let path = Path::new(name);
     if let Ok(preset) = Profile::preset(name) {
         return Ok(preset);

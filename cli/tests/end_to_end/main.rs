@@ -16,3 +16,4 @@ mod pin;
 mod profiles;
 mod report;
 mod sim;
+mod tune;
