@@ -109,7 +109,7 @@ impl MechanismDescription {
     }
 }
 
-fn mechanism_name(number: u64) -> String {
+pub(crate) fn mechanism_name(number: u64) -> String {
     MechanismType::try_from(number).map_or_else(|_| format!("{number:#010x}"), |m| m.to_string())
 }
 
@@ -194,9 +194,9 @@ fn token_description(info: &TokenInfo, mechanisms: &[MechanismInfo], instances: 
     }
 }
 
-fn key_description(token: &Token, label: &[u8], key: &Listed) -> KeyDescription {
-    let facts = &key.facts;
-    let kind = match facts.kind {
+/// Type and size of a key, for people.
+pub(crate) fn kind_name(kind: KeyKind) -> String {
+    match kind {
         KeyKind::Rsa { bits } => format!("RSA-{bits}"),
         KeyKind::Ec(curve) => format!("EC P-{}", curve.bits()),
         KeyKind::Ed25519 => "Ed25519".to_owned(),
@@ -204,7 +204,12 @@ fn key_description(token: &Token, label: &[u8], key: &Listed) -> KeyDescription 
         KeyKind::Aes { len } => format!("AES-{}", len * 8),
         KeyKind::Generic { len } => format!("HMAC-{}", len * 8),
         KeyKind::Other => "other".to_owned(),
-    };
+    }
+}
+
+fn key_description(token: &Token, label: &[u8], key: &Listed) -> KeyDescription {
+    let facts = &key.facts;
+    let kind = kind_name(facts.kind);
     let uses = [
         ("sign", facts.sign),
         ("verify", facts.verify),

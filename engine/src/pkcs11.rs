@@ -19,6 +19,7 @@ mod mechanism;
 mod message;
 mod parts;
 mod session;
+mod trial;
 
 pub(crate) use codes::{Fault, SessionFate};
 pub(crate) use copy::refused as refused_copy;
@@ -29,3 +30,4 @@ pub(crate) use mechanism::Mechanism;
 pub(crate) use message::{MESSAGE_IV_LEN, Message};
 pub(crate) use parts::Direction;
 pub(crate) use session::{ObjectHandle, Session};
+pub(crate) use trial::TwoCalls;

@@ -140,6 +140,9 @@ fn main() {
         let cpu = of(rounds, |round| round.cpu_us) - cpu;
         let own = of(rounds, |round| round.log_us);
         let sync = &rounds[ROUNDS - 1].sync;
-        println!("{name}: {} of that, {cpu:+.1} us, {own:.1} in the log's threads; {sync}", middle(&ratios, 3));
+        println!(
+            "{name}: {} of that, {cpu:+.1} us, {own:.1} in the log's threads; {sync}",
+            middle(&ratios, 3)
+        );
     }
 }
