@@ -109,8 +109,17 @@ impl MechanismDescription {
     }
 }
 
+/// Mechanisms that this crate uses and `cryptoki` has no names for.
+const OWN_NAMES: [(u64, &str); 3] = [
+    (cryptoki_sys::CKM_DES3_CBC, "CKM_DES3_CBC"),
+    (cryptoki_sys::CKM_DES3_CBC_PAD, "CKM_DES3_CBC_PAD"),
+    (cryptoki_sys::CKM_DES3_CMAC, "CKM_DES3_CMAC"),
+];
+
 pub(crate) fn mechanism_name(number: u64) -> String {
-    MechanismType::try_from(number).map_or_else(|_| format!("{number:#010x}"), |m| m.to_string())
+    let own = OWN_NAMES.iter().find(|(of, _)| *of == number).map(|(_, name)| (*name).to_owned());
+    let known = || MechanismType::try_from(number).ok().map(|mechanism| mechanism.to_string());
+    own.or_else(known).unwrap_or_else(|| format!("{number:#010x}"))
 }
 
 /// Loads a module and describes it and its tokens; nothing is logged in to.

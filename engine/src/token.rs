@@ -390,6 +390,11 @@ impl Token {
         }
     }
 
+    /// Whether a module profile says that the mechanism is listed and fails, in this use and with such keys.
+    pub(crate) fn is_known_to_fail(&self, mechanism: &Mechanism, usage: Usage, kind: KeyKind) -> bool {
+        mechanism.index().is_some_and(|index| self.measured.fails(index, usage, kind))
+    }
+
     /// Whether what is known of SoftHSM2 2.6.1 and not of the standard holds.
     pub(crate) fn is_softhsm(&self) -> bool {
         self.info.model.starts_with("SoftHSM v2")

@@ -12,6 +12,7 @@ mod keys;
 mod load;
 mod manual;
 mod pin;
+mod probe;
 mod profiles;
 mod report;
 mod sim;
