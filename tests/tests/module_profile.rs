@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use hsmux::probe::{IvFound, ModuleProfile, Probe, ProbeResult, ProbeStage, SeenBy, TagFound, TooSmallFound};
-use hsmux::{AesCbc, AesEcb, Copies, Ecdsa, Ed25519, ErrorKind, Hmac, Outcome, Sessions, Verdict};
+use hsmux::{AesCbc, AesEcb, AesGcm, Copies, Ecdsa, Ed25519, ErrorKind, Hmac, Outcome, Sessions, Verdict};
 use hsmux_tests::{Hsm, LONG};
 
 /// A key of the probe, as rules of the simulator name it.
@@ -238,4 +238,19 @@ fn a_wrong_pin_is_sent_once_and_a_token_that_goes_ends_the_probe() {
     let two = Hsm::new(2, "seed=913");
     let error = Probe::new(two.builder()).run(|_| ()).unwrap_err();
     assert_eq!((error.kind(), two.sim.calls_of("C_Login")), (ErrorKind::Configuration, 0));
+}
+
+#[test]
+fn a_module_that_chooses_the_iv_itself_is_found_out_and_gcm_is_refused_at_once() {
+    let hsm = Hsm::new(1, "seed=914,interface=2.40,own_iv=1");
+    let profile = probe(&hsm);
+    let gcm = profile.gcm.as_ref().unwrap();
+    assert_eq!((gcm.iv, gcm.zero_iv), (IvFound::Replaced, Some(IvFound::Replaced)));
+    assert!(why(&profile, "encrypt-aes-gcm").contains("an IV of its own choice"));
+    let engine = hsm.builder().module_profile(profile).build().unwrap();
+    let key = engine.key("aes256").unwrap();
+    let before = hsm.calls();
+    let error = key.encrypt(AesGcm::new(), b"message").wait().unwrap_err();
+    assert_eq!((error.kind(), hsm.calls()), (ErrorKind::MechanismUnavailable, before));
+    assert_eq!(engine.drain(LONG), 0);
 }
