@@ -63,11 +63,13 @@ Exit codes:
   5  PIN: refused (it was tried once), locked or close to it, or its source not usable
   8  a call did not return";
 
+const ONE_TOKEN: &str = "one token is probed at a time: name one by --token, with --module and --pin-source in place of a --config of several";
+
 /// Probes, and says what was found.
 pub(crate) fn run(args: Args) -> Result {
     let site = args.connection.resolve()?;
     if let [_, _, ..] = site.named() {
-        return Err(Failure::new(Exit::Usage, "one token is probed at a time: name one, by --token"));
+        return Err(Failure::new(Exit::Usage, ONE_TOKEN));
     }
     let to_stdout = args.out.as_deref() == Some(Path::new("-"));
     if to_stdout && args.json {

@@ -413,7 +413,7 @@ impl<M, T, P> Builder<M, T, P> {
     /// what they say of themselves.
     ///
     /// - Mechanisms that are listed and fail count as not offered: such a request is refused at once with
-    ///   `MechanismUnavailable`, or runs by another mechanism or by [host modes](Builder::host_modes) where those were allowed.
+    ///   `MechanismUnavailable`, without a call, or runs by another mechanism where there is one for it.
     /// - [`Sessions::AUTO`] begins with the recommended number, and has no more than there were.
     /// - [`Copies::Auto`] follows what was measured, and measures only kinds of keys that are not in there.
     ///

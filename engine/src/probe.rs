@@ -13,6 +13,8 @@
 
 mod copies;
 mod costs;
+mod course;
+mod found;
 mod gcm;
 mod limits;
 pub(crate) mod measured;
@@ -24,7 +26,7 @@ mod units;
 mod workbench;
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -33,19 +35,21 @@ use crate::clock::{now, time_of_day};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::harden;
 use crate::pin::{Pin, PinSource};
-use crate::pkcs11::{Library, Slot, TokenInfo, forked};
+use crate::pkcs11::{Library, Slot, TokenInfo};
 use crate::threads::Threads;
 use crate::token::SERVICE_LIMIT;
 use crate::token::gate::Gate;
 use crate::token::login::{Entered, enter};
 use crate::token::name::find_tokens;
+use course::{Course, Said, Wishes};
 use workbench::Workbench;
 
-pub use profile::{
-    CallCost, CopiesFound, CopyGain, GcmFound, IvFound, LimitsFound, MechanismFound, ModuleProfile,
-    ProbeResult, ProbeStage, ProfiledModule, ProfiledToken, ScalingFound, ScalingPoint, SeenBy,
-    SessionsFound, TagFound, TooSmallFound,
+pub use found::{
+    CallCost, CopiesFound, CopyGain, GcmFound, IvFound, LimitsFound, MechanismFound, ProbeResult, ProbeStage,
+    ProfiledModule, ProfiledToken, ScalingFound, ScalingPoint, SeenBy, SessionsFound, TagFound,
+    TooSmallFound,
 };
+pub use profile::ModuleProfile;
 
 /// Tries what one token can do.
 ///
@@ -79,14 +83,6 @@ pub struct Progress {
 /// How long the thread that probes may go on beyond its time, inside one call, before it is given up: a large RSA key takes a
 /// slow device so long.
 const GRACE: Duration = Duration::from_secs(30);
-
-/// Parts of the time limit that a stage may take at most: so many of [`PARTS`].
-const PARTS: u32 = 12;
-
-enum Said {
-    Progress(Progress),
-    Done(Box<Result<ModuleProfile>>),
-}
 
 impl Probe {
     /// A probe of the one token that a builder names, with what is set there of the module, the PIN and its safety:
@@ -131,8 +127,8 @@ impl Probe {
     /// alone then. That single operations fail is a result, and no error.
     ///
     /// # Blocking
-    /// Until the PIN is there, and then for the time limit at most, and as long beyond it as one call takes, up to half a
-    /// minute.
+    /// Until the PIN is there and the token has answered the login, as building an engine does; then for the time limit at
+    /// most, and as long beyond it as one call takes, up to half a minute.
     pub fn run(self, mut on_progress: impl FnMut(&Progress)) -> Result<ModuleProfile> {
         let (module, settings) = (&self.module, &self.settings);
         if let [_, _, ..] = self.tokens[..] {
@@ -150,18 +146,19 @@ impl Probe {
         if settings.harden_process {
             pin.demand_lock()?;
         }
-        let job = Job {
-            library,
-            slot,
-            pin,
-            consent: settings.pin_despite_warning,
+        // Here, for a person may have to type it, who takes as long as they take.
+        let (info, mut bench) = log_in(&library, slot, &pin, settings.pin_despite_warning)?;
+        let profile = begun(&library, slot, &info)?;
+        let wishes = Wishes {
+            told: info.sessions_max,
             sessions_max: self.sessions_max,
             time_limit: self.time_limit,
             token_keys: self.token_keys,
         };
         let (said, heard) = channel();
         let run = move || {
-            let done = job.run(&said);
+            bench.until = now().after(wishes.time_limit);
+            let done = Course::new(bench, said.clone(), wishes, profile).run();
             // Nobody listens any more if it took too long.
             let _told = said.send(Said::Done(Box::new(done)));
         };
@@ -207,131 +204,45 @@ fn listen(
     }
 }
 
-/// What the thread does.
-struct Job {
-    library: Library,
-    slot: Slot,
-    pin: Pin,
-    consent: bool,
-    sessions_max: usize,
-    time_limit: Duration,
-    token_keys: bool,
+/// Logs in as an engine does, through the same gates.
+fn log_in(library: &Library, slot: Slot, pin: &Pin, consent: bool) -> Result<(TokenInfo, Workbench)> {
+    let known = library.token_info(slot)?;
+    let _starting = Gate::of_module(library.path()).pass(SERVICE_LIMIT)?;
+    let _writing = Gate::of_token(library.path(), &known).pass(SERVICE_LIMIT)?;
+    let Entered { info, mechanisms, anchor, session } = enter(library, slot, &known, pin, consent)?;
+    let bench = Workbench::new(library.clone(), slot, mechanisms, (anchor, session), now());
+    Ok((info, bench))
 }
 
-impl Job {
-    fn run(&self, said: &Sender<Said>) -> Result<ModuleProfile> {
-        let made = time_of_day();
-        let (info, bench) = self.log_in()?;
-        let mut course = Course { bench, said, limit: self.time_limit, profile: self.begun(&info, made)? };
-        course.run(self, info.sessions_max)?;
-        Ok(course.profile)
-    }
-
-    /// The gates are passed as an engine does it.
-    fn log_in(&self) -> Result<(TokenInfo, Workbench)> {
-        let known = self.library.token_info(self.slot)?;
-        let _starting = Gate::of_module(self.library.path()).pass(SERVICE_LIMIT)?;
-        let _writing = Gate::of_token(self.library.path(), &known).pass(SERVICE_LIMIT)?;
-        let entered = enter(&self.library, self.slot, &known, &self.pin, self.consent)?;
-        let Entered { info, mechanisms, anchor, session } = entered;
-        let until = now().after(self.time_limit);
-        let bench = Workbench::new(self.library.clone(), self.slot, mechanisms, (anchor, session), until);
-        Ok((info, bench))
-    }
-
-    fn begun(&self, info: &TokenInfo, made: std::time::SystemTime) -> Result<ModuleProfile> {
-        let module = self.library.info()?;
-        let [hardware, firmware] = self.library.token_versions(self.slot)?;
-        let (description, manufacturer) = (module.description, module.manufacturer);
-        let (version, cryptoki) = (module.version, module.cryptoki);
-        let module = ProfiledModule { description, manufacturer, version, cryptoki };
-        let (model, manufacturer) = (info.model.clone(), info.manufacturer.clone());
-        let token = ProfiledToken { model, manufacturer, hardware, firmware };
-        Ok(ModuleProfile::new(made, module, token))
-    }
+/// A profile without findings.
+fn begun(library: &Library, slot: Slot, info: &TokenInfo) -> Result<ModuleProfile> {
+    let module = library.info()?;
+    let [hardware, firmware] = library.token_versions(slot)?;
+    let (description, manufacturer) = (module.description, module.manufacturer);
+    let (version, cryptoki) = (module.version, module.cryptoki);
+    let module = ProfiledModule { description, manufacturer, version, cryptoki };
+    let (model, manufacturer) = (info.model.clone(), info.manufacturer.clone());
+    let token = ProfiledToken { model, manufacturer, hardware, firmware };
+    Ok(ModuleProfile::new(time_of_day(), module, token))
 }
 
-/// A probe under way.
-struct Course<'a> {
-    bench: Workbench,
-    said: &'a Sender<Said>,
-    limit: Duration,
-    profile: ModuleProfile,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Signatures and MACs by which sessions are measured: the first that works.
-const SIGNERS: [&str; 5] =
-    ["sign-ecdsa-p256", "sign-hmac-sha256", "sign-rsa-pkcs1", "sign-ed25519", "sign-aes-cmac"];
-
-/// Those that take messages of any length.
-const OF_MESSAGES: [&str; 4] =
-    ["sign-hmac-sha256", "sign-aes-cmac", "sign-ecdsa-sha256", "sign-rsa-pkcs1-sha256"];
-
-impl Course<'_> {
-    fn run(&mut self, job: &Job, told: Option<u64>) -> Result<()> {
-        for stage in ProbeStage::ALL {
-            if forked() {
-                return Err(Error::new(ErrorKind::Forked, Retry::Never, Outcome::NotDone));
-            }
-            if now() >= self.bench.until || !self.stage(stage, job, told)? {
-                self.profile.not_reached.push(stage);
-            }
-        }
-        Ok(())
-    }
-
-    /// False if there was no time for it. Where nothing signs there is nothing to be measured.
-    fn stage(&mut self, stage: ProbeStage, job: &Job, told: Option<u64>) -> Result<bool> {
-        let said = self.said;
-        let step = |done, of, what| {
-            // Who does not listen any more does not want to know.
-            let _told = said.send(Said::Progress(Progress { stage, what, done, of }));
-        };
-        let plain = |done, of| step(done, of, stage.as_str());
-        let until = self.bench.within(self.limit / PARTS * parts(stage));
-        let (bench, profile) = (&mut self.bench, &mut self.profile);
-        match stage {
-            ProbeStage::Mechanisms => {
-                profile.mechanisms = mechanisms::try_all(bench, until, step)?;
-                return Ok(now() < until);
-            }
-            ProbeStage::Gcm => {
-                plain(0, 1);
-                profile.gcm = gcm::look(bench, &profile.mechanisms)?;
-            }
-            ProbeStage::Sessions => {
-                profile.sessions = sessions::count(bench, told, job.sessions_max, until, plain)?;
-                return Ok(profile.sessions.is_some());
-            }
-            ProbeStage::Costs => {
-                let signer = bench.signer(&SIGNERS, &profile.mechanisms);
-                profile.costs = costs::measure(bench, signer.as_ref(), &profile.mechanisms, until, plain)?;
-            }
-            ProbeStage::Scaling => {
-                let Some(signer) = bench.signer(&SIGNERS, &profile.mechanisms) else { return Ok(true) };
-                profile.scaling = sessions::scale(bench, &signer, until, plain)?;
-            }
-            ProbeStage::Copies => {
-                plain(0, 1);
-                let Some(signer) = bench.signer(&SIGNERS, &profile.mechanisms) else { return Ok(true) };
-                profile.copies = Some(copies::look(bench, &signer, job.token_keys, until)?);
-            }
-            ProbeStage::Limits => {
-                plain(0, 1);
-                let signer = bench.signer(&SIGNERS, &profile.mechanisms);
-                let messages = bench.signer(&OF_MESSAGES, &profile.mechanisms);
-                profile.limits = Some(limits::look(bench, messages.as_ref(), signer.as_ref(), until)?);
-            }
-        }
-        Ok(true)
-    }
-}
-
-/// How much of the time a stage may take: keys are made in the first.
-const fn parts(stage: ProbeStage) -> u32 {
-    match stage {
-        ProbeStage::Mechanisms => 6,
-        ProbeStage::Sessions | ProbeStage::Costs | ProbeStage::Scaling | ProbeStage::Limits => 2,
-        ProbeStage::Gcm | ProbeStage::Copies => 1,
+    #[test]
+    fn a_thread_that_stays_inside_a_call_is_given_up_and_one_that_panics_is_noticed() {
+        let (said, heard) = channel();
+        let (release, inside) = channel::<()>();
+        // The call returns when the other end is dropped.
+        let thread = std::thread::spawn(move || {
+            let _returned = inside.recv();
+            drop(said);
+        });
+        let error = listen(&heard, thread, Duration::ZERO, &mut |_| ()).unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Hung, Outcome::Unknown));
+        drop(release);
+        let error = listen(&heard, std::thread::spawn(|| ()), GRACE, &mut |_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
     }
 }

@@ -139,7 +139,7 @@ fn what_is_not_listed_is_told_from_what_fails() {
 }
 
 #[test]
-fn cbc_that_fails_is_served_by_padding_on_the_token_or_by_the_host_where_that_is_allowed() {
+fn cbc_that_fails_is_served_by_padding_on_the_token_and_refused_without_padding() {
     let hsm = Hsm::new(1, "seed=906");
     let works = |operation: &str| {
         format!(

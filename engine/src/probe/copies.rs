@@ -3,17 +3,19 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::profile::{CopiesFound, CopyGain};
-use super::workbench::{Signer, Workbench, is_end};
+use cryptoki::object::Attribute;
+
+use super::found::{CopiesFound, CopyGain};
+use super::workbench::{OUTPUT_MAX, Signer, Workbench, is_end};
 use crate::clock::{Time, now};
 use crate::describe::kind_name;
-use crate::error::{Error, Result};
-use crate::keys::copies::measure;
+use crate::error::{Error, ErrorKind, Result};
+use crate::keys::catalogue::store::is_sealer;
+use crate::keys::copies::{measure, pays};
 use crate::keys::listing::Listing;
 use crate::pkcs11::{Fault, ObjectHandle, Session};
 use crate::token::copies::{Copies, SESSION_LABEL};
 use crate::token::facts::KeyKind;
-use cryptoki::object::Attribute;
 
 /// Copies the key of the signer; with `token_keys` measures one token key of each kind too.
 pub(super) fn look(
@@ -25,7 +27,7 @@ pub(super) fn look(
     let copied = copy(&mut bench.holder, signer.key).and_then(|copy| {
         let of_copy =
             Signer { key: copy, mechanism: signer.mechanism.clone(), input: signer.input.clone(), ..*signer };
-        let signed = of_copy.sign(&mut bench.work, &mut [0; super::workbench::OUTPUT_MAX]);
+        let signed = of_copy.sign(&mut bench.work, &mut [0; OUTPUT_MAX]);
         // It goes with its session in any case.
         let _destroyed = bench.holder.destroy(copy);
         signed
@@ -50,7 +52,9 @@ fn copy(session: &mut Session, key: ObjectHandle) -> Result<ObjectHandle, Fault>
 /// As an engine does when the first key of a kind is asked for.
 fn gains(bench: &mut Workbench, until: Time) -> Result<Vec<CopyGain>> {
     let listing = Listing::list(String::new(), &mut bench.work, 0)?;
-    let mut keys: Vec<_> = listing.keys().filter(|(_, listed)| listed.flags.token).collect();
+    let mut keys: Vec<_> = listing.keys().collect();
+    // Those of the catalogue's MACs are nobody's to use.
+    keys.retain(|(label, listed)| listed.flags.token && !is_sealer(label));
     // In an order that is the same each time.
     keys.sort_by_key(|(label, listed)| (*label, listed.object));
     let (mut seen, mut gains) = (HashSet::new(), Vec::new());
@@ -73,7 +77,7 @@ fn gains(bench: &mut Workbench, until: Time) -> Result<Vec<CopyGain>> {
                 gains.push(gain(kind, times));
             }
             Ok(None) => {}
-            Err(error) if error.kind() == crate::error::ErrorKind::TokenLost => return Err(error),
+            Err(error) if error.kind() == ErrorKind::TokenLost => return Err(error),
             Err(_) => bench.renew().map_err(Error::from)?,
         }
     }
@@ -85,6 +89,6 @@ fn gain(kind: KeyKind, [original, copy]: [u64; 2]) -> CopyGain {
         key: kind_name(kind),
         original: Duration::from_nanos(original),
         copy: Duration::from_nanos(copy),
-        faster: crate::keys::copies::pays([original, copy]),
+        faster: pays([original, copy]),
     }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cryptoki::object::Attribute;
 
+use super::found::{CallCost, MechanismFound, ProbeResult};
 use super::mechanisms::with_fixed_iv;
-use super::profile::{CallCost, MechanismFound, ProbeResult};
 use super::trials;
 use super::workbench::{OUTPUT_MAX, Signer, Workbench, is_end};
 use crate::clock::{Time, now};

@@ -2,7 +2,7 @@
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
-use super::profile::{GcmFound, IvFound, MechanismFound, ProbeResult, SeenBy, TagFound};
+use super::found::{GcmFound, IvFound, MechanismFound, ProbeResult, SeenBy, TagFound};
 use super::trials::TrialKey;
 use super::workbench::{OUTPUT_MAX, Workbench, is_end};
 use crate::error::Result;

@@ -2,7 +2,7 @@
 
 use cryptoki_sys as sys;
 
-use super::profile::{LimitsFound, TooSmallFound};
+use super::found::{LimitsFound, TooSmallFound};
 use super::workbench::{Signer, Workbench, is_end};
 use crate::clock::{Time, now};
 use crate::error::Result;

@@ -1,6 +1,7 @@
 //! What an engine takes from a profile.
 
-use super::profile::{ModuleProfile, ProbeResult, kind_named};
+use super::found::{CopyGain, ProbeResult, kind_named};
+use super::profile::ModuleProfile;
 use super::trials::{self, Trial};
 use super::units::Version;
 use crate::error::{Error, ErrorKind, Result};
@@ -47,7 +48,7 @@ impl Measured {
         failing_numbers.retain(|number| {
             !tried.clone().any(|(trial, result)| works(result) && number_of(trial) == *number)
         });
-        let gain = |gain: &super::CopyGain| Some((kind_named(&gain.key)?, gain.faster));
+        let gain = |gain: &CopyGain| Some((kind_named(&gain.key)?, gain.faster));
         let copies = profile.copies.as_ref();
         let gains = copies.map(|copies| copies.gains.iter().filter_map(gain).collect()).unwrap_or_default();
         let limit = profile.sessions.as_ref().filter(|found| found.refused.is_some());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cryptoki_sys as sys;
 use ring::digest::{SHA256, digest};
 
-use super::profile::{MechanismFound, ProbeResult};
+use super::found::{MechanismFound, ProbeResult};
 use super::trials::{TRIALS, Trial};
 use super::workbench::{Made, OUTPUT_MAX, Workbench, is_end};
 use crate::clock::{Time, now};

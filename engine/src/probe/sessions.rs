@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 use std::time::Duration;
 
-use super::profile::{ScalingFound, ScalingPoint, SessionsFound};
+use super::found::{ScalingFound, ScalingPoint, SessionsFound};
 use super::workbench::{OUTPUT_MAX, OWN_SESSIONS, Signer, Workbench, is_end};
 use crate::clock::{Time, now};
 use crate::error::Result;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cryptoki::object::{Attribute, KeyType, ObjectClass};
 use cryptoki_sys as sys;
 
-use super::profile::{MechanismFound, ProbeResult};
+use super::found::{MechanismFound, ProbeResult};
 use super::trials::{self, TrialKey};
 use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Result};

@@ -1,8 +1,12 @@
 use std::time::UNIX_EPOCH;
 
+use std::time::Duration;
+
+use super::super::found::*;
 use super::super::trials::TRIALS;
 use super::*;
 use crate::describe::kind_name;
+use crate::token::facts::{Curve, KeyKind};
 
 /// With everything in it.
 pub(in crate::probe) fn profile() -> ModuleProfile {
