@@ -31,8 +31,10 @@ pub(super) unsafe fn with_own_iv(mechanism: *const sys::CK_MECHANISM) -> Result<
     if let Mechanism::AesGcm { iv, .. } = &mut how {
         // Any other will do.
         iv.iter_mut().for_each(|byte| *byte ^= 0xa5);
-        // SAFETY: it was read just now.
-        let parameters = unsafe { parameter::<sys::CK_GCM_PARAMS>(&*mechanism) }?;
+        // SAFETY: as the caller says.
+        let mechanism = unsafe { get(mechanism) }?;
+        // SAFETY: as the caller says.
+        let parameters = unsafe { parameter::<sys::CK_GCM_PARAMS>(&mechanism) }?;
         // SAFETY: the caller vouches for the IV, which is as long as the one that was read from there.
         unsafe { std::ptr::copy_nonoverlapping(iv.as_ptr(), parameters.pIv, iv.len()) };
     }
