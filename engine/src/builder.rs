@@ -414,6 +414,7 @@ impl<M, T, P> Builder<M, T, P> {
     ///
     /// - Mechanisms that are listed and fail count as not offered: such a request is refused at once with
     ///   `MechanismUnavailable`, without a call, or runs by another mechanism where there is one for it.
+    ///   [`Engine::tokens`](crate::Engine::tokens) does not show them.
     /// - [`Sessions::AUTO`] begins with the recommended number, and has no more than there were.
     /// - [`Copies::Auto`] follows what was measured, and measures only kinds of keys that are not in there.
     ///

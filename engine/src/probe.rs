@@ -148,6 +148,8 @@ impl Probe {
         }
         // Here, for a person may have to type it, who takes as long as they take.
         let (info, mut bench) = log_in(&library, slot, &pin, settings.pin_despite_warning)?;
+        // Nothing logs in again.
+        drop(pin);
         let profile = begun(&library, slot, &info)?;
         let wishes = Wishes {
             told: info.sessions_max,

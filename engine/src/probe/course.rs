@@ -81,8 +81,9 @@ impl Course {
         let (bench, profile) = (&mut self.bench, &mut self.profile);
         match stage {
             ProbeStage::Mechanisms => {
-                profile.mechanisms = mechanisms::try_all(bench, until, step)?;
-                return Ok(now() < until);
+                let (found, is_whole) = mechanisms::try_all(bench, until, step)?;
+                profile.mechanisms = found;
+                return Ok(is_whole);
             }
             ProbeStage::Gcm => {
                 plain(0, 1);
@@ -99,6 +100,7 @@ impl Course {
             ProbeStage::Scaling => {
                 let Some(signer) = bench.signer(&SIGNERS, &profile.mechanisms) else { return Ok(true) };
                 profile.scaling = sessions::scale(bench, &signer, until, plain)?;
+                return Ok(profile.scaling.is_some());
             }
             ProbeStage::Copies => {
                 plain(0, 1);

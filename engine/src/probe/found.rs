@@ -269,8 +269,8 @@ pub struct LimitsFound {
     /// What becomes of an operation that has answered `CKR_BUFFER_TOO_SMALL`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub too_small: Option<TooSmallFound>,
-    /// Whether `C_SignInit` without a mechanism cancels such an operation. None where it stays for nothing to be cancelled,
-    /// and where the module is older than PKCS#11 3.0, which brought this: such a module may crash.
+    /// Whether `C_SignInit` without a mechanism cancels such an operation. None where the operation has ended by then, and where
+    /// the module is older than PKCS#11 3.0, which brought this: such a module may crash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancels: Option<bool>,
 }

@@ -37,19 +37,22 @@ const PLAIN: &[u8; 48] = b"hsmux probe: three blocks, or six of triple DES.";
 /// What goes to mechanisms that take any length: it ends inside a block.
 const PLAIN_LEN: usize = 45;
 
-/// Tries all of them; `step` is told which comes.
+/// Tries all of them; `step` is told which comes. With what was found whether there was time for all.
 pub(super) fn try_all(
     bench: &mut Workbench,
     until: Time,
     mut step: impl FnMut(usize, usize, &'static str),
-) -> Result<Vec<MechanismFound>> {
+) -> Result<(Vec<MechanismFound>, bool)> {
     let mut found = Vec::new();
-    let mut decrypted = None;
+    let (mut decrypted, mut is_whole) = (None, true);
     for (at, trial) in TRIALS.iter().enumerate() {
         step(at, TRIALS.len(), trial.operation);
         let tried = match (trial.usage, decrypted.take()) {
-            _ if now() >= until => not("the time was up"),
             (Usage::Decrypt, Some(tried)) => tried,
+            _ if now() >= until => {
+                is_whole = false;
+                not("the time was up")
+            }
             (Usage::Encrypt, _) => {
                 let [encrypted, then] = try_cipher(bench, trial)?;
                 decrypted = Some(then);
@@ -68,7 +71,7 @@ pub(super) fn try_all(
             why,
         });
     }
-    Ok(found)
+    Ok((found, is_whole))
 }
 
 /// What a trial says of a mechanism that is listed, or not.
@@ -84,11 +87,13 @@ fn judge(is_listed: bool, tried: &Tried) -> (ProbeResult, Option<String>) {
     (result, why.map(|why| why.to_string()))
 }
 
-/// What a fault says of a mechanism. Of what may be over in a moment nothing is concluded.
+/// What a fault says of a mechanism. Nothing is concluded of what may be over in a moment, or when the key has gone.
 fn of_fault(fault: Fault) -> Tried {
     let why = format!("{} answered {}", fault.function.name(), fault.name()).into();
     match fault.class().kind {
-        ErrorKind::Busy | ErrorKind::SessionLost | ErrorKind::TokenLost => Tried::Not(why),
+        ErrorKind::Busy | ErrorKind::SessionLost | ErrorKind::TokenLost | ErrorKind::KeyNotFound => {
+            Tried::Not(why)
+        }
         _ => Tried::Failed(why),
     }
 }
@@ -308,7 +313,8 @@ mod tests {
     #[test]
     fn of_what_may_be_over_in_a_moment_nothing_is_concluded() {
         let of = |code| of_fault(Fault::new(Function::SignInit, code));
-        for code in [sys::CKR_DEVICE_MEMORY, sys::CKR_SESSION_COUNT, sys::CKR_SESSION_HANDLE_INVALID] {
+        let passing = [sys::CKR_DEVICE_MEMORY, sys::CKR_SESSION_COUNT, sys::CKR_SESSION_HANDLE_INVALID];
+        for code in passing.into_iter().chain([sys::CKR_KEY_HANDLE_INVALID]) {
             assert!(matches!(of(code), Tried::Not(_)), "0x{code:x}");
         }
         assert_eq!(of(sys::CKR_MECHANISM_INVALID), failed("C_SignInit answered CKR_MECHANISM_INVALID"));

@@ -47,7 +47,8 @@ pub(super) fn count(
     Ok(Some(SessionsFound { told, opened: OWN_SESSIONS + open.len(), refused }))
 }
 
-/// Signs with ever more sessions at once, and with ever fewer again.
+/// Signs with ever more sessions at once, and with ever fewer again. None if there was no time for each to have a turn, for
+/// the best might be among the others.
 pub(super) fn scale(
     bench: &Workbench,
     signer: &Signer,
@@ -61,6 +62,9 @@ pub(super) fn scale(
     for (at, sessions) in turns.enumerate() {
         step(at, COUNTS.len() * ROUNDS);
         if now().after(LASTS) > until {
+            if at < COUNTS.len() {
+                return Ok(None);
+            }
             break;
         }
         if sessions >= most {
