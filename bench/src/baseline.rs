@@ -16,6 +16,7 @@ use crate::case::Op;
 use crate::cell::{Cell, Window};
 use crate::drive::{Api, Load};
 use crate::failure::Failure;
+use crate::inputs::Inputs;
 use crate::target::Target;
 
 pub use raw::Raw;
@@ -37,8 +38,11 @@ pub enum BaselineName {
     Alone,
 }
 
-/// Something that does the engine's work without it, in a closed loop of threads.
-pub trait Baseline: fmt::Debug {
+/// What a thread of a baseline does with a message.
+pub type Work<'a> = Box<dyn FnMut(&[u8]) -> Result<(), Failure> + 'a>;
+
+/// Something that does the engine's work without it, by threads.
+pub trait Baseline: fmt::Debug + Sync {
     /// How many threads it can run.
     fn threads_max(&self) -> usize;
 
@@ -48,7 +52,14 @@ pub trait Baseline: fmt::Debug {
     /// What the token answers.
     fn once(&self) -> Result<(Vec<u8>, Vec<u8>), Failure>;
 
-    /// Runs a cell with so many threads, at most [`Baseline::threads_max`].
+    /// What its operations are given.
+    fn inputs(&self) -> &Inputs;
+
+    /// What one of its threads does with message after message, made on that thread: `thread` is below
+    /// [`Baseline::threads_max`], and nobody else has that number.
+    fn caller(&self, thread: usize) -> Work<'_>;
+
+    /// Runs a cell in a closed loop with so many threads, at most [`Baseline::threads_max`].
     ///
     /// # Blocking
     /// Until the window has closed and the last call has returned.
@@ -153,6 +164,15 @@ impl Baseline for Alone<'_> {
 
     fn once(&self) -> Result<(Vec<u8>, Vec<u8>), Failure> {
         Ok(self.0.once()?)
+    }
+
+    fn inputs(&self) -> &Inputs {
+        self.0.inputs()
+    }
+
+    fn caller(&self, _: usize) -> Work<'_> {
+        let mut out = vec![0; self.0.case().output_len()];
+        Box::new(move |message| Ok(self.0.ask(message, &mut out).map(drop)?))
     }
 
     fn run(&self, _: usize, window: Window) -> Cell {

@@ -141,6 +141,8 @@ pub enum End {
     Found,
     /// Time was used up before.
     OutOfTime,
+    /// Somebody stopped the search before.
+    Stopped,
     /// The highest rate of the limits meets the objective: the knee is above.
     AboveLimits,
     /// The lowest rate of the limits misses the objective: the knee is below, if there is one.
@@ -213,6 +215,17 @@ impl Search {
         rung.not_asked += u32::from(!point.kept_up);
         let place = self.curve.partition_point(|judged| judged.point.asked_per_s <= point.asked_per_s);
         self.curve.insert(place, Judged { point, meets });
+    }
+
+    /// The last measurement took so much longer than was asked, for what was left of it: that is time spent, too.
+    pub fn took_longer(&mut self, by: Duration) {
+        self.spent = self.spent.saturating_add(by);
+    }
+
+    /// What is known so far, of a search that somebody has stopped.
+    #[must_use]
+    pub fn stopped(&self) -> Knee {
+        self.knee(End::Stopped)
     }
 
     /// What to do next: the same until something has been measured.
@@ -314,6 +327,7 @@ impl fmt::Display for Knee {
         f.write_str(match self.end {
             End::Found => "",
             End::OutOfTime => "; time was used up before the knee was found",
+            End::Stopped => "; the search was stopped before the knee was found",
             End::AboveLimits => "; that is the highest rate of the search, the knee is above",
             End::BelowLimits => "; that is the lowest rate of the search, the knee is below if there is one",
             End::Harness => "; the harness cannot ask for more, the device may do it",

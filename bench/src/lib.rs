@@ -35,7 +35,7 @@ mod temporary;
 pub mod verdict;
 mod work;
 
-pub use baseline::{Baseline, BaselineName, Raw, Site};
+pub use baseline::{Baseline, BaselineName, Raw, Site, Work};
 pub use case::{Case, Op};
 pub use cell::{Cell, Window};
 pub use compare::{Against, Comparison, Figures, Overhead, Plan, Rival, Round, compare};
@@ -44,6 +44,7 @@ pub use drive::{Api, Load, Runtime, closed_loop};
 pub use failure::Failure;
 pub use inputs::{Inputs, Message};
 pub use report::{BaselineFigures, Compared, Latency, Report, Run, Stages};
+pub use result::BaselineRun;
 pub use stats::{Interval, median, median_interval};
 pub use target::{Measured, Target};
 pub use temporary::TemporaryKey;

@@ -6,19 +6,22 @@
 mod callers;
 mod gate;
 mod told;
+mod turns;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hsmux::{Engine, Snapshot};
 
-use crate::clock::{Instant, cpu_time};
+use crate::clock::cpu_time;
 use crate::profile::Profile;
-use crate::record::{Block, Counts, Recorder};
+use crate::record::{Block, Counts};
+use crate::result;
 use crate::work::Works;
 use callers::{Callers, Common};
-use gate::Gate;
+
+pub use turns::in_turns;
 
 /// What a run has measured.
 #[derive(Debug)]
@@ -27,12 +30,15 @@ pub struct Outcome {
     pub profile: Profile,
     /// All that was measured, by operation and phase.
     pub all: Block,
-    /// By interval, in order.
-    pub intervals: Vec<Interval>,
+    /// By interval, in order: figures, for the histograms of a day would be gigabytes.
+    pub intervals: Vec<result::Interval>,
     /// How long requests were made.
     pub length: Duration,
     /// Whether it was stopped before its end.
     pub was_stopped: bool,
+    /// Requests of an open loop that were due, and were never begun: it was stopped, or they were still to be begun long after its
+    /// end ([`run`]). No latency is of them.
+    pub unbegun: u64,
     /// Processor time of the whole process meanwhile.
     pub cpu: Duration,
     /// What the engine had counted before and after.
@@ -88,39 +94,49 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A text: threads could not be started.
 ///
 /// # Blocking
-/// As long as the profile says, and until all that was due by then has been asked and answered: of a rate far above what the
-/// device does, much longer.
+/// As long as the profile says, and until all that was due by then has been begun and answered. Of a rate far above what the
+/// device does that would be much longer: a quarter of the run's length after its end, but one second at least and ten at most, no
+/// more is begun ([`Outcome::unbegun`]).
 pub fn run(
     engine: &Arc<Engine>,
     profile: Profile,
     works: &Arc<Works>,
     mut watch: impl FnMut(Option<&Interval>) -> Flow,
 ) -> Result<Outcome, String> {
-    let before = engine.snapshot();
-    let (start, cpu_before) = (Instant::now(), cpu_time());
-    let recorder = Recorder::new(&profile);
-    let gate = Gate::new(&profile);
-    let (works, tasks_cpu_ns) = (Arc::clone(works), AtomicU64::new(0));
-    let common = Arc::new(Common { profile, works, gate, recorder, start, tasks_cpu_ns });
-    let callers = Callers::start(&common)?;
-    let mut meter = Meter { common: &common, engine, all: common.recorder.empty(), intervals: Vec::new() };
+    let (before, cpu_before) = (engine.snapshot(), cpu_time());
+    let common = Arc::new(Common::new(profile));
+    let callers = Callers::start(&common, works)?;
+    let mut meter = Meter::new(&common, engine);
     while !callers.have_ended() {
         std::thread::park_timeout(LOOK.min(meter.left()));
         let ended = meter.look();
         if watch(ended.as_ref()) == Flow::Stop {
             common.gate.stop();
         }
+        common.bound_backlog();
     }
     let length = common.now();
     let panicked = callers.join();
     meter.end();
     let (all, intervals) = (meter.all, meter.intervals);
     let snapshots = Box::new([before, engine.snapshot()]);
-    let was_stopped = common.gate.is_stopped();
+    let was_stopped = common.gate.is_stopped() && !common.gate.is_cut();
+    let unbegun = common.gate.take_unbegun(length);
     let (cpu, profile) = (cpu_time().saturating_sub(cpu_before), common.profile.clone());
     let tasks_cpu = Duration::from_nanos(common.tasks_cpu_ns.load(Ordering::Relaxed));
     let tasks_busy = tasks_cpu.as_secs_f64() / length.as_secs_f64().max(f64::MIN_POSITIVE);
-    Ok(Outcome { profile, all, intervals, length, was_stopped, cpu, snapshots, panicked, tasks_busy })
+    Ok(Outcome {
+        profile,
+        all,
+        intervals,
+        length,
+        was_stopped,
+        unbegun,
+        cpu,
+        snapshots,
+        panicked,
+        tasks_busy,
+    })
 }
 
 /// Takes what was measured, interval by interval.
@@ -128,17 +144,20 @@ struct Meter<'a> {
     common: &'a Common,
     engine: &'a Engine,
     all: Block,
-    intervals: Vec<Interval>,
+    /// When this interval began.
+    from: Duration,
+    intervals: Vec<result::Interval>,
 }
 
-impl Meter<'_> {
-    fn from(&self) -> Duration {
-        self.intervals.last().map_or(Duration::ZERO, |last| last.until)
+impl<'a> Meter<'a> {
+    fn new(common: &'a Common, engine: &'a Engine) -> Self {
+        let all = common.recorder.empty();
+        Self { common, engine, all, from: Duration::ZERO, intervals: Vec::new() }
     }
 
     /// Until the end of this interval.
     fn left(&self) -> Duration {
-        (self.from() + INTERVAL).saturating_sub(self.common.now())
+        (self.from + INTERVAL).saturating_sub(self.common.now())
     }
 
     /// The interval that has just ended, if one has.
@@ -152,8 +171,9 @@ impl Meter<'_> {
         let until = self.common.now();
         self.all.add(&block);
         let counts = block.of(|_, _| true);
-        let interval = Interval { from: self.from(), until, counts, engine: Standing::of(self.engine) };
-        self.intervals.push(interval.clone());
+        let interval = Interval { from: self.from, until, counts, engine: Standing::of(self.engine) };
+        self.intervals.push(told::row(&self.common.profile, &interval));
+        self.from = until;
         interval
     }
 }

@@ -91,14 +91,19 @@ impl Target {
     pub fn once(&self) -> Result<(Vec<u8>, Vec<u8>), Error> {
         let (mut message, mut out) = (self.inputs.message(0), vec![0; self.case().output_len()]);
         let input = message.advance().to_vec();
-        let len = match &self.asks {
-            Asks::Sign(ask) => ask.one(&input).wait_into(&mut out)?,
-            Asks::Encrypt(ask) => ask.one(&input).wait_into(&mut out)?,
-            Asks::Decrypt(ask) => ask.one(&input).wait_into(&mut out)?,
-            Asks::Random(ask) => ask.one(&input).wait_into(&mut out)?,
-        };
+        let len = self.ask(&input, &mut out)?;
         out.truncate(len);
         Ok((input, out))
+    }
+
+    /// Runs one operation on a message, into memory that is there; returns the output's length.
+    pub(crate) fn ask(&self, message: &[u8], out: &mut [u8]) -> Result<usize, Error> {
+        match &self.asks {
+            Asks::Sign(ask) => ask.one(message).wait_into(out),
+            Asks::Encrypt(ask) => ask.one(message).wait_into(out),
+            Asks::Decrypt(ask) => ask.one(message).wait_into(out),
+            Asks::Random(ask) => ask.one(message).wait_into(out),
+        }
     }
 
     /// What a stage gained between two snapshots.

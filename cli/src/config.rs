@@ -7,6 +7,12 @@ use hsmux::Config;
 
 use crate::exit::Result;
 
+/// Examples, for `--help`.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  hsmux config example > hsmux.toml
+  hsmux config check hsmux.toml";
+
 /// Options of `hsmux config`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

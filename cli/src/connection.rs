@@ -82,6 +82,11 @@ impl Connection {
             || self.init_args.is_some()
     }
 
+    /// The configuration file, if one is named.
+    pub(crate) fn config_path(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     /// Reads the configuration and the URI, and refuses options that may contradict it.
     pub(crate) fn resolve(&self) -> Result<Site> {
         if let Some(path) = &self.config {
@@ -176,6 +181,31 @@ impl Site {
         self.config.is_some()
     }
 
+    /// The configuration, if one was read.
+    pub(crate) const fn config(&self) -> Option<&Config> {
+        self.config.as_ref()
+    }
+
+    /// The key by which the configuration has it seen whether tokens work.
+    pub(crate) fn canary_key(&self) -> Option<&str> {
+        self.config.as_ref()?.canary_key()
+    }
+
+    /// Whether the configuration has an audit log.
+    pub(crate) fn has_audit(&self) -> bool {
+        self.config.as_ref().is_some_and(|config| config.audit().is_some())
+    }
+
+    /// Whether the configuration has the PIN's memory locked, or no engine.
+    pub(crate) fn hardens_process(&self) -> bool {
+        self.config.as_ref().is_some_and(Config::harden_process)
+    }
+
+    /// Where the PIN is, if that is known.
+    pub(crate) const fn pin_source(&self) -> Option<&PinSource> {
+        self.pin.as_ref()
+    }
+
     /// Whether there is a PIN source, so that the command can log in.
     pub(crate) const fn has_pin(&self) -> bool {
         self.pin.is_some()
@@ -199,20 +229,23 @@ impl Site {
     /// A name that selects one token: a URI without label and serial number may select a slot too whose token is not
     /// initialised. The rest of it stays, so that the engine compares it with module and slot before it logs in.
     fn to_one_token(&self, name: &str) -> Result<String> {
-        let uri = if is_uri(name) { name.parse::<Pkcs11Uri>().ok() } else { None };
-        // What is no URI, the engine refuses.
-        if uri.is_none_or(|uri| uri.token().is_some() || uri.serial().is_some()) {
+        if !is_wide(name) {
             return Ok(name.to_owned());
         }
         let tokens = self.describe()?.tokens;
         let selected: Vec<_> = tokens.iter().filter(|token| token.is_named(name).unwrap_or(false)).collect();
-        Ok(narrowed(name, only_token(&selected)?))
+        Ok(selecting(name, only_token(&selected)?))
     }
 
     /// Where the PIN is; without a source the command cannot log in.
     pub(crate) fn pin(&self) -> Result<PinSource> {
         let needed = || Failure::new(Exit::Usage, "a --pin-source is needed to log in, as file:PATH");
         self.pin.clone().ok_or_else(needed)
+    }
+
+    /// Whether an option consents to send a PIN in spite of a token's warning; what a configuration says does not count.
+    pub(crate) const fn has_consent(&self) -> bool {
+        self.pin_despite_warning
     }
 
     /// Where logins are remembered, if anywhere.
@@ -296,6 +329,17 @@ fn restricts_tokens(uri: &Pkcs11Uri) -> bool {
         || uri.slot_id().is_some()
         || uri.library_version().is_some()
         || uri.vendor_path_attributes().next().is_some()
+}
+
+/// A name that selects this token only: a URI without label and serial number gets those.
+pub(crate) fn selecting(name: &str, token: &TokenDescription) -> String {
+    if is_wide(name) { narrowed(name, token) } else { name.to_owned() }
+}
+
+/// Whether a name is a URI without label and serial number. What is no URI, the engine refuses.
+fn is_wide(name: &str) -> bool {
+    let uri = if is_uri(name) { name.parse::<Pkcs11Uri>().ok() } else { None };
+    uri.is_some_and(|uri| uri.token().is_none() && uri.serial().is_none())
 }
 
 /// A URI that names neither label nor serial number, with those of a token before what it says.

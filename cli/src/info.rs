@@ -10,6 +10,12 @@ use hsmux::{KeyDescription, KeyFlags, MechanismDescription, ModuleDescription, T
 use crate::connection::{Connection, Site, is_uri};
 use crate::exit::{Exit, Failure, Result, printable};
 
+/// Examples, for `--help`.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  hsmux info --module /usr/lib/softhsm/libsofthsm2.so
+  hsmux info --module PATH --token LABEL --pin-source file:PIN_FILE";
+
 /// Options of `hsmux info`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

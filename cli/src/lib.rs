@@ -8,6 +8,7 @@ mod config;
 mod confirm;
 mod connection;
 mod demo;
+mod doctor;
 mod exit;
 mod figures;
 mod info;
@@ -39,13 +40,13 @@ enum Command {
     /// Show the engine at work on throw-away tokens
     Demo(demo::Args),
     /// Measure operations in a closed loop, beside a raw loop if wanted
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = with_examples(load::EXAMPLES))]
     Load(load::Args),
     /// Make a page of the results of load runs: one file of HTML, with nothing beside it
     #[command(after_help = report::HELP)]
     Report(report::Args),
     /// List a module's tokens and mechanisms, and with a PIN source their keys
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = with_examples(info::EXAMPLES))]
     Info(info::Args),
     /// Try what a module and a token can do, and write it down for engines: loads the device for up to a minute
     #[command(after_help = probe::HELP)]
@@ -53,8 +54,11 @@ enum Command {
     /// Sign, make MACs, encrypt or decrypt: one JSON record a line in, one out
     Bulk(bulk::Args),
     /// Check a configuration file, or print an example of one
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = with_examples(config::EXAMPLES))]
     Config(config::Args),
+    /// Check all that a service needs: configuration, PIN source, module, tokens, sessions, limits, clock; say what to do
+    #[command(after_help = doctor::HELP)]
+    Doctor(Box<doctor::Args>),
     /// Give tokens another PIN; list the tokens that no PIN is sent to because one was refused, and clear that
     #[command(after_help = EXIT_CODES)]
     Pin(pin::record::Args),
@@ -67,6 +71,11 @@ enum Command {
     Completion(manual::CompletionArgs),
     /// Write the manual pages into a directory
     Man(manual::ManArgs),
+}
+
+/// Examples of a command, and the exit codes.
+fn with_examples(examples: &str) -> String {
+    format!("{examples}\n\n{EXIT_CODES}")
 }
 
 /// Runs the program on the arguments and streams of this process; returns how it ended.
@@ -83,6 +92,7 @@ pub fn run() -> ExitCode {
         Command::Probe(args) => probe::run(*args),
         Command::Bulk(args) => bulk::run(args),
         Command::Config(args) => config::run(args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Pin(args) => pin::record::run(args),
         Command::Keys(args) => keys::run(*args),
         Command::Audit(args) => audit::run(args),

@@ -20,8 +20,8 @@ use hsmux::{Engine, PinKeep, PinSource, Pkcs11Uri};
 use hsmux_bench::{Case, Load, Op, Run, Target, TemporaryKey, Window};
 use secrecy::SecretString;
 
-pub(crate) use self::args::Args;
 use self::args::{Against, Switch};
+pub(crate) use self::args::{Args, EXAMPLES};
 use crate::connection::Site;
 use crate::exit::{Exit, Failure, Result};
 

@@ -1,6 +1,7 @@
 //! Configuration in a file: what a [`Builder`] takes, as TOML.
 
 mod audit;
+mod settings;
 mod value;
 
 use std::collections::{HashMap, HashSet};

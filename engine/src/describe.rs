@@ -6,9 +6,9 @@ use std::sync::Arc;
 use cryptoki::mechanism::MechanismType;
 
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::keys::listing::Listed;
-use crate::pkcs11::{Library, MechanismInfo, TokenInfo};
+use crate::pkcs11::{Library, MechanismInfo, SessionCounts, Slot, TokenClock, TokenFlags, TokenInfo};
 use crate::request::check_not_forked;
 use crate::token::facts::{KeyFlags, KeyKind};
 use crate::token::name::TokenName;
@@ -28,6 +28,10 @@ pub struct ModuleDescription {
     pub cryptoki: (u8, u8),
     /// Initialised tokens; slots without one are left out.
     pub tokens: Vec<TokenDescription>,
+    /// Tokens that are not initialised. Of mechanisms and label they may tell nothing.
+    pub uninitialised: Vec<TokenDescription>,
+    /// Slots whose token does not say what it is or what it can do, by number.
+    pub unreadable: Vec<(u64, Error)>,
 }
 
 /// A token as it describes itself (`C_GetTokenInfo`, `C_GetMechanismInfo`).
@@ -42,6 +46,14 @@ pub struct TokenDescription {
     pub manufacturer: String,
     /// Model.
     pub model: String,
+    /// The number of its slot, which may be another when the module is initialised again.
+    pub slot: u64,
+    /// Its flags when it was described.
+    pub flags: TokenFlags,
+    /// Its sessions when it was described, by all that it counts.
+    pub sessions: SessionCounts,
+    /// Its clock, if it says that it has one (`CKF_CLOCK_ON_TOKEN`).
+    pub clock: Option<TokenClock>,
     /// Most read/write sessions; `None` if unlimited or not told.
     pub sessions_max: Option<u64>,
     /// What it offers.
@@ -132,22 +144,34 @@ pub(crate) fn mechanism_name(number: u64) -> String {
 pub fn inspect(module: &Path, init_args: Option<&str>) -> Result<ModuleDescription> {
     let library = Library::load(module, init_args, None)?;
     let info = library.info()?;
-    let mut tokens = Vec::new();
-    for slot in library.slots()? {
-        // A slot that cannot say what it holds says nothing of the others.
-        let Ok(token) = library.token_info(slot) else { continue };
-        if token.flags & cryptoki_sys::CKF_TOKEN_INITIALIZED != 0 {
-            tokens.push(token_description(&token, &library.mechanisms(slot)?, 1));
-        }
-    }
-    let (manufacturer, description) = (info.manufacturer, info.description);
-    Ok(ModuleDescription {
-        manufacturer,
-        description,
+    let mut described = ModuleDescription {
+        manufacturer: info.manufacturer,
+        description: info.description,
         version: info.version,
         cryptoki: info.cryptoki,
-        tokens,
-    })
+        tokens: Vec::new(),
+        uninitialised: Vec::new(),
+        unreadable: Vec::new(),
+    };
+    for slot in library.slots()? {
+        match inspect_slot(&library, slot) {
+            Ok(token) if token.flags.initialised => described.tokens.push(token),
+            Ok(token) => described.uninitialised.push(token),
+            // A slot that cannot say what it holds says nothing of the others.
+            Err(error) => described.unreadable.push((slot.number(), error)),
+        }
+    }
+    Ok(described)
+}
+
+fn inspect_slot(library: &Library, slot: Slot) -> Result<TokenDescription> {
+    let token = library.token_info(slot)?;
+    let mechanisms = match library.mechanisms(slot) {
+        // Some modules list none before the token is initialised.
+        Err(_) if !TokenFlags::of(token.flags).initialised => Vec::new(),
+        mechanisms => mechanisms?,
+    };
+    Ok(token_description(&token, &mechanisms, 1))
 }
 
 impl Engine {
@@ -196,6 +220,10 @@ fn token_description(info: &TokenInfo, mechanisms: &[MechanismInfo], instances: 
         serial: info.serial.clone(),
         manufacturer: info.manufacturer.clone(),
         model: info.model.clone(),
+        slot: info.slot.number(),
+        flags: TokenFlags::of(info.flags),
+        sessions: info.sessions,
+        clock: info.clock,
         sessions_max: info.sessions_max,
         mechanisms: mechanisms.iter().map(mechanism).collect(),
         instances,

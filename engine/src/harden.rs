@@ -7,9 +7,11 @@ use crate::error::{Error, ErrorKind, Result};
 /// Forbids core files (`RLIMIT_CORE` is 0, for good) and, on Linux, has the kernel let nobody but root trace the process or read
 /// its memory (`PR_SET_DUMPABLE`, prctl(2)).
 ///
+/// For programs that read a PIN and build no engine; else see [`Builder::harden_process`](crate::Builder::harden_process).
+///
 /// # Errors
 /// `Configuration`, if one of them is not so afterwards.
-pub(crate) fn process() -> Result<()> {
+pub fn process() -> Result<()> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none).map_err(|error| failed("RLIMIT_CORE", &error))?;
     if getrlimit(Resource::Core) != none {

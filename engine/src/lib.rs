@@ -132,6 +132,8 @@ pub use envelope::writer::EnvelopeWriter;
 #[cfg(not(hsmux_loom))]
 pub use error::{Error, ErrorKind, Outcome, Result, Retry};
 #[cfg(not(hsmux_loom))]
+pub use harden::process as harden_process;
+#[cfg(not(hsmux_loom))]
 pub use key::{DataKeys, Key, SignStream, WrappedKey};
 #[cfg(not(hsmux_loom))]
 pub use keys::catalogue::record::KeyOrigin;
@@ -172,11 +174,13 @@ pub use operation::{
 #[cfg(not(hsmux_loom))]
 pub use pending::Pending;
 #[cfg(not(hsmux_loom))]
-pub use pin::{PinKeep, PinRecord, PinSource, PinState};
-#[cfg(not(hsmux_loom))]
-pub use pkcs11::ModuleKind;
+pub use pin::{PinExamination, PinFault, PinKeep, PinRecord, PinSource, PinState};
 #[cfg(all(feature = "baseline", not(hsmux_loom)))]
 pub use pkcs11::baseline::{BaselineCall, BaselineKey, BaselineSession, BaselineToken};
+#[cfg(not(hsmux_loom))]
+pub use pkcs11::{ModuleKind, SessionCounts, TokenClock, TokenFlags};
+#[cfg(not(hsmux_loom))]
+pub use place::check_private_directory;
 #[cfg(not(hsmux_loom))]
 pub use request::{Many, Pipeline, Refused, Request, RequestFuture, RequestId, pipeline};
 #[cfg(not(hsmux_loom))]

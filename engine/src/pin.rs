@@ -3,6 +3,7 @@
 mod attempt;
 mod change;
 mod directory;
+mod examine;
 mod keep;
 mod read;
 mod record;
@@ -19,6 +20,7 @@ use secrecy::SecretString;
 use crate::error::{Error, ErrorKind, Result};
 use crate::uri::Pkcs11Uri;
 
+pub use crate::pin::examine::{PinExamination, PinFault};
 pub use crate::pin::keep::PinKeep;
 pub use crate::pin::record::PinState;
 pub use crate::pin::records::PinRecord;
@@ -96,6 +98,27 @@ impl PinSource {
             Self::Prompt => read::prompt(),
             Self::ProtectedAuthenticationPath => Err(unusable("the token asks for it by itself")),
             Self::Value(pin) => Ok(pin.clone()),
+        }
+    }
+
+    /// All that is wrong with a source as far as that shows without a token. A file, the environment and a credential are
+    /// read and forgotten; nobody is asked, and no file descriptor is read, for that works once.
+    #[must_use]
+    pub fn examine(&self) -> PinExamination {
+        match self {
+            Self::File(path) => read::examine_file(path, read::PRIVATE),
+            Self::Env(name) => read::examine_env(name),
+            Self::Credential(name) => match read::credential_path(name) {
+                Some(path) => read::examine_file(&path, read::CREDENTIAL),
+                None => {
+                    let fault = PinFault::Unreadable(read::NO_CREDENTIALS.to_owned());
+                    PinExamination::new("credential".to_owned(), vec![fault])
+                }
+            },
+            Self::Fd(number) => PinExamination::new(format!("file descriptor {number}"), Vec::new()),
+            Self::Prompt => PinExamination::new("terminal".to_owned(), Vec::new()),
+            Self::ProtectedAuthenticationPath => PinExamination::new("token".to_owned(), Vec::new()),
+            Self::Value(_) => PinExamination::new("program".to_owned(), Vec::new()),
         }
     }
 

@@ -19,6 +19,7 @@ mod mechanism;
 mod message;
 mod parts;
 mod session;
+mod told;
 mod trial;
 
 pub(crate) use codes::{Fault, SessionFate};
@@ -30,4 +31,5 @@ pub(crate) use mechanism::Mechanism;
 pub(crate) use message::{MESSAGE_IV_LEN, Message};
 pub(crate) use parts::Direction;
 pub(crate) use session::{ObjectHandle, Session};
+pub use told::{SessionCounts, TokenClock, TokenFlags};
 pub(crate) use trial::TwoCalls;

@@ -80,6 +80,16 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
     Ok(place)
 }
 
+/// Whether a directory is one that an engine keeps its own files in, as its `state_dir` and its audit log: it belongs to this
+/// process's user, nobody else may write there, and nobody but this user and root can put another in its place.
+///
+/// # Errors
+/// `Configuration`, with the step of the path where that is not so and why.
+pub fn check_private_directory(path: &Path) -> crate::Result<()> {
+    let refused = |error: Error| crate::Error::operator(crate::ErrorKind::Configuration, error.to_string());
+    resolve(path).map(drop).map_err(refused)
+}
+
 /// The parts of a path, the first one last.
 fn parts(path: &Path) -> Vec<OsString> {
     path.components().rev().map(|part| part.as_os_str().to_owned()).collect()

@@ -62,6 +62,24 @@ impl Sessions {
         }
     }
 
+    /// How many sessions an engine has open on one token, fewest to most: of all instances of the module, and with the
+    /// two of each that are the engine's own. `sessions_max`: most read/write sessions that the token says it has.
+    /// A [module profile](crate::Builder::module_profile) may have found fewer.
+    ///
+    /// ```
+    /// use hsmux::Sessions;
+    ///
+    /// assert_eq!(Sessions::from(4..=64).span(None, 1), 6..=66);
+    /// assert_eq!(Sessions::AUTO.span(Some(16), 1), 3..=12);
+    /// assert_eq!(Sessions::from(8).span(None, 2), 20..=20);
+    /// ```
+    #[must_use]
+    pub fn span(self, sessions_max: Option<u64>, instances: usize) -> RangeInclusive<usize> {
+        let instances = instances.max(1);
+        let Bounds { floor, ceiling, .. } = self.bounds(sessions_max, instances, Found::default());
+        (floor + OWN) * instances..=(ceiling + OWN) * instances
+    }
+
     /// For a token that has so many sessions in all, if it says so, and is led to by so many instances of its module. What was
     /// found by trying bears on `auto` only.
     pub(crate) fn bounds(self, sessions_max: Option<u64>, instances: usize, found: Found) -> Bounds {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hsmux::{BaselineKey, BaselineSession, BaselineToken, Error};
 use parking_lot::Mutex;
 
-use super::{Baseline, Prepared};
+use super::{Baseline, Prepared, Work};
 use crate::case::Op;
 use crate::cell::{Cell, Window};
 use crate::drive::closed_loop;
@@ -46,6 +46,15 @@ impl Raw {
         }
         Ok(Self { inputs: inputs.clone(), sessions: opened, _tokens: Arc::clone(tokens) })
     }
+
+    /// What a thread does.
+    fn worker(&self, thread: usize) -> impl FnMut(&[u8]) -> Result<(), Failure> {
+        let case = self.inputs.case();
+        // Held all the time, so the loop itself takes no lock.
+        let mut session = self.sessions[thread].lock();
+        let mut out = vec![0; case.output_len()];
+        move |message: &[u8]| Ok(run_once(&mut session, case.op, message, &mut out).map(drop)?)
+    }
 }
 
 impl Baseline for Raw {
@@ -62,14 +71,16 @@ impl Baseline for Raw {
         Ok((input, [session.iv(), &out[..len]].concat()))
     }
 
+    fn inputs(&self) -> &Inputs {
+        &self.inputs
+    }
+
+    fn caller(&self, thread: usize) -> Work<'_> {
+        Box::new(self.worker(thread))
+    }
+
     fn run(&self, threads: usize, window: Window) -> Cell {
-        let case = self.inputs.case();
-        closed_loop(threads.min(self.sessions.len()), &self.inputs, window, |thread| {
-            // Held for the whole cell, so the loop itself takes no lock.
-            let mut session = self.sessions[thread].lock();
-            let mut out = vec![0; case.output_len()];
-            move |message: &[u8]| Ok(run_once(&mut session, case.op, message, &mut out).map(drop)?)
-        })
+        closed_loop(threads.min(self.sessions.len()), &self.inputs, window, |thread| self.worker(thread))
     }
 }
 

@@ -13,7 +13,7 @@ use r2d2_cryptoki::{Pool, SessionAuth, SessionManager};
 use secrecy::ExposeSecret;
 
 use self::call::Caller;
-use super::{Baseline, Site};
+use super::{Baseline, Site, Work};
 use crate::case::Op;
 use crate::cell::{Cell, Window};
 use crate::drive::closed_loop;
@@ -126,6 +126,16 @@ impl Wrapped {
     }
 }
 
+impl Sessions {
+    /// What a thread does.
+    fn worker(&self, thread: usize) -> impl FnMut(&[u8]) -> Result<(), Failure> {
+        let (place, session) = &self.sessions[thread];
+        // Held all the time, so the loop itself takes no lock.
+        let (session, mut caller) = (session.lock(), Caller::new(&self.wrapped.inputs, place.key));
+        move |message: &[u8]| caller.call(&session, message).map(drop)
+    }
+}
+
 impl Baseline for Sessions {
     fn threads_max(&self) -> usize {
         self.sessions.len()
@@ -136,14 +146,25 @@ impl Baseline for Sessions {
         self.wrapped.once(&session.lock(), place.key)
     }
 
+    fn inputs(&self) -> &Inputs {
+        &self.wrapped.inputs
+    }
+
+    fn caller(&self, thread: usize) -> Work<'_> {
+        Box::new(self.worker(thread))
+    }
+
     fn run(&self, threads: usize, window: Window) -> Cell {
-        let inputs = &self.wrapped.inputs;
-        closed_loop(threads.min(self.sessions.len()), inputs, window, |thread| {
-            let (place, session) = &self.sessions[thread];
-            // Held for the whole cell, so the loop itself takes no lock.
-            let (session, mut caller) = (session.lock(), Caller::new(inputs, place.key));
-            move |message: &[u8]| caller.call(&session, message).map(drop)
-        })
+        closed_loop(threads.min(self.threads_max()), self.inputs(), window, |thread| self.worker(thread))
+    }
+}
+
+impl Pools {
+    /// What a thread does.
+    fn worker(&self, thread: usize) -> impl FnMut(&[u8]) -> Result<(), Failure> {
+        let (place, pool) = &self.pools[thread % self.pools.len()];
+        let mut caller = Caller::new(&self.wrapped.inputs, place.key);
+        move |message: &[u8]| caller.call(&*pool.get().map_err(text)?, message).map(drop)
     }
 }
 
@@ -157,13 +178,24 @@ impl Baseline for Pools {
         self.wrapped.once(&*pool.get().map_err(text)?, place.key)
     }
 
+    fn inputs(&self) -> &Inputs {
+        &self.wrapped.inputs
+    }
+
+    fn caller(&self, thread: usize) -> Work<'_> {
+        Box::new(self.worker(thread))
+    }
+
     fn run(&self, threads: usize, window: Window) -> Cell {
-        let inputs = &self.wrapped.inputs;
-        closed_loop(threads.min(self.threads_max), inputs, window, |thread| {
-            let (place, pool) = &self.pools[thread % self.pools.len()];
-            let mut caller = Caller::new(inputs, place.key);
-            move |message: &[u8]| caller.call(&*pool.get().map_err(text)?, message).map(drop)
-        })
+        closed_loop(threads.min(self.threads_max()), self.inputs(), window, |thread| self.worker(thread))
+    }
+}
+
+impl Shared {
+    /// What a thread does.
+    fn worker(&self, _: usize) -> impl FnMut(&[u8]) -> Result<(), Failure> {
+        let mut caller = Caller::new(&self.wrapped.inputs, self.place.key);
+        move |message: &[u8]| caller.call(&self.session.lock(), message).map(drop)
     }
 }
 
@@ -176,12 +208,16 @@ impl Baseline for Shared {
         self.wrapped.once(&self.session.lock(), self.place.key)
     }
 
+    fn inputs(&self) -> &Inputs {
+        &self.wrapped.inputs
+    }
+
+    fn caller(&self, thread: usize) -> Work<'_> {
+        Box::new(self.worker(thread))
+    }
+
     fn run(&self, threads: usize, window: Window) -> Cell {
-        let inputs = &self.wrapped.inputs;
-        closed_loop(threads.min(self.threads_max), inputs, window, |_| {
-            let mut caller = Caller::new(inputs, self.place.key);
-            move |message: &[u8]| caller.call(&self.session.lock(), message).map(drop)
-        })
+        closed_loop(threads.min(self.threads_max()), self.inputs(), window, |thread| self.worker(thread))
     }
 }
 

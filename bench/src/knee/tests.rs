@@ -303,6 +303,19 @@ fn a_search_ends_with_its_time() {
 }
 
 #[test]
+fn what_a_measurement_took_longer_is_time_of_the_search_and_a_search_that_is_stopped_tells_what_it_knows() {
+    let limits = Limits { total: Duration::from_secs(15), ..Limits::default() };
+    let mut search = Search::new(SLO.parse().unwrap(), limits);
+    let Step::Measure { per_s, lasts } = search.next() else { panic!() };
+    search.measured(clean(777.0)(per_s, lasts));
+    let knee = search.stopped();
+    assert_eq!((knee.end, knee.low, knee.curve.len()), (End::Stopped, Some(per_s), 1));
+    assert!(knee.to_string().ends_with("; the search was stopped before the knee was found"), "{knee}");
+    search.took_longer(Duration::from_secs(14));
+    assert!(matches!(search.next(), Step::Done(knee) if knee.end == End::OutOfTime));
+}
+
+#[test]
 fn a_search_without_any_time_measures_once_and_no_longer() {
     let total = Duration::from_millis(1);
     let knee = knee_of(SLO, Limits { total, ..Limits::default() }, |per_s, lasts| {

@@ -18,7 +18,6 @@ use crate::work::Works;
 #[derive(Debug)]
 pub(super) struct Common {
     pub(super) profile: Profile,
-    pub(super) works: Arc<Works>,
     pub(super) gate: Gate,
     pub(super) recorder: Recorder,
     pub(super) start: Instant,
@@ -37,9 +36,47 @@ pub(super) struct Callers {
 /// The longest wait in one go: whoever waits looks then whether the run was stopped.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 
+/// How long after the end of an open loop what was due in it is begun: this part of its length, within these bounds.
+const BACKLOG_PART: u32 = 4;
+const BACKLOG: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
+
 impl Common {
+    /// What begins now.
+    pub(super) fn new(profile: Profile) -> Self {
+        let (gate, recorder) = (Gate::new(&profile), Recorder::new(&profile));
+        Self { profile, gate, recorder, start: Instant::now(), tasks_cpu_ns: AtomicU64::new(0) }
+    }
+
     pub(super) fn now(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    /// Ends a run that has a backlog of requests too long after its end: of a rate far above what is served, it would last for
+    /// many times its length.
+    pub(super) fn bound_backlog(&self) {
+        let length = self.profile.length();
+        let [least, most] = BACKLOG;
+        if self.now() > length + (length / BACKLOG_PART).clamp(least, most) {
+            self.gate.cut();
+        }
+    }
+
+    /// Makes requests as one caller that has a thread to itself: `work` makes one, and says which operation it was of.
+    pub(super) fn serve(&self, caller: u32, mut work: impl FnMut() -> (usize, Result<(), Failure>)) {
+        let sink = self.recorder.sink();
+        loop {
+            let arrival = match self.gate.claim(caller, self.now()) {
+                Next::Make(arrival) => arrival,
+                Next::Wait(then) if self.wait_until(then) => continue,
+                Next::Wait(_) | Next::End => return,
+            };
+            if !self.wait_until(arrival.at) {
+                return;
+            }
+            let begun = self.now();
+            let (operation, done) = work();
+            self.record(&sink, arrival, operation, begun, done.err());
+        }
     }
 
     /// Waits until then; false if the run was stopped before.
@@ -74,15 +111,15 @@ impl Callers {
     ///
     /// # Errors
     /// A text: a thread or a runtime could not be started.
-    pub(super) fn start(common: &Arc<Common>) -> Result<Self, String> {
+    pub(super) fn start(common: &Arc<Common>, works: &Arc<Works>) -> Result<Self, String> {
         let count = most_callers(&common.profile);
         let mut callers = Self { threads: Vec::new(), pacer: None, has_ended: Arc::default() };
         let started = match common.profile.api {
             ProfileApi::Blocking => (0..count).try_for_each(|caller| {
-                let common = Arc::clone(common);
-                callers.spawn("load", move || block(&common, caller))
+                let (common, works) = (Arc::clone(common), Arc::clone(works));
+                callers.spawn("load", move || block(&common, &works, caller))
             }),
-            ProfileApi::Tasks => callers.start_tasks(common, count),
+            ProfileApi::Tasks => callers.start_tasks(common, works, count),
         };
         match started {
             Ok(()) => Ok(callers),
@@ -94,14 +131,18 @@ impl Callers {
         }
     }
 
-    fn start_tasks(&mut self, common: &Arc<Common>, count: u32) -> Result<(), String> {
+    fn start_tasks(&mut self, common: &Arc<Common>, works: &Arc<Works>, count: u32) -> Result<(), String> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
         let (tasks_of, paced, has_ended) =
             (Arc::clone(common), Arc::clone(common), Arc::clone(&self.has_ended));
+        let works = Arc::clone(works);
         self.spawn("load-tasks", move || {
             let sink = Arc::new(tasks_of.recorder.sink());
-            let task = |caller| runtime.spawn(run_task(Arc::clone(&tasks_of), Arc::clone(&sink), caller));
+            let task = |caller| {
+                let (common, works, sink) = (Arc::clone(&tasks_of), Arc::clone(&works), Arc::clone(&sink));
+                runtime.spawn(run_task(common, works, sink, caller))
+            };
             let tasks: Vec<_> = (0..count).map(task).collect();
             // A task that panicked has recorded what it did before.
             runtime.block_on(async {
@@ -140,32 +181,21 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
 }
 
 /// A caller that is a thread.
-fn block(common: &Common, caller: u32) {
-    let sink = common.recorder.sink();
-    let mut hands = common.works.hands(&common.profile, caller);
-    loop {
-        let arrival = match common.gate.claim(caller, common.now()) {
-            Next::Make(arrival) => arrival,
-            Next::Wait(then) if common.wait_until(then) => continue,
-            Next::Wait(_) | Next::End => return,
-        };
-        if !common.wait_until(arrival.at) {
-            return;
-        }
-        let draw = common.works.draw(&mut hands);
-        let begun = common.now();
-        let failure = common.works.block(&mut hands, draw).err();
-        common.record(&sink, arrival, draw.operation, begun, failure);
-    }
+fn block(common: &Common, works: &Works, caller: u32) {
+    let mut hands = works.hands(&common.profile, caller);
+    common.serve(caller, || {
+        let draw = works.draw(&mut hands);
+        (draw.operation, works.block(&mut hands, draw))
+    });
 }
 
 /// A caller that is a task.
-async fn run_task(common: Arc<Common>, sink: Arc<Sink>, caller: u32) {
-    let mut hands = common.works.hands(&common.profile, caller);
+async fn run_task(common: Arc<Common>, works: Arc<Works>, sink: Arc<Sink>, caller: u32) {
+    let mut hands = works.hands(&common.profile, caller);
     while let Some(arrival) = poll_fn(|context| common.gate.poll(caller, || common.now(), context)).await {
-        let draw = common.works.draw(&mut hands);
+        let draw = works.draw(&mut hands);
         let begun = common.now();
-        let failure = common.works.poll(&mut hands, draw).await.err();
+        let failure = works.poll(&mut hands, draw).await.err();
         common.record(&sink, arrival, draw.operation, begun, failure);
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct Gate {
     arrivals: Arrivals,
     idle: Mutex<Idle>,
     is_stopped: AtomicBool,
+    /// It was stopped because what was due had not been begun long after the end.
+    is_cut: AtomicBool,
 }
 
 /// What is due when.
@@ -55,7 +57,7 @@ impl Gate {
         };
         let is_idle = vec![false; most_callers(profile) as usize];
         let idle = Mutex::new(Idle { wakers: Vec::new(), is_idle });
-        Self { arrivals, idle, is_stopped: AtomicBool::new(false) }
+        Self { arrivals, idle, is_stopped: AtomicBool::new(false), is_cut: AtomicBool::new(false) }
     }
 
     /// What a caller does that has a thread to itself: of an open loop it takes what is due next, however far away that is.
@@ -129,6 +131,25 @@ impl Gate {
 
     pub(super) fn is_stopped(&self) -> bool {
         self.is_stopped.load(Ordering::Relaxed)
+    }
+
+    /// As [`stop`](Self::stop), but not because somebody asked for it.
+    pub(super) fn cut(&self) {
+        if !self.is_stopped() {
+            self.is_cut.store(true, Ordering::Relaxed);
+            self.stop();
+        }
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Relaxed)
+    }
+
+    /// Takes what was due by then and was never begun; how many those are.
+    pub(super) fn take_unbegun(&self, now: Duration) -> u64 {
+        let Arrivals::Open(schedule) = &self.arrivals else { return 0 };
+        let mut schedule = schedule.lock();
+        std::iter::from_fn(|| schedule.next_if(|arrival| arrival.at <= now)).count() as u64
     }
 }
 
@@ -264,6 +285,24 @@ mod tests {
         assert_eq!([gate.claim(0, ms(5)), gate.claim(0, ms(5))], [make(5, 0), make(5, 0)]);
         assert_eq!(gate.claim(1, ms(5)), Next::Wait(ms(1_000)));
         assert_eq!([gate.claim(1, ms(1_000)), gate.claim(1, ms(3_000))], [make(1_000, 1), Next::End]);
+    }
+
+    #[test]
+    fn what_was_due_and_never_begun_is_counted() {
+        let gate = gate(OPEN);
+        assert!(due(&gate, 0).is_some());
+        gate.cut();
+        assert_eq!((gate.claim(0, ms(600)), gate.is_cut(), gate.is_stopped()), (Next::End, true, true));
+        assert_eq!([gate.take_unbegun(ms(600)), gate.take_unbegun(ms(600))], [2, 0]);
+        assert_eq!(gate.take_unbegun(ms(9_000)), 1);
+    }
+
+    #[test]
+    fn a_run_that_is_stopped_was_not_cut() {
+        let gate = gate(OPEN);
+        gate.stop();
+        gate.cut();
+        assert!(gate.is_stopped() && !gate.is_cut());
     }
 
     #[test]

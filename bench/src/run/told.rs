@@ -52,7 +52,7 @@ impl Outcome {
             total,
             operations: self.profile.operations.iter().enumerate().map(part).collect(),
             phases: spans.iter().enumerate().map(|(index, span)| self.phase(index, span)).collect(),
-            series: self.intervals.iter().map(|interval| self.interval(interval)).collect(),
+            series: self.intervals.clone(),
             stages: stages(&self.snapshots),
             tokens: tokens(&self.snapshots),
             errors: errors(&self.all),
@@ -103,39 +103,19 @@ impl Outcome {
         }
     }
 
-    fn interval(&self, interval: &Interval) -> result::Interval {
-        let latency = &interval.counts.latency;
-        let at = |quantile| if latency.is_empty() { 0 } else { latency.value_at_quantile(quantile) };
-        result::Interval {
-            at_s: interval.from.as_secs_f64(),
-            seconds: (interval.until - interval.from).as_secs_f64(),
-            ops: interval.counts.ops,
-            errors: interval.counts.errors,
-            asked: asked_between(&self.profile, interval.from, interval.until),
-            p50_ns: at(0.5),
-            p90_ns: at(0.9),
-            p99_ns: at(0.99),
-            max_ns: latency.max(),
-            heat: heat(latency),
-            sessions: u32::try_from(interval.engine.sessions).ok(),
-            queued: Some(interval.engine.queued as u64),
-            tokens_up: u32::try_from(interval.engine.tokens_up).ok(),
-        }
-    }
-
     /// Operations per second of each whole interval of a phase that counts.
     fn rounds(&self, spans: &[Span]) -> Vec<f64> {
-        let counts = |interval: &&Interval| {
-            let phases = self.profile.phases.iter().zip(spans);
-            let mut counted = phases.filter(|(phase, _)| phase.counted);
-            counted.any(|(_, span)| {
-                span.from <= interval.from && interval.until <= span.until + super::INTERVAL / 10
+        let counted: Vec<_> =
+            self.profile.phases.iter().zip(spans).filter(|(phase, _)| phase.counted).collect();
+        let tenth = super::INTERVAL.as_secs_f64() / 10.0;
+        let is_whole = |it: &&result::Interval| it.seconds >= 9.0 * tenth;
+        let counts = |it: &&result::Interval| {
+            counted.iter().any(|(_, span)| {
+                span.from.as_secs_f64() <= it.at_s && it.at_s + it.seconds <= span.until.as_secs_f64() + tenth
             })
         };
-        let rate =
-            |interval: &Interval| interval.counts.ops as f64 / (interval.until - interval.from).as_secs_f64();
-        let whole = |interval: &&Interval| interval.until - interval.from >= super::INTERVAL * 9 / 10;
-        self.intervals.iter().filter(whole).filter(counts).map(rate).collect()
+        let rate = |it: &result::Interval| it.ops as f64 / it.seconds;
+        self.intervals.iter().filter(is_whole).filter(counts).map(rate).collect()
     }
 
     fn notes(&self, spans: &[Span]) -> Vec<String> {
@@ -147,17 +127,24 @@ impl Outcome {
         if self.was_stopped {
             notes.push(format!("stopped at {:.1} s, before its end", self.length.as_secs_f64()));
         }
+        if self.unbegun > 0 {
+            notes.push(format!(
+                "{} requests were due and were never begun: no latency is of them, and the true ones are longer",
+                self.unbegun
+            ));
+        }
         if self.panicked > 0 {
             notes.push(format!("{} callers panicked: what they had in hand is not counted", self.panicked));
         }
-        let standings = self.intervals.iter().map(|interval| (interval.until, interval.engine));
         let tokens = self.snapshots[0].tokens.len();
-        let mut up = tokens;
-        for (at, standing) in standings {
-            if standing.tokens_up != up {
-                up = standing.tokens_up;
-                notes.push(format!("at {:.1} s {up} of {tokens} tokens in service", at.as_secs_f64()));
-            }
+        let mut up = u32::try_from(tokens).unwrap_or(u32::MAX);
+        for interval in &self.intervals {
+            let Some(then) = interval.tokens_up.filter(|then| *then != up) else { continue };
+            up = then;
+            notes.push(format!(
+                "at {:.1} s {up} of {tokens} tokens in service",
+                interval.at_s + interval.seconds
+            ));
         }
         notes
     }
@@ -184,6 +171,27 @@ impl Outcome {
                 phase.name
             )
         })
+    }
+}
+
+/// The figures of an interval.
+pub(super) fn row(profile: &Profile, interval: &Interval) -> result::Interval {
+    let latency = &interval.counts.latency;
+    let at = |quantile| if latency.is_empty() { 0 } else { latency.value_at_quantile(quantile) };
+    result::Interval {
+        at_s: interval.from.as_secs_f64(),
+        seconds: (interval.until - interval.from).as_secs_f64(),
+        ops: interval.counts.ops,
+        errors: interval.counts.errors,
+        asked: asked_between(profile, interval.from, interval.until),
+        p50_ns: at(0.5),
+        p90_ns: at(0.9),
+        p99_ns: at(0.99),
+        max_ns: latency.max(),
+        heat: heat(latency),
+        sessions: u32::try_from(interval.engine.sessions).ok(),
+        queued: Some(interval.engine.queued as u64),
+        tokens_up: u32::try_from(interval.engine.tokens_up).ok(),
     }
 }
 

@@ -14,6 +14,15 @@ use hsmux_bench::{Api, BaselineName, Case, Runtime, TemporaryKey};
 use crate::connection::Connection;
 use crate::units::{self, Deadline};
 
+/// Examples, for `--help`.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  hsmux load --op ecdsa-p256 --compare raw --module PATH --token LABEL --pin-source file:PIN_FILE
+  hsmux load --op ecdsa-p256 --rate poisson:500 --seconds 30 --out runs/a --config hsmux.toml
+  hsmux load --profile payment-auth --find-knee --slo p99=5ms --out runs/knee --config hsmux.toml
+  hsmux load --profile payment-auth --compare runs/a/result.json --config hsmux.toml
+  hsmux load --profile payment-auth --rate 1k --sim device.toml --out runs/failover";
+
 /// Options of `hsmux load`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -37,8 +46,7 @@ pub(crate) struct Args {
     pub(super) rate: Option<AskedRate>,
 
     /// Search for the highest rate at which --slo is met, in an open loop: from --rate on (default 100/s), measuring for --seconds in
-    /// all (default 10 min); what is left of a rate that was too high is waited for beside that. The results are those of the
-    /// highest rate that met it, with the curve of all
+    /// all (default 10 min). The results are those of the highest rate that met it, with the curve of all
     #[arg(long, requires = "slo", conflicts_with_all = ["batch", "host_modes", "warm_up"])]
     pub(super) find_knee: bool,
 
@@ -117,12 +125,13 @@ pub(crate) struct Args {
     /// Also run a baseline in turn with the engine, with 1, 2, 4 and 8 threads (and as many as --sessions); the best
     /// of these counts is taken: raw (Init and call on the token key, a session per thread), raw-copy (the same on a session
     /// copy), cryptoki (that crate, a session per thread), r2d2 (a pool of r2d2-cryptoki), mutex (one session behind a mutex), alone
-    /// (the engine with one blocking caller). May be given several times: each baseline gets its own ratio. Or compare with the
+    /// (the engine with one blocking caller). May be given several times: each baseline gets its own ratio. With --rate or --out,
+    /// five rounds at the same arrivals, for --seconds each side, with as many threads as the engine has sessions. Or compare with the
     /// result.json of an earlier run: says faster, slower or no difference, and slower ends with exit code 12
     #[arg(long, value_name = "BASELINE|FILE")]
     pub(super) compare: Vec<Against>,
 
-    /// Thread counts of the baselines, with commas between them
+    /// Thread counts of the baselines, with commas between them; one with --rate or --out
     #[arg(long, value_name = "N,..", value_delimiter = ',', requires = "compare")]
     pub(super) threads: Vec<NonZeroU16>,
 

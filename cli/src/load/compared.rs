@@ -1,12 +1,16 @@
 //! The baselines of `hsmux load --compare`.
 
+use std::sync::Arc;
+
 use hsmux::{Engine, TokenDescription};
-use hsmux_bench::{Comparison, Plan, Rival, Site, Target, compare};
+use hsmux_bench::profile::Profile;
+use hsmux_bench::run::{self, Flow, Interval, Outcome};
+use hsmux_bench::{BaselineRun, Comparison, Plan, Rival, Site, Target, Works, compare};
 use secrecy::SecretString;
 
 use super::{Args, note};
 use crate::connection;
-use crate::exit::Result;
+use crate::exit::{Exit, Failure, Result};
 
 /// Opens every baseline that was named, and runs all of them in turn with the engine.
 pub(super) fn run(
@@ -25,18 +29,56 @@ pub(super) fn run(
     };
     let most = threads.iter().copied().max().unwrap_or(1);
     let plan = Plan::new(args.seconds(), threads, args.compare.len());
+    let rivals = open(args, site, engine, target, (key, tokens, pin), most)?;
+    Ok(compare(target, args.load(), &rivals, &plan)?)
+}
+
+/// Runs a profile of one operation on the engine and on every baseline that was named, in turn, with requests due at the same
+/// moments.
+pub(super) fn in_turns(
+    args: &Args,
+    site: &connection::Site,
+    (engine, works, profile): (&Arc<Engine>, &Arc<Works>, &Profile),
+    (key, tokens, pin): (Option<&str>, &[String], &SecretString),
+    watch: impl FnMut(Option<&Interval>) -> Flow,
+) -> Result<(Outcome, Vec<BaselineRun>)> {
+    let target = Target::new(engine, args.case()?, key)?;
+    let threads = match args.threads.as_slice() {
+        [] if profile.pace.is_none() => profile.callers as usize,
+        [] => target.sessions().max(1),
+        [count] => count.get().into(),
+        _ => {
+            return Err(Failure::new(
+                Exit::Usage,
+                "--threads takes one count here: the rate is what is given",
+            ));
+        }
+    };
+    let rivals = open(args, site, engine, &target, (key, tokens, pin), threads)?;
+    let ran = run::in_turns(engine, profile, works, (&rivals, threads), watch);
+    ran.map_err(|text| Failure::new(Exit::Other, text))
+}
+
+fn open<'a>(
+    args: &Args,
+    site: &connection::Site,
+    engine: &Engine,
+    target: &'a Target,
+    (key, tokens, pin): (Option<&str>, &[String], &SecretString),
+    threads_max: usize,
+) -> Result<Vec<Rival<'a>>> {
     let holders = holders(engine, key, tokens);
     let site = Site::new(site.module(), site.init_args(), holders, pin.clone());
     let mut rivals = Vec::new();
     for name in args.baselines().map(super::args::Baseline::name) {
-        let baseline = name.open(&site, target, key, most)?;
+        let baseline = name.open(&site, target, key, threads_max)?;
         let threads = baseline.threads_max();
-        if threads > 1 && threads < most {
+        if threads > 1 && threads < threads_max {
             note(&format!("the tokens give {name} {threads} sessions only"))?;
         }
         rivals.push(Rival { name, baseline });
     }
-    Ok(compare(target, args.load(), &rivals, &plan)?)
+    Ok(rivals)
 }
 
 /// Those of the named tokens that hold the key: the engine uses no others for it, so a baseline may not. It knows

@@ -49,17 +49,8 @@ pub(super) fn search(
     loop {
         let (per_s, lasts) = match search.next() {
             Step::Measure { per_s, lasts } if !stop.is_asked() => (per_s, lasts),
-            Step::Measure { .. } => {
-                return Err(Failure::new(
-                    stop.signal().unwrap_or(Exit::Other),
-                    "stopped before the knee was found",
-                ));
-            }
-            Step::Done(knee) => {
-                let (_, _, outcome) =
-                    best.ok_or_else(|| usage("there was no time to measure anything".to_owned()))?;
-                return Ok(Found { knee, outcome });
-            }
+            Step::Measure { .. } => return found(search.stopped(), best, stop),
+            Step::Done(knee) => return found(knee, best, stop),
         };
         let rate = Rate::per_second(per_s).map_err(usage)?;
         // Other arrivals each time: the same again would say the same again.
@@ -69,6 +60,10 @@ pub(super) fn search(
         let watch = |_: Option<&run::Interval>| if stop.is_asked() { Flow::Stop } else { Flow::Continue };
         let outcome =
             run::run(engine, at_rate, works, watch).map_err(|text| Failure::new(Exit::Other, text))?;
+        if outcome.was_stopped {
+            return found(search.stopped(), best.or(Some((false, per_s, outcome))), stop);
+        }
+        search.took_longer(outcome.length.saturating_sub(lasts));
         let point = point(per_s, &outcome);
         let meets = point.kept_up && slo.is_met(&point);
         // Who does not listen has the results all the same.
@@ -79,6 +74,15 @@ pub(super) fn search(
         if is_better {
             best = Some((meets, per_s, outcome));
         }
+    }
+}
+
+/// What a search has found; also one that was stopped, if it has measured anything.
+fn found(knee: Knee, best: Option<(bool, f64, Outcome)>, stop: &Stop) -> Result<Found> {
+    match (best, stop.signal()) {
+        (Some((_, _, outcome)), _) => Ok(Found { knee, outcome }),
+        (None, Some(exit)) => Err(Failure::new(exit, "stopped before anything was measured")),
+        (None, None) => Err(Failure::new(Exit::Usage, "there was no time to measure anything")),
     }
 }
 
@@ -113,7 +117,8 @@ fn point(asked_per_s: f64, outcome: &Outcome) -> Point {
         asked_per_s,
         ops_per_s: counts.done_in_time as f64 / seconds,
         ops: counts.ops,
-        errors: counts.errors,
+        // What was due and never begun was not served either.
+        errors: counts.errors + outcome.unbegun,
         kept_up: outcome.kept_up(),
         latencies_ns: Percentile::ALL.map(|percentile| {
             if counts.ops == 0 { u64::MAX } else { counts.latency.value_at_quantile(percentile.share()) }

@@ -10,14 +10,15 @@ use hsmux_bench::knee::Knee;
 use hsmux_bench::profile::{Operation, Profile, ProfileApi};
 use hsmux_bench::result::{LoadResult, csv, hgrm, html};
 use hsmux_bench::run::{self, Flow, Outcome};
-use hsmux_bench::{TemporaryKey, Works};
+use hsmux_bench::{BaselineRun, TemporaryKey, Works};
 use p11_sim::{Happened, Playing};
+use secrecy::SecretString;
 
 use super::args::{ApiName, Args};
 use super::earlier::Verdicts;
 use super::live::Live;
 use super::simulated::Device;
-use super::{DRAIN, Key, earlier, files, knee, note, provenance, simulated, start, summary};
+use super::{DRAIN, Key, compared, earlier, files, knee, note, provenance, simulated, start, summary};
 use crate::connection::Site;
 use crate::exit::{Exit, Failure, Result};
 use crate::stop::Stop;
@@ -27,12 +28,14 @@ const PROFILE_MAX: u64 = 1 << 20;
 
 /// Runs it, says what came out, and ends as the signal asks that ended it early, if one did.
 pub(super) fn run(args: &Args) -> Result {
-    if args.baselines().next().is_some() {
-        let text = "baselines are compared with in closed loops of one operation: leave --profile, --rate, --sim, --find-knee and --out out";
+    let has_baselines = args.baselines().next().is_some();
+    if has_baselines && (args.profile.is_some() || args.find_knee) {
+        let text =
+            "baselines do one operation at one rate: compare with them without --profile and --find-knee";
         return Err(Failure::new(Exit::Usage, text));
     }
-    if args.host_modes || args.warm_up.is_some() || !args.threads.is_empty() {
-        let text = "--host-modes, --warm-up and --threads go with closed loops of one operation only";
+    if args.host_modes || args.warm_up.is_some() {
+        let text = "--host-modes and --warm-up go with closed loops of one operation only, without --out and --compare FILE";
         return Err(Failure::new(Exit::Usage, text));
     }
     // Before the run, which may take hours.
@@ -41,7 +44,7 @@ pub(super) fn run(args: &Args) -> Result {
     if args.find_knee {
         profile = knee::open(profile, args)?;
     }
-    let device = args.sim.as_deref().map(|path| Device::of(path, &profile)).transpose()?;
+    let device = args.sim.as_deref().map(|path| Device::of(path, &profile, !args.find_knee)).transpose()?;
     let site = match &device {
         Some(_) if args.connection.is_given() => {
             return Err(Failure::new(Exit::Usage, "--sim says itself what module, tokens and PIN are"));
@@ -52,22 +55,25 @@ pub(super) fn run(args: &Args) -> Result {
     let tokens = site.tokens()?;
     let module = site.describe().ok();
     let source: PinSource = site.pin()?;
+    // Baselines log in too, and some sources give the PIN once.
+    let pin = has_baselines.then(|| source.read()).transpose()?;
+    let source = pin.clone().map_or(source, PinSource::from);
     // Before the engine starts threads, which then leave signals alone.
     let stop = Stop::new()?;
     stop.on_signals()?;
     let engine = Arc::new(start(args, &site, &tokens, source)?);
-    let keys = Keys::make(args, &site, &engine, &profile)?;
-    let outcome = files::logged(args.hlog.as_deref(), &engine, || {
-        measure(args, &engine, profile, &keys, &stop, device.as_ref())
-    });
+    let keys = Keys::make(args, &site, &engine, &profile, &stop)?;
+    let on = On { site: &site, tokens: &tokens, pin: pin.as_ref(), engine: &engine, device: device.as_ref() };
+    let outcome = files::logged(args.hlog.as_deref(), &engine, || measure(args, &on, profile, &keys, &stop));
     let scraped = files::scrape(args.prometheus.as_deref(), &engine);
     let removed = keys.remove();
     let config = settings(args, &engine);
     engine.drain(DRAIN);
-    let (Ran { outcome, happened, knee }, logged) = outcome?;
+    let (Ran { outcome, happened, knee, baselines }, logged) = outcome?;
     let made = provenance::made(site.module(), module.as_ref(), &engine, config, outcome.profile.seed);
     let mut result = outcome.result(made);
     result.notes.splice(0..0, happened.iter().map(ToString::to_string));
+    result.baselines = baselines;
     if let Some(knee) = &knee {
         knee::complete(&mut result, knee);
     }
@@ -76,14 +82,21 @@ pub(super) fn run(args: &Args) -> Result {
     let said = say(args, &result, verdicts.as_ref());
     let written = args.out.as_deref().map_or(Ok(()), |directory| write(directory, &result));
     removed.and(scraped).and(written).and(logged)?;
-    if knee.is_some_and(|knee| knee.low.is_none()) {
-        return Err(Failure::new(Exit::Operation, "no rate was found that meets the objective"));
-    }
     match (stop.signal(), verdicts) {
         (Some(exit), _) => Err(Failure::new(exit, "stopped by a signal: the results are of the time before")),
+        (None, _) if knee.is_some_and(|knee| knee.low.is_none()) => {
+            Err(Failure::new(Exit::Operation, "no rate was found that meets the objective"))
+        }
+        (None, _) if result.total.ops == 0 => Err(nothing_done(&result)),
         (None, Some(verdicts)) => verdicts.end().and(said),
         (None, None) => said,
     }
+}
+
+/// Of a run in which no request succeeded.
+fn nothing_done(result: &LoadResult) -> Failure {
+    let why = result.errors.first().map_or("none was made", |error| error.first.as_str());
+    Failure::new(Exit::Other, format!("no request succeeded: {why}"))
 }
 
 /// The profile that the options say.
@@ -155,22 +168,28 @@ struct Ran {
     /// To a simulated device.
     happened: Vec<Happened>,
     knee: Option<Knee>,
+    baselines: Vec<BaselineRun>,
+}
+
+/// Where a run takes place.
+struct On<'a> {
+    site: &'a Site,
+    tokens: &'a [String],
+    /// Where there are baselines, which log in by themselves.
+    pin: Option<&'a SecretString>,
+    engine: &'a Arc<Engine>,
+    device: Option<&'a Device>,
 }
 
 /// Runs it, or searches.
-fn measure(
-    args: &Args,
-    engine: &Arc<Engine>,
-    profile: Profile,
-    keys: &Keys,
-    stop: &Stop,
-    device: Option<&Device>,
-) -> Result<Ran> {
+fn measure(args: &Args, on: &On<'_>, profile: Profile, keys: &Keys, stop: &Stop) -> Result<Ran> {
+    let engine = on.engine;
     let works = Arc::new(Works::new(engine, &profile, |operation, key| keys.label(operation, key))?);
     works.try_all(&profile)?;
     if let Some(slo) = args.slo.as_ref().filter(|_| args.find_knee) {
         let found = knee::search(args, slo, engine, &profile, &works, stop)?;
-        return Ok(Ran { outcome: found.outcome, happened: Vec::new(), knee: Some(found.knee) });
+        let (happened, baselines) = (Vec::new(), Vec::new());
+        return Ok(Ran { outcome: found.outcome, happened, knee: Some(found.knee), baselines });
     }
     let mut live = Live::new(&profile, io::stderr().is_terminal());
     let watch = |ended: Option<&run::Interval>| {
@@ -178,9 +197,20 @@ fn measure(
         let _shown = ended.map(|interval| live.show(&mut io::stderr().lock(), interval));
         if stop.is_asked() { Flow::Stop } else { Flow::Continue }
     };
-    let playing = device.map(Device::play).transpose()?;
-    let outcome = run::run(engine, profile, &works, watch).map_err(|text| Failure::new(Exit::Other, text))?;
-    Ok(Ran { outcome, happened: playing.map_or_else(Vec::new, Playing::stop), knee: None })
+    let playing = on.device.map(Device::play).transpose()?;
+    let (outcome, baselines) = match on.pin {
+        Some(pin) => {
+            let key = keys.label(0, 0);
+            let what = (engine, &works, &profile);
+            compared::in_turns(args, on.site, what, (key.as_deref(), on.tokens, pin), watch)?
+        }
+        None => {
+            let outcome = run::run(engine, profile, &works, watch);
+            (outcome.map_err(|text| Failure::new(Exit::Other, text))?, Vec::new())
+        }
+    };
+    let happened = playing.map_or_else(Vec::new, Playing::stop);
+    Ok(Ran { outcome, happened, knee: None, baselines })
 }
 
 /// The keys of a run, by operation.
@@ -192,7 +222,7 @@ enum Keys {
 }
 
 impl Keys {
-    fn make(args: &Args, site: &Site, engine: &Arc<Engine>, profile: &Profile) -> Result<Self> {
+    fn make(args: &Args, site: &Site, engine: &Arc<Engine>, profile: &Profile, stop: &Stop) -> Result<Self> {
         if args.sim.is_some() {
             return Ok(Self::Simulated);
         }
@@ -203,12 +233,17 @@ impl Keys {
         if removed > 0 {
             note(&format!("removed {removed} temporary keys that earlier runs left behind"))?;
         }
+        let generate = |spec| match stop.signal() {
+            // Those that were made go with the list that they are in.
+            Some(exit) => Err(Failure::new(exit, "stopped by a signal while the keys were made")),
+            None => Ok(TemporaryKey::generate(engine, spec)?),
+        };
         let of = |operation: &Operation| {
             let spec = operation.op.key_spec();
             let count = spec.map_or(0, |_| operation.keys.count);
-            (0..count).filter_map(|_| spec).map(|spec| TemporaryKey::generate(engine, spec)).collect()
+            (0..count).filter_map(|_| spec).map(generate).collect()
         };
-        let keys: Vec<Vec<_>> = profile.operations.iter().map(of).collect::<std::result::Result<_, _>>()?;
+        let keys: Vec<Vec<_>> = profile.operations.iter().map(of).collect::<Result<_>>()?;
         note(&format!("{} temporary keys on the first token, which serves this load", profile.keys()))?;
         Ok(Self::Temporary(keys))
     }

@@ -15,13 +15,19 @@ use crate::exit::{Exit, Failure, Result};
 pub(super) struct Device(Simulated);
 
 impl Device {
-    /// The device that the script in this file describes, every token of which holds the keys of a profile.
-    pub(super) fn of(path: &Path, profile: &Profile) -> Result<Self> {
+    /// The device that the script in this file describes, every token of which holds the keys of a profile. `may_change`: whether
+    /// anything may happen to it.
+    pub(super) fn of(path: &Path, profile: &Profile, may_change: bool) -> Result<Self> {
         let cannot =
             |why: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("{}: {why}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|error| cannot(&error))?;
         let mut script = Script::parse(&text)
             .map_err(|error| Failure::new(Exit::Usage, format!("{}:{error}", path.display())))?;
+        if !may_change && script.last().is_some() {
+            return Err(cannot(
+                &"a search for the knee needs a device that stays the same: leave [[at]] out",
+            ));
+        }
         for (index, operation) in profile.operations.iter().enumerate() {
             let Some(spec) = operation.op.key_spec() else { continue };
             for number in 0..operation.keys.count {

@@ -5,6 +5,7 @@
 mod audit;
 mod bulk;
 mod config;
+mod doctor;
 mod failures;
 mod hsm;
 mod info;

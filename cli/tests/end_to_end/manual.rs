@@ -27,6 +27,7 @@ fn every_command_has_a_manual_page() {
         "hsmux-bulk",
         "hsmux-bulk-sign",
         "hsmux-pin-clear",
+        "hsmux-doctor",
         "hsmux-report",
         "hsmux-man",
     ] {

@@ -10,7 +10,8 @@ pub(super) struct Room {
     age: Duration,
     /// Answered for, or about to be, and not durable.
     taken: AtomicU64,
-    /// When the oldest of those that the writer has was answered for; 0: it has none.
+    /// When the oldest of those was answered for, as far as is known; 0: there is none. The writer tells what it has; until it has
+    /// any, because it makes a segment or has not looked yet, it is the first that was counted.
     oldest_ns: AtomicU64,
 }
 
@@ -25,7 +26,13 @@ impl Room {
         let oldest = self.oldest_ns.load(Ordering::Relaxed);
         let is_old = oldest > 0 && Time::from_ns(oldest).until(now) >= self.age;
         let one_more = |taken| (taken < self.records).then_some(taken + 1);
-        !is_old && self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+        let is_taken =
+            !is_old && self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
+        if is_taken && oldest == 0 {
+            // Somebody else may have been first.
+            let _ = self.oldest_ns.compare_exchange(0, now.as_ns(), Ordering::Relaxed, Ordering::Relaxed);
+        }
+        is_taken
     }
 
     /// So many are durable, or will not be answered for.
@@ -63,5 +70,17 @@ mod tests {
         assert_eq!([at(5), at(104), at(105), at(900)].map(|now| room.take(now)), [true, true, false, false]);
         room.set_oldest(None);
         assert!(room.take(at(900)));
+    }
+
+    #[test]
+    fn what_the_writer_has_not_seen_yet_has_an_age_too() {
+        let room = Room::new(10, Duration::from_millis(100));
+        assert_eq!(
+            [at(1), at(50), at(100), at(101), at(500)].map(|now| room.take(now)),
+            [true, true, true, false, false]
+        );
+        // It has taken them all, and they are durable.
+        room.set_oldest(None);
+        assert_eq!([at(500), at(599), at(600)].map(|now| room.take(now)), [true, true, false]);
     }
 }

@@ -1,6 +1,6 @@
 //! The audit log, as a configuration has it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
@@ -49,6 +49,10 @@ enum Loss {
 const WINDOW: (u64, Duration) = (1_000, Duration::from_millis(100));
 
 impl AuditConfig {
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     pub(super) fn settings(&self) -> Audit {
         let mode = match self.mode {
             Mode::Strict => AuditMode::Strict,

@@ -195,6 +195,8 @@ mod tests {
             manufacturer: String::new(),
             flags: 0,
             sessions_max: None,
+            sessions: crate::pkcs11::SessionCounts::default(),
+            clock: None,
         };
         let present = [token(7, "01"), token(8, "02"), token(9, "03"), token(10, "03")];
         assert_eq!(slot_of(&present, &token(1, "02")).unwrap().number(), 8);

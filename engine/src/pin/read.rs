@@ -1,7 +1,7 @@
 //! Reading a PIN from each of its sources.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::Read;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStringExt;
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+use super::examine::{PinExamination, PinFault};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Longest PIN in bytes that a source may hold: far above what tokens take (SoftHSM2: 255), so that a wrong file
@@ -19,16 +20,16 @@ pub(super) const PIN_LEN_MAX: usize = 1024;
 
 /// What others may do with a file: bits of its mode that must not be set.
 #[derive(Clone, Copy)]
-struct Forbidden {
+pub(super) struct Forbidden {
     mode: u32,
     remedy: &'static str,
 }
 
 /// Group and others may neither read nor write.
-const PRIVATE: Forbidden = Forbidden { mode: 0o066, remedy: "chmod 600" };
+pub(super) const PRIVATE: Forbidden = Forbidden { mode: 0o066, remedy: "chmod 600" };
 
 /// The group may read: see [`PinSource::Credential`](super::PinSource::Credential).
-const CREDENTIAL: Forbidden = Forbidden { mode: 0o026, remedy: "chmod 440" };
+pub(super) const CREDENTIAL: Forbidden = Forbidden { mode: 0o026, remedy: "chmod 440" };
 
 pub(super) fn file(path: &Path) -> Result<SecretString> {
     checked_file(path, PRIVATE)
@@ -37,11 +38,12 @@ pub(super) fn file(path: &Path) -> Result<SecretString> {
 pub(super) fn credential(name: &str) -> Result<SecretString> {
     match credential_path(name) {
         Some(path) => checked_file(&path, CREDENTIAL),
-        None => Err(unavailable(
-            "CREDENTIALS_DIRECTORY is not set: systemd sets it where a unit has LoadCredential=",
-        )),
+        None => Err(unavailable(NO_CREDENTIALS)),
     }
 }
+
+pub(super) const NO_CREDENTIALS: &str =
+    "CREDENTIALS_DIRECTORY is not set: systemd sets it where a unit has LoadCredential=";
 
 /// Where systemd puts a credential; none for a process that it gave none.
 pub(super) fn credential_path(name: &str) -> Option<PathBuf> {
@@ -50,13 +52,31 @@ pub(super) fn credential_path(name: &str) -> Option<PathBuf> {
 }
 
 pub(super) fn env(name: &str) -> Result<SecretString> {
+    let said = said_of_env(name);
+    match env_value(name) {
+        Ok(value) => pin(&said, &value),
+        Err(fault) => Err(unavailable(&format!("{said}: {fault}"))),
+    }
+}
+
+fn env_value(name: &str) -> Result<Zeroizing<Vec<u8>>, PinFault> {
+    let value = std::env::var_os(name).ok_or_else(|| PinFault::Unreadable("not set".to_owned()))?;
+    Ok(Zeroizing::new(value.into_vec()))
+}
+
+/// What is wrong with a variable as a source.
+pub(super) fn examine_env(name: &str) -> PinExamination {
+    let said = said_of_env(name);
+    match env_value(name) {
+        Ok(value) => PinExamination::new(said, Vec::new()).with_content(&value),
+        Err(fault) => PinExamination::new(said, vec![fault]),
+    }
+}
+
+fn said_of_env(name: &str) -> String {
     // A name that is none may be a PIN, taken for its source.
     let looks_like_a_name = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
-    let said = if looks_like_a_name { format!("environment, {name}") } else { "environment".to_owned() };
-    match std::env::var_os(name) {
-        Some(value) => pin(&said, &Zeroizing::new(value.into_vec())),
-        None => Err(unavailable(&format!("{said}: not set"))),
-    }
+    if looks_like_a_name { format!("environment, {name}") } else { "environment".to_owned() }
 }
 
 pub(super) fn fd(number: RawFd) -> Result<SecretString> {
@@ -87,26 +107,58 @@ pub(super) fn percent_decoded(text: &str) -> Option<PathBuf> {
 }
 
 fn checked_file(path: &Path, forbidden: Forbidden) -> Result<SecretString> {
+    let said = said_of_file(path);
+    let refused = |fault: &PinFault| unavailable(&format!("{said}: {fault}"));
+    let (file, facts) = open(path).map_err(|fault| refused(&fault))?;
+    match file_faults(&facts, forbidden).first() {
+        Some(fault) => Err(refused(fault)),
+        None => pin(&said, line(&read_to_end(&said, file)?)),
+    }
+}
+
+fn said_of_file(path: &Path) -> String {
     // A word without a slash may be a PIN, taken for its source.
     let is_path = path.as_os_str().as_encoded_bytes().contains(&b'/');
-    let said = if is_path { path.display().to_string() } else { "the file".to_owned() };
-    let cannot = |error: std::io::Error| unavailable(&format!("{said}: {error}"));
-    // Without waiting, where it is a pipe: that is refused below.
+    if is_path { path.display().to_string() } else { "the file".to_owned() }
+}
+
+fn open(path: &Path) -> Result<(File, Metadata), PinFault> {
+    let cannot = |error: std::io::Error| PinFault::Unreadable(error.to_string());
+    // Without waiting, where it is a pipe: that is refused later.
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let file = opened.map_err(cannot)?;
     // Of the opened file, so that nobody puts another in its place meanwhile.
     let facts = file.metadata().map_err(cannot)?;
-    let refused = |why: &str| Err(unavailable(&format!("{said}: {why}")));
+    Ok((file, facts))
+}
+
+/// What is wrong with a file before it is read, the worst first.
+fn file_faults(facts: &Metadata, forbidden: Forbidden) -> Vec<PinFault> {
+    let is_anothers = ![0, rustix::process::geteuid().as_raw()].contains(&facts.uid());
+    let is_open = facts.mode() & forbidden.mode != 0;
+    let known = [
+        (!facts.is_file(), PinFault::NotAFile),
+        (is_anothers, PinFault::AnotherUsers),
+        (is_open, PinFault::OpenToOthers { remedy: forbidden.remedy }),
+    ];
+    known.into_iter().filter_map(|(holds, fault)| holds.then_some(fault)).collect()
+}
+
+/// All that is wrong with a file as a source. Its content too, if it is a regular file.
+pub(super) fn examine_file(path: &Path, forbidden: Forbidden) -> PinExamination {
+    let said = said_of_file(path);
+    let (file, facts) = match open(path) {
+        Ok(opened) => opened,
+        Err(fault) => return PinExamination::new(said, vec![fault]),
+    };
+    let examined = PinExamination::new(said.clone(), file_faults(&facts, forbidden));
     if !facts.is_file() {
-        return refused("not a regular file");
+        return examined;
     }
-    if ![0, rustix::process::geteuid().as_raw()].contains(&facts.uid()) {
-        return refused("belongs to another user, who may change it");
+    match read_to_end(&said, file) {
+        Ok(bytes) => examined.with_content(line(&bytes)),
+        Err(error) => examined.with_fault(PinFault::Unreadable(error.to_string())),
     }
-    if facts.mode() & forbidden.mode != 0 {
-        return refused(&format!("others may read or write it: take that away ({})", forbidden.remedy));
-    }
-    pin(&said, line(&read_to_end(&said, file)?))
 }
 
 /// Everything there is, if it is not longer than a PIN.
@@ -125,13 +177,17 @@ fn line(bytes: &[u8]) -> &[u8] {
 
 /// PKCS#11 2.40, `C_Login`: a PIN is UTF-8.
 fn pin(said: &str, bytes: &[u8]) -> Result<SecretString> {
-    let why = match std::str::from_utf8(bytes) {
-        _ if bytes.is_empty() => "empty",
-        _ if bytes.len() > PIN_LEN_MAX => "longer than any PIN",
-        Ok(pin) => return Ok(pin.into()),
-        Err(_) => "not UTF-8",
-    };
-    Err(unavailable(&format!("{said}: {why}")))
+    text(bytes).map(SecretString::from).map_err(|fault| unavailable(&format!("{said}: {fault}")))
+}
+
+/// The text of a PIN, or why it is none.
+pub(super) fn text(bytes: &[u8]) -> Result<&str, PinFault> {
+    match std::str::from_utf8(bytes) {
+        _ if bytes.is_empty() => Err(PinFault::Empty),
+        _ if bytes.len() > PIN_LEN_MAX => Err(PinFault::TooLong),
+        Ok(pin) => Ok(pin),
+        Err(_) => Err(PinFault::NotUtf8),
+    }
 }
 
 fn unavailable(text: &str) -> Error {

@@ -305,3 +305,43 @@ fn the_pin_source_of_a_uri_is_a_file_or_one_of_our_forms() {
         assert_eq!(source(text).unwrap_err().kind(), ErrorKind::Configuration, "{text}");
     }
 }
+
+#[test]
+fn all_that_is_wrong_with_a_file_is_told_at_once_and_nothing_of_the_pin() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pin");
+    let examine = |content: &[u8], mode| {
+        write(&path, content, mode);
+        let examined = PinSource::File(path.clone()).examine();
+        assert!(!format!("{examined:?}").contains("918273"), "{examined:?}");
+        (examined.faults, examined.ends_in_blank)
+    };
+    let open = PinFault::OpenToOthers { remedy: "chmod 600" };
+    assert_eq!(examine(b"918273\n", 0o600), (vec![], Some(false)));
+    assert_eq!(examine(b"918273", 0o644), (vec![open.clone()], Some(false)));
+    assert_eq!(examine(b"\n", 0o640), (vec![open, PinFault::Empty], None));
+    assert_eq!(examine(b"\xff", 0o600), (vec![PinFault::NotUtf8], None));
+    assert_eq!(examine(&[b'7'; PIN_LEN_MAX + 1], 0o600), (vec![PinFault::TooLong], None));
+    for blank in ["918273 \n", "918273\n\n", "918273\r\n", "918273\t"] {
+        assert_eq!(examine(blank.as_bytes(), 0o600), (vec![], Some(true)), "{blank:?}");
+    }
+    // What is refused first is what a read says.
+    let failure = read_file(b"\n", 0o640).unwrap_err();
+    assert!(failure.contains("others may read or write it"), "{failure}");
+}
+
+#[test]
+fn what_is_no_file_is_not_read_and_what_is_asked_once_is_not_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let faults = |source: &str| source.parse::<PinSource>().unwrap().examine();
+    let folder = faults(&format!("file:{}", directory.path().display()));
+    assert!(folder.faults.contains(&PinFault::NotAFile) && folder.ends_in_blank.is_none(), "{folder:?}");
+    assert!(matches!(faults("file:/no/such/pin").faults[..], [PinFault::Unreadable(_)]));
+    assert!(matches!(faults("env:HSMUX_TEST_NO_PIN").faults[..], [PinFault::Unreadable(_)]));
+    // A word without a slash may be the PIN.
+    assert_eq!(faults("file:918273").place, "the file");
+    for once in ["prompt", "protected", "fd:0"] {
+        let examined = faults(once);
+        assert!(examined.faults.is_empty() && examined.ends_in_blank.is_none(), "{examined:?}");
+    }
+}

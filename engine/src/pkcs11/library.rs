@@ -10,6 +10,7 @@ use std::time::Duration;
 use cryptoki_sys as sys;
 use once_cell::sync::Lazy;
 
+use crate::clock::time_of_day;
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::pkcs11::barrier::{Barrier, Inside};
 use crate::pkcs11::codes::{Code, Fault};
@@ -18,6 +19,7 @@ use crate::pkcs11::function::{CallCounts, Function};
 use crate::pkcs11::kind::ModuleKind;
 use crate::pkcs11::map::{Lists, cannot_load, map};
 use crate::pkcs11::session::Session;
+use crate::pkcs11::told::{SessionCounts, TokenClock};
 use crate::sync::{AtomicBool, Mutex, Ordering};
 use crate::threads;
 
@@ -39,6 +41,9 @@ pub(crate) struct TokenInfo {
     pub(crate) flags: u64,
     /// Most sessions; `None` if unlimited or not told.
     pub(crate) sessions_max: Option<u64>,
+    pub(crate) sessions: SessionCounts,
+    /// `None` if it has none.
+    pub(crate) clock: Option<TokenClock>,
 }
 
 /// What `C_GetInfo` says.
@@ -257,11 +262,7 @@ impl Library {
         let mut info = sys::CK_TOKEN_INFO::default();
         // SAFETY: the structure is written to a live local.
         check(Function::GetTokenInfo, unsafe { function(slot.0, &raw mut info) })?;
-        // CK_EFFECTIVELY_INFINITE is 0, CK_UNAVAILABLE_INFORMATION all ones (PKCS#11 2.40, 3.2).
-        let sessions_max = match info.ulMaxRwSessionCount {
-            0 | sys::CK_UNAVAILABLE_INFORMATION => None,
-            count => Some(count),
-        };
+        let sessions = SessionCounts::of(&info);
         // Only URIs ask for it, and a token whose slot says nothing of itself is a token.
         let (slot_description, slot_manufacturer) = self.slot_info(slot).unwrap_or_default();
         Ok(TokenInfo {
@@ -273,7 +274,9 @@ impl Library {
             model: text(&info.model),
             manufacturer: text(&info.manufacturerID),
             flags: info.flags,
-            sessions_max,
+            sessions_max: sessions.rw_max,
+            sessions,
+            clock: TokenClock::of(&info, time_of_day()),
         })
     }
 

@@ -438,6 +438,8 @@ mod tests {
             manufacturer: text(),
             flags,
             sessions_max: None,
+            sessions: crate::pkcs11::SessionCounts::default(),
+            clock: None,
         }
     }
 

@@ -122,6 +122,8 @@ mod tests {
             manufacturer: "maker".to_owned(),
             flags: 0,
             sessions_max: None,
+            sessions: crate::pkcs11::SessionCounts::default(),
+            clock: None,
         }
     }
 

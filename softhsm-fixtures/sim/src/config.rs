@@ -9,7 +9,7 @@ use crate::executions::INPUTS_MAX;
 use crate::key::{Kind, Use};
 use crate::mix;
 use crate::rule::Rule;
-use items::{extra_key, hidden, interface, messages, micros, number, slower, small, stall, wrong};
+use items::{extra_key, flipped, hidden, interface, messages, micros, number, slower, small, stall, wrong};
 
 pub(crate) use items::pairs;
 
@@ -40,6 +40,7 @@ pub(crate) struct Config {
     pub(crate) seed: u64,
     pub(crate) keys: Vec<ExtraKey>,
     pub(crate) hidden: Vec<Hidden>,
+    pub(crate) flipped: Vec<Flipped>,
     pub(crate) live: Live,
 }
 
@@ -134,6 +135,14 @@ pub(crate) struct Hidden {
     pub(crate) tokens: Vec<String>,
 }
 
+/// Flags of tokens that are the other way round than they would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Flipped {
+    pub(crate) flags: u64,
+    /// Label of the token; all if none.
+    pub(crate) token: Option<String>,
+}
+
 /// Most tokens.
 pub(crate) const TOKENS_MAX: usize = 64;
 
@@ -166,6 +175,7 @@ impl Default for Config {
             seed: 0,
             keys: Vec::new(),
             hidden: Vec::new(),
+            flipped: Vec::new(),
             live: Live::default(),
         }
     }
@@ -184,6 +194,13 @@ impl Config {
             return Err("forward excludes null, keys, hide, store, data=0 and reuse=objects".into());
         }
         Ok(config)
+    }
+
+    /// The flags that the token of this label has the other way round.
+    pub(crate) fn flipped(&self, label: &str) -> u64 {
+        let mut flipped =
+            self.flipped.iter().filter(|of| of.token.as_deref().is_none_or(|token| token == label));
+        flipped.by_ref().fold(0, |flags, of| flags ^ of.flags)
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
@@ -221,6 +238,11 @@ impl Config {
             "reuse" => {
                 for item in value.split(';') {
                     self.reuse.set(item)?;
+                }
+            }
+            "flags" => {
+                for item in value.split(';') {
+                    self.flipped.push(flipped(item)?);
                 }
             }
             "hide" => {

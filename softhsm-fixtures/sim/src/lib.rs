@@ -38,6 +38,7 @@
 //! | `store=DIR` | none | token objects and PINs live in this directory, and outlive the process; see *Store*. Not where calls are forwarded |
 //! | `data=0` | 1 | there are no data objects: `C_CreateObject` answers `CKR_ATTRIBUTE_VALUE_INVALID` for them |
 //! | `keypad=1` | 0 | tokens have a protected authentication path, at which somebody types the right PIN: `C_Login` takes no PIN too |
+//! | `flags=BITS[@TOKEN]` | 0 | flags of `CK_TOKEN_INFO`, in hexadecimal (`0x10000`) or decimal, that are told the other way round, on the token of this label or on all; several are separated by `;`. Nothing else changes: a token that says its PIN is locked takes it |
 //! | `holds_back=1` | 0 | encryption and decryption in parts hold the last block back until the next part or the end |
 //! | `input_max=N` | 0 | most bytes that encryption and decryption take in one call; more is refused with `CKR_DATA_LEN_RANGE`. 0 is any number. Not in null mode |
 //! | `own_iv=1` | 0 | `C_EncryptInit` for AES-GCM writes an IV of the module's own over the caller's, and that is used, as by AWS CloudHSM. Not in null mode |

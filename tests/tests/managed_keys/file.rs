@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use hsmux::{Curve, Ecdsa, Engine, ErrorKind, Hmac, KeyConfig, KeySpec, KeyState, Retry};
-use hsmux_tests::eventually;
+use hsmux::{Curve, Ecdsa, Engine, ErrorKind, Health, Hmac, KeyConfig, KeySpec, KeyState, Retry};
+use hsmux_tests::{Hsm, eventually, health, sign};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::worker::{Place, Records, Site, engine_with};
@@ -269,6 +269,40 @@ fn of_two_tokens_the_file_of_one_may_be_damaged_and_their_keys_are_used_all_the_
     }
     let text = refusal(second.managed_keys().suspend("card"));
     assert!(text.contains(files[1].to_str().unwrap()), "a change is made on both or on none: {text}");
+}
+
+#[test]
+fn a_token_that_comes_back_to_a_damaged_file_serves_its_other_keys_and_the_managed_ones_once_it_is_put_back()
+{
+    let (hsm, state) = (Hsm::new(2, "data=0"), tempfile::tempdir().unwrap());
+    let engine = hsm.builder().state_dir(state.path()).build().unwrap();
+    engine.managed_keys().create("card", &KeyConfig::new(P256)).unwrap();
+    let places = engine.managed_keys().record_places().unwrap();
+    let file = places.into_iter().find(|place| place.token == "sim-1").unwrap().file.unwrap();
+    let whole = fs::read(&file).unwrap();
+    hsm.sim.configure("removed=sim-1").unwrap();
+    eventually("it is lost", || signs(&engine, "card").is_ok() && health(&engine, 1) == Health::Lost);
+    put(&file, b"damaged");
+    hsm.sim.configure("removed=").unwrap();
+    eventually("it is back", || health(&engine, 1) == Health::Serving);
+    let plain = engine.key("hmac").unwrap();
+    let serves = |what: &str, ask: &dyn Fn()| {
+        let before = hsm.operations_on("sim-1");
+        eventually(what, || {
+            ask();
+            hsm.operations_on("sim-1") > before + 10
+        });
+    };
+    serves("it serves other keys", &|| drop(sign(&plain, b"x").unwrap()));
+    for _ in 0..20 {
+        signs(&engine, "card").unwrap();
+    }
+    let text = refusal(engine.managed_keys().suspend("card"));
+    assert!(text.contains(file.to_str().unwrap()), "a change is made on both or on none: {text}");
+    put(&file, &whole);
+    eventually("changes are made again", || engine.managed_keys().suspend("card").is_ok());
+    engine.managed_keys().resume("card").unwrap();
+    serves("it serves the managed key", &|| signs(&engine, "card").unwrap());
 }
 
 #[test]

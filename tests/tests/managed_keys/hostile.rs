@@ -274,6 +274,39 @@ fn a_record_that_was_tampered_with_is_refused_and_named_and_the_others_are_none_
 }
 
 #[test]
+fn a_token_that_had_data_objects_gets_no_file_when_its_module_shows_none_any_more() {
+    let site = tempfile::tempdir().unwrap();
+    let (sim, config) = on_store(&site, 11);
+    let engine = build(&sim, &config);
+    engine.managed_keys().create("card", &KeyConfig::new(P256)).unwrap();
+    assert_eq!(engine.drain(Duration::from_secs(10)), 0);
+    drop(engine);
+    {
+        let (sim, config) = on_store(&site, 12);
+        sim.configure(&config).unwrap();
+        let (module, session) = outsider(&sim, &config);
+        for (object, _) in records(&session) {
+            session.destroy_object(object).unwrap();
+        }
+        drop(session);
+        module.finalize().unwrap();
+    }
+    let state = tempfile::tempdir().unwrap();
+    let config = format!("store={},seed=13,data=0", site.path().display());
+    let sim = Loaded::private_copy(&config).unwrap();
+    let builder: Builder<_, _, _> = Engine::builder().module(sim.path()).tokens(["sim-0"]);
+    let builder = builder.pin("1234".to_owned()).init_args(&config).sessions(1).state_dir(state.path());
+    let engine = builder.build().unwrap();
+    assert_eq!(engine.managed_keys().list().unwrap(), []);
+    // An empty file would be believed in the place of the records, for ever.
+    let error = engine.managed_keys().create("new", &KeyConfig::new(P256)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+    assert!(error.to_string().contains("does not show any more"), "{error}");
+    let files = state.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(files.into_iter().all(|name| !name.to_string_lossy().ends_with(".redb")));
+}
+
+#[test]
 fn a_token_that_was_away_has_no_key_that_was_destroyed_meanwhile_and_learns_what_has_changed() {
     let hsm = Hsm::new(2, "seed=1");
     let engine = hsm.builder().build().unwrap();

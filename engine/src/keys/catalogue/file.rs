@@ -25,7 +25,7 @@ use super::store::Written;
 use crate::clock::now;
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::place;
-use crate::sync::Parker;
+use crate::sync::{AtomicBool, Ordering, Parker};
 
 /// Where a token's records are, if they are in a file.
 #[derive(Debug)]
@@ -33,6 +33,9 @@ pub(crate) struct RecordFile {
     path: PathBuf,
     /// The longest wait for others who have the file open.
     wait: Duration,
+    /// A reading has waited for so long in vain: until one succeeds, none waits. So a file that somebody keeps open costs the
+    /// thread that looks each second one wait, and not each second one.
+    is_kept: AtomicBool,
 }
 
 /// What tells a file from every other: 8 random bytes of its token, with which the ids of the keys begin that MAC its records.
@@ -93,7 +96,8 @@ enum Trouble {
 impl RecordFile {
     /// That of a token, in a directory which nobody else can write in. `token` is what the token's files are named after.
     pub(crate) fn new(directory: &Path, token: &str) -> Self {
-        Self { path: directory.join(format!("catalogue-{token}.redb")), wait: WAIT_MAX }
+        let path = directory.join(format!("catalogue-{token}.redb"));
+        Self { path, wait: WAIT_MAX, is_kept: AtomicBool::new(false) }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -149,7 +153,10 @@ impl RecordFile {
     /// # Errors
     /// `Busy` if others have had it open for too long; `Configuration` if it is not there, is damaged or is another token's.
     pub(crate) fn read(&self, id: FileId, check: bool, is_known: impl Fn(&Row) -> bool) -> Result<Rows> {
-        self.open(if check { Opening::Check } else { Opening::Read }, |opened| {
+        // Relaxed: whoever reads that late waits once more, or once less.
+        let wait = if self.is_kept.load(Ordering::Relaxed) { Duration::ZERO } else { self.wait };
+        let how = if check { Opening::Check } else { Opening::Read };
+        let rows = self.open_within(wait, how, |opened| {
             let transaction = opened.begin_read().map_err(|error| self.damaged(&error))?;
             self.check_id(&transaction, id)?;
             let table = transaction.open_table(RECORDS).map_err(|error| self.damaged(&error))?;
@@ -165,7 +172,10 @@ impl RecordFile {
                 rows.all.insert(row);
             }
             Ok(rows)
-        })
+        });
+        let is_kept = rows.as_ref().is_err_and(|error| error.kind() == ErrorKind::Busy);
+        self.is_kept.store(is_kept, Ordering::Relaxed);
+        rows
     }
 
     /// Writes a record. When it returns the record outlives a loss of power.
@@ -233,7 +243,11 @@ impl RecordFile {
 
     /// Does something with the file once nobody else has it open.
     fn open<R>(&self, how: Opening, job: impl Fn(&Opened) -> Result<R>) -> Result<R> {
-        let (until, parker) = (now().after(self.wait), Parker::new());
+        self.open_within(self.wait, how, job)
+    }
+
+    fn open_within<R>(&self, wait: Duration, how: Opening, job: impl Fn(&Opened) -> Result<R>) -> Result<R> {
+        let (until, parker) = (now().after(wait), Parker::new());
         let mut how = how;
         loop {
             let done = self.guarded(|| {
@@ -440,14 +454,18 @@ mod tests {
 
     #[test]
     fn who_finds_it_open_waits_and_readers_share_it() {
-        let (_directory, file) = made();
+        let (directory, file) = made();
         let row = file.add(ID, &written(1)).unwrap();
         let held = Database::open(file.path()).unwrap();
-        for refused in [file.read(ID, false, |_| false).map(drop), file.remove(ID, &[row])] {
-            let error = refused.unwrap_err();
+        for refused in [&|| file.read(ID, false, |_| false).map(drop), &|| file.remove(ID, &[row])]
+            as [&dyn Fn() -> Result<()>; 2]
+        {
+            let before = now();
+            let error = refused().unwrap_err();
             assert_eq!((error.kind(), error.outcome()), (ErrorKind::Busy, Outcome::NotDone), "{error}");
+            assert!(before.until(now()) >= file.wait, "it was waited for");
         }
-        let patient = RecordFile { wait: Duration::from_secs(30), path: file.path.clone() };
+        let patient = RecordFile { wait: Duration::from_secs(30), ..RecordFile::new(directory.path(), "a") };
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| rows(&patient).len());
             drop(held);
@@ -455,6 +473,30 @@ mod tests {
         });
         let _reader = ReadOnlyDatabase::open(file.path()).unwrap();
         assert_eq!(rows(&file), HashSet::from([row]));
+    }
+
+    #[test]
+    fn a_file_that_somebody_keeps_open_costs_readings_one_wait_and_changes_always_wait() {
+        let (_directory, mut file) = made();
+        let held = Database::open(file.path()).unwrap();
+        let kind = |file: &RecordFile| file.read(ID, false, |_| false).err().map(|error| error.kind());
+        assert_eq!(kind(&file), Some(ErrorKind::Busy));
+        file.wait = Duration::from_secs(60);
+        let before = now();
+        assert_eq!(kind(&file), Some(ErrorKind::Busy));
+        assert!(before.until(now()) < file.wait, "nobody waited again");
+        std::thread::scope(|scope| {
+            let change = scope.spawn(|| file.add(ID, &written(1)));
+            drop(held);
+            change.join().unwrap().unwrap();
+        });
+        assert_eq!(rows(&file).len(), 1);
+        let held = Database::open(file.path()).unwrap();
+        std::thread::scope(|scope| {
+            let reading = scope.spawn(|| rows(&file).len());
+            drop(held);
+            assert_eq!(reading.join().unwrap(), 1, "after one that succeeded it is waited for again");
+        });
     }
 
     #[test]

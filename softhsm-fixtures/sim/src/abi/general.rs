@@ -94,6 +94,7 @@ pub(super) unsafe extern "C" fn C_GetTokenInfo(
             }
             None => token_info(device, token)?,
         };
+        own.flags ^= device.config.flipped(&device.label(token));
         if device.sessions_max() > 0 {
             own.ulMaxSessionCount = device.sessions_max();
             own.ulMaxRwSessionCount = device.sessions_max();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ExtraKey, Hidden, Messages, SLOWER_MAX, Slower, Stall, Wrong};
+use super::{ExtraKey, Flipped, Hidden, Messages, SLOWER_MAX, Slower, Stall, Wrong};
 use crate::key::{Kind, Use};
 
 /// The longest stall, in milliseconds: an hour, as for rules.
@@ -103,11 +103,21 @@ pub(super) fn extra_key(item: &str) -> Result<ExtraKey, String> {
 pub(super) fn hidden(item: &str) -> Result<Hidden, String> {
     let wrong = || format!("hide={item} is not NUMBER[@TOKEN+TOKEN...]");
     let (number, tokens) = item.split_once('@').unwrap_or((item, ""));
-    let number = match number.strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16),
-        None => number.parse(),
-    };
-    Ok(Hidden { mechanism: number.map_err(|_| wrong())?, tokens: named(tokens) })
+    Ok(Hidden { mechanism: hex_or_decimal(number).ok_or_else(wrong)?, tokens: named(tokens) })
+}
+
+/// `0x10000`, `0x400@sim-1`.
+pub(super) fn flipped(item: &str) -> Result<Flipped, String> {
+    let (flags, token) = of_token(item);
+    let wrong = || format!("flags={item} is not NUMBER[@TOKEN]");
+    Ok(Flipped { flags: hex_or_decimal(flags).ok_or_else(wrong)?, token })
+}
+
+fn hex_or_decimal(number: &str) -> Option<u64> {
+    match number.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16).ok(),
+        None => number.parse().ok(),
+    }
 }
 
 fn named(tokens: &str) -> Vec<String> {

@@ -157,3 +157,10 @@ fn a_seed_of_the_process_is_the_same_in_it_and_none_of_small_numbers() {
     let seed = || Config::parse("seed=process").unwrap().seed;
     assert!(seed() > u64::from(u32::MAX) && seed() == seed());
 }
+
+#[test]
+fn flags_are_flipped_on_the_tokens_that_are_named() {
+    let config = Config::parse("flags=0x400@sim-1;0x10000,flags=2").unwrap();
+    assert_eq!((config.flipped("sim-0"), config.flipped("sim-1")), (0x10002, 0x10402));
+    assert!(Config::parse("flags=low").unwrap_err().contains("NUMBER[@TOKEN]"));
+}
