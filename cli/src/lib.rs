@@ -19,6 +19,7 @@ mod pin;
 mod probe;
 mod report;
 mod stop;
+mod tune;
 mod units;
 
 use std::process::ExitCode;
@@ -42,6 +43,9 @@ enum Command {
     /// Measure operations in a closed loop, beside a raw loop if wanted
     #[command(after_help = with_examples(load::EXAMPLES))]
     Load(load::Args),
+    /// Try how many sessions, which switches and how many instances do most, and write a configuration with the evidence
+    #[command(after_help = tune::HELP)]
+    Tune(Box<tune::Args>),
     /// Make a page of the results of load runs: one file of HTML, with nothing beside it
     #[command(after_help = report::HELP)]
     Report(report::Args),
@@ -87,6 +91,7 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(args) => demo::run(args),
         Command::Load(args) => load::run(args),
+        Command::Tune(args) => tune::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Info(args) => info::run(args),
         Command::Probe(args) => probe::run(*args),

@@ -17,3 +17,4 @@ mod probe;
 mod profiles;
 mod report;
 mod sim;
+mod tune;
