@@ -16,6 +16,7 @@ mod keys;
 mod load;
 mod manual;
 mod pin;
+mod probe;
 mod report;
 mod stop;
 mod tune;
@@ -51,6 +52,9 @@ enum Command {
     /// List a module's tokens and mechanisms, and with a PIN source their keys
     #[command(after_help = with_examples(info::EXAMPLES))]
     Info(info::Args),
+    /// Try what a module and a token can do, and write it down for engines: loads the device for up to a minute
+    #[command(after_help = probe::HELP)]
+    Probe(Box<probe::Args>),
     /// Sign, make MACs, encrypt or decrypt: one JSON record a line in, one out
     Bulk(bulk::Args),
     /// Check a configuration file, or print an example of one
@@ -90,6 +94,7 @@ pub fn run() -> ExitCode {
         Command::Tune(args) => tune::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Info(args) => info::run(args),
+        Command::Probe(args) => probe::run(*args),
         Command::Bulk(args) => bulk::run(args),
         Command::Config(args) => config::run(args),
         Command::Doctor(args) => doctor::run(&args),

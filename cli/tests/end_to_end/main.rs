@@ -13,6 +13,7 @@ mod keys;
 mod load;
 mod manual;
 mod pin;
+mod probe;
 mod profiles;
 mod report;
 mod sim;

@@ -148,7 +148,8 @@ impl Fault {
         class
     }
 
-    fn name(self) -> String {
+    /// What was answered, by name where the standard has one.
+    pub(crate) fn name(self) -> String {
         match self.code {
             Code::Returned(code) => {
                 find(code).map_or_else(|| format!("0x{code:08x}"), |row| row.name.to_owned())
