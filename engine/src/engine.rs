@@ -33,6 +33,7 @@ use crate::operation::{Ask, OperationKind, Random, random};
 use crate::payload::Input;
 use crate::pin::{Pin, PinSource};
 use crate::pkcs11::Library;
+use crate::probe::measured::Measured;
 use crate::random_pool::RandomPool;
 use crate::request::{Request, check_not_forked, plan};
 use crate::schedule::core::{Core, Limits, Room};
@@ -90,46 +91,11 @@ const WRITTEN_OFF_PER_TOKEN: usize = 4;
 
 impl Engine {
     pub(crate) fn start(module: &Path, names: &[String], pin: PinSource, settings: Settings) -> Result<Self> {
-        settings.check()?;
-        settings.pin_keep.check(&pin)?;
-        if settings.harden_process {
-            harden::process()?;
-        }
-        let library = Library::load(module, settings.init_args.as_deref(), Some(settings.module_kind))?;
-        let slots = find_tokens(&library, names)?;
-        let measured = settings.measured(&library, &slots)?;
-        // After the tokens were found: nobody is asked for a PIN that is not needed.
-        let pin = Arc::new(Pin::new(pin, settings.pin_keep, settings.state_dir.as_deref())?);
-        if settings.harden_process {
-            pin.demand_lock()?;
-        }
-        if let Some(new) = &settings.new_pin {
-            pin.resume(new.clone())?;
-        }
-        let Started { libraries, tokens, sessions, bounds } =
-            instances::start(library, &slots, &pin, &settings, &measured)?;
+        let Connected { pin, measured, started } = connect(module, names, pin, &settings)?;
+        let Started { libraries, tokens, sessions, bounds } = started;
         let listings =
             tokens.iter().map(|token| Ok(RwLock::new(list(token)?))).collect::<Result<Vec<_>>>()?;
-        let scopes = scopes(&tokens, &bounds, &settings.scopes)?;
-        let limits = Limits {
-            requests: settings.requests_max.max(1),
-            bytes: settings.bytes_max.max(1),
-            hang_ns: AtomicU64::new(settings.hang_limit.map_or(0, hang_ns)),
-            written_off_per_token: WRITTEN_OFF_PER_TOKEN,
-            inline: settings.inline,
-            module_reset: settings.module_reset,
-        };
-        let parker = Parker::new();
-        let room = |(token, bounds): (&Arc<Token>, &Bounds)| Room {
-            token: Arc::clone(token),
-            places: bounds.start,
-            places_max: bounds.ceiling,
-        };
-        let rooms = tokens.iter().zip(&bounds).map(room).collect();
-        let core = Arc::new(Core::new(rooms, scopes, limits, parker.unparker().clone()));
-        arrange(&core, &tokens, &settings)?;
-        start_watcher(&core, parker)?;
-        seat_all(&core, sessions).inspect_err(|_| core.stop())?;
+        let core = start_core(&tokens, sessions, &bounds, &settings)?;
         let random_pool = settings.random_pool.then(|| Arc::new(random_pool(&core, tokens.len())));
         let messages_max = settings.gcm_messages_max;
         let ledger =
@@ -152,20 +118,26 @@ impl Engine {
             libraries,
         };
         let engine = Self { shared: Arc::new(shared) };
-        recovery::listen(&engine.shared);
-        keeper::open(&engine.shared)?;
+        engine.begin(&settings)?;
+        Ok(engine)
+    }
+
+    /// Begins what goes on beside requests, and makes ready what the settings name.
+    fn begin(&self, settings: &Settings) -> Result<()> {
+        recovery::listen(&self.shared);
+        keeper::open(&self.shared)?;
         if let Some(audit) = &settings.audit {
             // Before any key is used.
-            let book = Book::open(&engine.shared, audit, settings.requests_max)?;
-            let _set = engine.shared.book.set(Arc::new(book));
+            let book = Book::open(&self.shared, audit, settings.requests_max)?;
+            let _set = self.shared.book.set(Arc::new(book));
         }
         if let Some(name) = &settings.canary_key {
-            recovery::watch_over(&engine.shared, engine.key(name.as_str())?.version())?;
+            recovery::watch_over(&self.shared, self.key(name.as_str())?.version())?;
         }
         for name in &settings.host_modes {
-            engine.key(name.as_str())?.with_host_modes()?;
+            self.key(name.as_str())?.with_host_modes()?;
         }
-        Ok(engine)
+        Ok(())
     }
 
     /// The key of this name: a label, or what [`KeyName`] offers. Names of the same key share its queues.
@@ -314,6 +286,68 @@ impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine").field("tokens", &self.shared.tokens.len()).finish_non_exhaustive()
     }
+}
+
+/// A module whose tokens are logged in to.
+struct Connected {
+    pin: Arc<Pin>,
+    measured: Measured,
+    started: Started,
+}
+
+/// Loads the module, finds the tokens, logs in and opens the first sessions.
+fn connect(module: &Path, names: &[String], pin: PinSource, settings: &Settings) -> Result<Connected> {
+    settings.check()?;
+    settings.pin_keep.check(&pin)?;
+    if settings.harden_process {
+        harden::process()?;
+    }
+    let library = Library::load(module, settings.init_args.as_deref(), Some(settings.module_kind))?;
+    let slots = find_tokens(&library, names)?;
+    let measured = settings.measured(&library, &slots)?;
+    // After the tokens were found: nobody is asked for a PIN that is not needed.
+    let pin = Arc::new(Pin::new(pin, settings.pin_keep, settings.state_dir.as_deref())?);
+    if settings.harden_process {
+        pin.demand_lock()?;
+    }
+    if let Some(new) = &settings.new_pin {
+        pin.resume(new.clone())?;
+    }
+    let started = instances::start(library, &slots, &pin, settings, &measured)?;
+    Ok(Connected { pin, measured, started })
+}
+
+/// The schedule with its sessions seated, and its watcher.
+fn start_core(
+    tokens: &[Arc<Token>],
+    sessions: Vec<Vec<Session>>,
+    bounds: &[Bounds],
+    settings: &Settings,
+) -> Result<Arc<Core>> {
+    let scopes = scopes(tokens, bounds, &settings.scopes)?;
+    let limits = Limits {
+        requests: settings.requests_max.max(1),
+        bytes: settings.bytes_max.max(1),
+        hang_ns: AtomicU64::new(settings.hang_limit.map_or(0, hang_ns)),
+        written_off_per_token: WRITTEN_OFF_PER_TOKEN,
+        inline: settings.inline,
+        module_reset: settings.module_reset,
+    };
+    let parker = Parker::new();
+    let room = |(token, bounds): (&Arc<Token>, &Bounds)| Room {
+        token: Arc::clone(token),
+        places: bounds.start,
+        places_max: bounds.ceiling,
+    };
+    let rooms = tokens.iter().zip(bounds).map(room).collect();
+    let core = Arc::new(Core::new(rooms, scopes, limits, parker.unparker().clone()));
+    arrange(&core, tokens, settings)?;
+    // The watcher comes after the sessions: it would open others in the place of those that it does not see yet.
+    seat_all(&core, sessions).and_then(|()| start_watcher(&core, parker)).inspect_err(|_| {
+        core.stop();
+        core.carry_out_stop();
+    })?;
+    Ok(core)
 }
 
 fn list(token: &Token) -> Result<Listing> {
