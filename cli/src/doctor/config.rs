@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use hsmux::{Config, Copies, PinKeep};
+
 use super::access::{Place, Private, me};
 use super::finding::Finding;
 use crate::connection::Site;
@@ -79,6 +81,19 @@ fn permissions(file: &File) -> Finding {
     }
 }
 
+/// Settings of a configuration that no login of the doctor's tries, if there are any.
+pub(super) fn untried(config: &Config) -> Option<Finding> {
+    let set = [
+        (config.instances() > 1, format!("instances = {}", config.instances())),
+        (config.copies() == Copies::Required, "copies = \"required\"".to_owned()),
+        (config.pin_keep() == PinKeep::Reread, "pin_keep = \"reread\"".to_owned()),
+    ];
+    let set: Vec<_> = set.into_iter().filter_map(|(is_set, what)| is_set.then_some(what)).collect();
+    let what = format!("not tried here, nor by --login: {}", set.join(", "));
+    let advice = "with the service stopped: hsmux info --config FILE   # builds an engine with all of it, which logs in";
+    (!set.is_empty()).then(|| Finding::skipped("config.untried", what).advise(advice))
+}
+
 /// Whether a refused PIN is remembered.
 pub(super) fn judge_state_dir(state_dir: &StateDir) -> Finding {
     const CHECK: &str = "config.state_dir";
@@ -139,6 +154,20 @@ mod tests {
             assert_eq!((finding.level, finding.advice.as_deref()), (Level::Problem, Some(advice)));
         }
         assert_eq!(file(Ok(1), Some([0o600, 0o1777]))[1].level, Level::Ok);
+    }
+
+    #[test]
+    fn what_no_login_tries_is_named() {
+        let of = |more: &str| {
+            let text = format!("module = \"m\"\npin = \"env:P\"\n{more}\n[[token]]\nname = \"t\"\n");
+            untried(&text.parse().unwrap())
+        };
+        assert_eq!(of(""), None);
+        let all = of("instances = 2\ncopies = \"required\"\npin_keep = \"reread\"").unwrap();
+        assert_eq!(all.level, Level::Skipped);
+        for part in ["instances = 2", "copies = \"required\"", "pin_keep = \"reread\""] {
+            assert!(all.what.contains(part), "{all:?}");
+        }
     }
 
     #[test]
