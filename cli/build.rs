@@ -1,18 +1,26 @@
-//! Tells the program of what commit it is, for the results of its load runs: `HSMUX_COMMIT`, unless that is set.
+//! Tells the program of what commit it is, for the results of its load runs: `HSMUX_COMMIT`, unless that is set. With `-dirty` if
+//! files were changed since.
 
+use std::path::Path;
 use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-env-changed=HSMUX_COMMIT");
-    if std::env::var_os("HSMUX_COMMIT").is_some() {
+    // Without git, or in a repository that is not this one's, nothing is told.
+    if std::env::var_os("HSMUX_COMMIT").is_some()
+        || git(&["ls-files", "--error-unmatch", "build.rs"]).is_none()
+    {
         return;
     }
-    // Of a source package, or without git, nothing is told.
-    let Some(log) = git(&["rev-parse", "--path-format=absolute", "--git-path", "logs/HEAD"]) else { return };
-    if std::path::Path::new(&log).exists() {
-        println!("cargo::rerun-if-changed={log}");
+    // What a commit, a checkout and a change of what is tracked here touch.
+    for name in ["logs/HEAD", "HEAD", "index"] {
+        let path = git(&["rev-parse", "--path-format=absolute", "--git-path", name]);
+        if let Some(path) = path.filter(|path| Path::new(path).exists()) {
+            println!("cargo::rerun-if-changed={path}");
+        }
     }
-    if let Some(commit) = git(&["rev-parse", "HEAD"]) {
+    println!("cargo::rerun-if-changed=src");
+    if let Some(commit) = git(&["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]) {
         println!("cargo::rustc-env=HSMUX_COMMIT={commit}");
     }
 }

@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 times=""
+# Where a step is called errors do not end the shell: what is not the last command of one says `|| return`.
 step() {
     local name=$1 start=$SECONDS
     shift
@@ -15,23 +16,24 @@ step() {
 examples() {
     local example
     for example in engine/examples/*.rs; do
-        cargo run -q -p hsmux --example "$(basename "$example" .rs)"
+        cargo run -q -p hsmux --example "$(basename "$example" .rs)" || return
     done
 }
 
 # By default the packages turn on each other's features: a library is built here as one user has it.
 features() {
-    cargo clippy -q -p hsmux --lib -- -D warnings
+    cargo clippy -q -p hsmux --lib -- -D warnings || return
     local feature
     for feature in baseline otel; do
-        cargo clippy -q -p hsmux --lib --features "$feature" -- -D warnings
+        cargo clippy -q -p hsmux --lib --features "$feature" -- -D warnings || return
     done
 }
 
 # The flag is for the engine alone: its dependencies are those that the tests have built. Lints have had their say by then.
 loom() {
     local built program
-    built=$(cargo rustc -q -p hsmux --lib --profile test --message-format json -- --cfg hsmux_loom --cap-lints allow)
+    built=$(cargo rustc -q -p hsmux --lib --profile test --message-format json-render-diagnostics -- \
+        --cfg hsmux_loom --cap-lints allow) || return
     program=$(sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' <<<"$built")
     (cd engine && "$program" -q loom)
 }

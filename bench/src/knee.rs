@@ -217,7 +217,7 @@ impl Search {
         self.curve.insert(place, Judged { point, meets });
     }
 
-    /// The last measurement took so much longer than was asked, for what was left of it: that is time spent, too.
+    /// The measurement that was taken last took so much longer than was asked, for what was left of it: that is time spent, too.
     pub fn took_longer(&mut self, by: Duration) {
         self.spent = self.spent.saturating_add(by);
     }

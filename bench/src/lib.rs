@@ -6,8 +6,8 @@
 //!
 //! A [`Profile`](profile::Profile) says what a load is that changes with time and mixes operations, [`arrivals`] when its
 //! requests are due, [`run::run`] makes them, and what comes out is a [`result::LoadResult`], of which pages and
-//! comparisons are made. [`knee`] looks for the highest rate that meets an objective, and [`verdict`] says whether one run is
-//! faster than another.
+//! comparisons are made. [`knee`] looks for the highest rate that meets an objective, [`tune`] for the settings that do most,
+//! and [`verdict`] says whether one run is faster than another.
 
 pub mod arrivals;
 mod ask;
@@ -32,6 +32,7 @@ pub mod run;
 mod stats;
 mod target;
 mod temporary;
+pub mod tune;
 pub mod verdict;
 mod work;
 

@@ -177,6 +177,12 @@ impl Block {
         }
     }
 
+    /// As part of a run that had gone on for so long before: what failed, failed so much later.
+    pub(crate) fn later(mut self, by: Duration) -> Self {
+        self.failures.values_mut().for_each(|failures| failures.first_at += by);
+        self
+    }
+
     /// Of the operations and phases of which this is true.
     #[must_use]
     pub fn of(&self, is_wanted: impl Fn(usize, usize) -> bool) -> Counts {

@@ -21,7 +21,7 @@ use crate::result;
 use crate::work::Works;
 use callers::{Callers, Common};
 
-pub use turns::in_turns;
+pub use turns::{Turns, in_turns};
 
 /// What a run has measured.
 #[derive(Debug)]
@@ -41,8 +41,8 @@ pub struct Outcome {
     pub unbegun: u64,
     /// Processor time of the whole process meanwhile.
     pub cpu: Duration,
-    /// What the engine had counted before and after.
-    pub snapshots: Box<[Snapshot; 2]>,
+    /// What the engine had counted before and after; several pairs if others ran in between ([`in_turns`]).
+    pub snapshots: Vec<[Snapshot; 2]>,
     /// Callers that panicked: what they did before that is counted.
     pub panicked: usize,
     /// What part of the time the thread that runs tasks was busy; 0 where callers are threads.
@@ -111,7 +111,7 @@ pub fn run(
         std::thread::park_timeout(LOOK.min(meter.left()));
         let ended = meter.look();
         if watch(ended.as_ref()) == Flow::Stop {
-            common.gate.stop();
+            common.stop();
         }
         common.bound_backlog();
     }
@@ -119,9 +119,9 @@ pub fn run(
     let panicked = callers.join();
     meter.end();
     let (all, intervals) = (meter.all, meter.intervals);
-    let snapshots = Box::new([before, engine.snapshot()]);
+    let snapshots = vec![[before, engine.snapshot()]];
     let was_stopped = common.gate.is_stopped() && !common.gate.is_cut();
-    let unbegun = common.gate.take_unbegun(length);
+    let unbegun = common.take_unbegun();
     let (cpu, profile) = (cpu_time().saturating_sub(cpu_before), common.profile.clone());
     let tasks_cpu = Duration::from_nanos(common.tasks_cpu_ns.load(Ordering::Relaxed));
     let tasks_busy = tasks_cpu.as_secs_f64() / length.as_secs_f64().max(f64::MIN_POSITIVE);

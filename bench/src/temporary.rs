@@ -63,6 +63,19 @@ impl TemporaryKey {
         self.label.as_deref().unwrap_or_default()
     }
 
+    /// Gives the key up without destroying it, and returns its name: whoever goes on with another engine on the same token
+    /// [takes it over](Self::adopt) there.
+    #[must_use]
+    pub fn release(mut self) -> String {
+        self.label.take().unwrap_or_default()
+    }
+
+    /// Takes over a key that was [released](Self::release): from now on it is destroyed with this value.
+    #[must_use]
+    pub fn adopt(engine: &Arc<Engine>, label: String) -> Self {
+        Self { engine: Arc::clone(engine), label: Some(label) }
+    }
+
     /// Destroys the key, and says how that went.
     ///
     /// # Errors

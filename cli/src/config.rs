@@ -37,6 +37,7 @@ pub(crate) fn run(args: Args) -> Result {
     match args.what {
         What::Check { file } => {
             let config = Config::read(&file)?;
+            config.module_profile()?;
             let count = config.token_names().count();
             writeln!(out, "{}: good, {count} token{}", file.display(), if count == 1 { "" } else { "s" })?;
         }

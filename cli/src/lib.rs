@@ -16,8 +16,10 @@ mod keys;
 mod load;
 mod manual;
 mod pin;
+mod probe;
 mod report;
 mod stop;
+mod tune;
 mod units;
 
 use std::process::ExitCode;
@@ -41,12 +43,18 @@ enum Command {
     /// Measure operations in a closed loop, beside a raw loop if wanted
     #[command(after_help = with_examples(load::EXAMPLES))]
     Load(load::Args),
+    /// Try how many sessions, which switches and how many instances do most, and write a configuration with the evidence
+    #[command(after_help = tune::HELP)]
+    Tune(Box<tune::Args>),
     /// Make a page of the results of load runs: one file of HTML, with nothing beside it
     #[command(after_help = report::HELP)]
     Report(report::Args),
     /// List a module's tokens and mechanisms, and with a PIN source their keys
     #[command(after_help = with_examples(info::EXAMPLES))]
     Info(info::Args),
+    /// Try what a module and a token can do, and write it down for engines: loads the device for up to a minute
+    #[command(after_help = probe::HELP)]
+    Probe(Box<probe::Args>),
     /// Sign, make MACs, encrypt or decrypt: one JSON record a line in, one out
     Bulk(bulk::Args),
     /// Check a configuration file, or print an example of one
@@ -83,8 +91,10 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(args) => demo::run(args),
         Command::Load(args) => load::run(args),
+        Command::Tune(args) => tune::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Info(args) => info::run(args),
+        Command::Probe(args) => probe::run(*args),
         Command::Bulk(args) => bulk::run(args),
         Command::Config(args) => config::run(args),
         Command::Doctor(args) => doctor::run(&args),

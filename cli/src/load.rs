@@ -21,7 +21,10 @@ use hsmux_bench::{Case, Load, Op, Run, Target, TemporaryKey, Window};
 use secrecy::SecretString;
 
 use self::args::{Against, Switch};
-pub(crate) use self::args::{Args, EXAMPLES};
+pub(crate) use self::args::{Args, EXAMPLES, Seconds};
+pub(crate) use self::profiled::named as profile_named;
+pub(crate) use self::provenance::made;
+pub(crate) use self::simulated::{Device, key as simulated_key};
 use crate::connection::Site;
 use crate::exit::{Exit, Failure, Result};
 
@@ -32,7 +35,7 @@ const WARM_UP: Duration = Duration::from_millis(200);
 const SECONDS: Duration = Duration::from_secs(5);
 
 /// How long the engine may take to stop at the end.
-const DRAIN: Duration = Duration::from_secs(10);
+pub(crate) const DRAIN: Duration = Duration::from_secs(10);
 
 /// Runs the load, then says on stdout what came out.
 pub(crate) fn run(args: Args) -> Result {
@@ -164,7 +167,7 @@ impl Key {
 }
 
 /// The label of the key that a URI names: loads know keys by their labels.
-fn label_of(uri: &Pkcs11Uri, engine: &Engine) -> Result<String> {
+pub(crate) fn label_of(uri: &Pkcs11Uri, engine: &Engine) -> Result<String> {
     let wanted = engine.key(uri)?;
     let labels = engine.keys().into_iter().map(|key| key.label);
     let mut labels = labels.filter(|label| uri.object().is_none_or(|object| object == label));
@@ -177,7 +180,7 @@ fn label_of(uri: &Pkcs11Uri, engine: &Engine) -> Result<String> {
 }
 
 /// Refuses a key under which the operation's name would be untrue.
-fn check_kind(engine: &Engine, case: Case, name: &str) -> Result {
+pub(crate) fn check_kind(engine: &Engine, case: Case, name: &str) -> Result {
     let Some(wanted) = case.op.key_kind() else { return Ok(()) };
     match engine.keys().into_iter().find(|key| key.label == name && key.kind != wanted) {
         Some(key) => {
@@ -202,7 +205,7 @@ fn say(args: &Args, run: &Run) -> Result {
 }
 
 /// Says something beside the result: stdout is for that alone.
-fn note(text: &str) -> Result {
+pub(crate) fn note(text: &str) -> Result {
     Ok(writeln!(io::stderr().lock(), "hsmux: {text}")?)
 }
 
@@ -267,4 +270,4 @@ impl Args {
 }
 
 /// Most threads of callers: above it the load measures the scheduler of the system.
-const THREADS_MAX: u16 = 4096;
+pub(crate) const THREADS_MAX: u16 = 4096;

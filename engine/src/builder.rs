@@ -10,7 +10,9 @@ use crate::keys::catalogue::lease::MESSAGES_MAX;
 use crate::keys::copies::Copies;
 use crate::operate::Tier;
 use crate::pin::{PinKeep, PinSource};
-use crate::pkcs11::ModuleKind;
+use crate::pkcs11::{Library, ModuleKind, Slot};
+use crate::probe::ModuleProfile;
+use crate::probe::measured::Measured;
 use crate::sessions::Sessions;
 use crate::token::verify::VerifyOutputs;
 
@@ -70,6 +72,14 @@ pub(crate) struct Settings {
     pub(crate) module_kind: ModuleKind,
     pub(crate) module_reset: bool,
     pub(crate) inline: bool,
+    pub(crate) module_profile: Option<ProfileOf>,
+}
+
+/// A module profile, or where it is.
+#[derive(Clone)]
+pub(crate) enum ProfileOf {
+    Given(Box<ModuleProfile>),
+    File(PathBuf),
 }
 
 impl Engine {
@@ -108,6 +118,7 @@ impl Engine {
             module_kind: ModuleKind::Standard,
             module_reset: true,
             inline: true,
+            module_profile: None,
         };
         Builder { module: Missing, tokens: Missing, pin: Missing, settings }
     }
@@ -398,6 +409,31 @@ impl<M, T, P> Builder<M, T, P> {
         self
     }
 
+    /// What a [`Probe`](crate::probe::Probe) has found of the module and its tokens. Default: none, and the engine believes
+    /// what they say of themselves.
+    ///
+    /// - Mechanisms that are listed and fail count as not offered: such a request is refused at once with
+    ///   `MechanismUnavailable`, without a call, or runs by another mechanism where there is one for it.
+    ///   [`Engine::tokens`](crate::Engine::tokens) does not show them.
+    /// - [`Sessions::AUTO`] begins with the recommended number, and has no more than there were.
+    /// - [`Copies::Auto`] follows what was measured, and measures only kinds of keys that are not in there.
+    ///
+    /// For whoever knows that the module promises too much, or wants the engine to be fast from the start. It is to be made
+    /// anew when the module, the token's firmware or the network before it change. Building fails with `Configuration` if it is
+    /// that of another module or model; another version is only warned of.
+    #[must_use]
+    pub fn module_profile(mut self, profile: ModuleProfile) -> Self {
+        self.settings.module_profile = Some(ProfileOf::Given(Box::new(profile)));
+        self
+    }
+
+    /// As [`Builder::module_profile`], from a file that is read when the engine is built.
+    #[must_use]
+    pub fn module_profile_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.settings.module_profile = Some(ProfileOf::File(path.into()));
+        self
+    }
+
     /// Whether the module is finalised and initialised anew when it says that it is not initialised, or when none of its
     /// tokens comes back after five attempts. Default: yes.
     ///
@@ -534,6 +570,21 @@ impl<M, T, P> Builder<M, T, P> {
 }
 
 impl Settings {
+    /// What a profile says, which must be that of the module and these tokens.
+    pub(crate) fn measured(&self, library: &Library, slots: &[Slot]) -> Result<Measured> {
+        let read;
+        let profile = match &self.module_profile {
+            None => return Ok(Measured::default()),
+            Some(ProfileOf::Given(profile)) => profile,
+            Some(ProfileOf::File(path)) => {
+                read = ModuleProfile::read(path)?;
+                &read
+            }
+        };
+        profile.check_is_of(library, slots)?;
+        Ok(Measured::of(profile))
+    }
+
     /// # Errors
     /// `Configuration`, if settings contradict each other.
     pub(crate) fn check(&self) -> Result<()> {
@@ -547,6 +598,10 @@ impl Settings {
 pub(crate) const VALIDATED_WITH_HOST_MODES: &str = "`validated_only` leaves no key to `host_modes`";
 
 impl Builder<PathBuf, Vec<String>, PinSource> {
+    pub(crate) fn into_parts(self) -> (PathBuf, Vec<String>, PinSource, Settings) {
+        (self.module, self.tokens, self.pin, self.settings)
+    }
+
     /// Loads the module, logs in to every token, opens the sessions and lists the keys.
     ///
     /// # Errors

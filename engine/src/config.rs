@@ -18,10 +18,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::operate::{Tier, mask_of};
 use crate::pin::PinSource;
 use crate::pkcs11::ModuleKind;
+use crate::probe::ModuleProfile;
 use crate::request::check_not_forked;
 use crate::token::name::TokenName;
 use crate::token::verify::VerifyOutputs;
 use audit::AuditConfig;
+pub(crate) use value::read as read_text;
 use value::{HangLimit, Instances, Limit, Pin, Sessions, Size};
 
 /// The configuration of an engine, as a TOML file holds it.
@@ -104,6 +106,8 @@ pub struct Config {
     inline: bool,
     #[serde(default)]
     verify_outputs: Verify,
+    #[serde(default, deserialize_with = "value::some_path")]
+    module_profile: Option<PathBuf>,
     token: Vec<Spanned<TokenConfig>>,
 }
 
@@ -250,6 +254,9 @@ impl Config {
         if let Some(messages) = self.gcm_messages_max {
             builder = builder.gcm_messages_max(messages);
         }
+        if let Some(path) = &self.module_profile {
+            builder = builder.module_profile_file(path);
+        }
         if self.pin_despite_warning {
             builder = builder.pin_despite_warning();
         }
@@ -275,6 +282,14 @@ impl Config {
     #[must_use]
     pub fn module(&self) -> (&Path, Option<&str>) {
         (&self.module, self.init_args.as_deref())
+    }
+
+    /// What is known of the module by trying, from the file that is named here.
+    ///
+    /// # Errors
+    /// As [`ModuleProfile::read`].
+    pub fn module_profile(&self) -> Result<Option<ModuleProfile>> {
+        self.module_profile.as_deref().map(ModuleProfile::read).transpose()
     }
 
     /// Builds the engine.
@@ -320,6 +335,7 @@ impl Config {
             ("module_reset", self.module_reset != other.module_reset),
             ("inline", self.inline != other.inline),
             ("verify_outputs", self.verify_outputs != other.verify_outputs),
+            ("module_profile", self.module_profile != other.module_profile),
             ("token", self.token_names().collect::<HashSet<_>>() != other.token_names().collect()),
             ("scope", self.scopes() != other.scopes()),
         ];
@@ -420,7 +436,7 @@ impl Engine {
 
 /// `LINE:COLUMN: what`, both counted from 1, the column in characters. Never the line itself: it may hold a PIN that
 /// somebody wrote where its source belongs.
-fn located(text: &str, span: Option<std::ops::Range<usize>>, what: &str) -> String {
+pub(crate) fn located(text: &str, span: Option<std::ops::Range<usize>>, what: &str) -> String {
     let before = span.and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;

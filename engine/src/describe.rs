@@ -122,8 +122,17 @@ impl MechanismDescription {
     }
 }
 
-fn mechanism_name(number: u64) -> String {
-    MechanismType::try_from(number).map_or_else(|_| format!("{number:#010x}"), |m| m.to_string())
+/// Mechanisms that this crate uses and `cryptoki` has no names for.
+const OWN_NAMES: [(u64, &str); 3] = [
+    (cryptoki_sys::CKM_DES3_CBC, "CKM_DES3_CBC"),
+    (cryptoki_sys::CKM_DES3_CBC_PAD, "CKM_DES3_CBC_PAD"),
+    (cryptoki_sys::CKM_DES3_CMAC, "CKM_DES3_CMAC"),
+];
+
+pub(crate) fn mechanism_name(number: u64) -> String {
+    let own = OWN_NAMES.iter().find(|(of, _)| *of == number).map(|(_, name)| (*name).to_owned());
+    let known = || MechanismType::try_from(number).ok().map(|mechanism| mechanism.to_string());
+    own.or_else(known).unwrap_or_else(|| format!("{number:#010x}"))
 }
 
 /// Loads a module and describes it and its tokens; nothing is logged in to.
@@ -224,9 +233,9 @@ fn token_description(info: &TokenInfo, mechanisms: &[MechanismInfo], instances: 
     }
 }
 
-fn key_description(token: &Token, label: &[u8], key: &Listed) -> KeyDescription {
-    let facts = &key.facts;
-    let kind = match facts.kind {
+/// Type and size of a key, for people.
+pub(crate) fn kind_name(kind: KeyKind) -> String {
+    match kind {
         KeyKind::Rsa { bits } => format!("RSA-{bits}"),
         KeyKind::Ec(curve) => format!("EC P-{}", curve.bits()),
         KeyKind::Ed25519 => "Ed25519".to_owned(),
@@ -234,7 +243,12 @@ fn key_description(token: &Token, label: &[u8], key: &Listed) -> KeyDescription 
         KeyKind::Aes { len } => format!("AES-{}", len * 8),
         KeyKind::Generic { len } => format!("HMAC-{}", len * 8),
         KeyKind::Other => "other".to_owned(),
-    };
+    }
+}
+
+fn key_description(token: &Token, label: &[u8], key: &Listed) -> KeyDescription {
+    let facts = &key.facts;
+    let kind = kind_name(facts.kind);
     let uses = [
         ("sign", facts.sign),
         ("verify", facts.verify),

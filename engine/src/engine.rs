@@ -97,6 +97,7 @@ impl Engine {
         }
         let library = Library::load(module, settings.init_args.as_deref(), Some(settings.module_kind))?;
         let slots = find_tokens(&library, names)?;
+        let measured = settings.measured(&library, &slots)?;
         // After the tokens were found: nobody is asked for a PIN that is not needed.
         let pin = Arc::new(Pin::new(pin, settings.pin_keep, settings.state_dir.as_deref())?);
         if settings.harden_process {
@@ -106,7 +107,7 @@ impl Engine {
             pin.resume(new.clone())?;
         }
         let Started { libraries, tokens, sessions, bounds } =
-            instances::start(library, &slots, &pin, &settings)?;
+            instances::start(library, &slots, &pin, &settings, &measured)?;
         let listings =
             tokens.iter().map(|token| Ok(RwLock::new(list(token)?))).collect::<Result<Vec<_>>>()?;
         let scopes = scopes(&tokens, &bounds, &settings.scopes)?;
@@ -141,7 +142,7 @@ impl Engine {
             deadline_ns: AtomicU64::new(deadline_ns(settings.deadline)),
             rsa_pkcs1_decryption: settings.rsa_pkcs1_decryption,
             validated_only: settings.validated_only,
-            copies: settings.copies,
+            copies: measured.copies(settings.copies),
             random_pool,
             listings,
             ledger,

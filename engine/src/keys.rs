@@ -201,7 +201,7 @@ impl KeyVersion {
     /// Blocks for the self-test of coalescing, if this is the first key of its kind.
     fn new(facts: KeyFacts, handles: Handles, proven: u64, tokens: &[Arc<Token>]) -> Self {
         let eligible = Usage::ALL.map(|usage| {
-            std::array::from_fn(|index| offering(proven, tokens, |token| token.has(index, usage)))
+            std::array::from_fn(|index| offering(proven, tokens, |token| token.has(index, usage, facts.kind)))
         });
         let merging = self_test::passed_by(&facts, proven, tokens);
         handles.describe(facts.clone());

@@ -19,6 +19,9 @@ pub mod recipes {}
 #[doc = include_str!("../docs/audit.md")]
 pub mod audit_format {}
 
+#[doc = include_str!("../docs/module-profiles.md")]
+pub mod module_profiles {}
+
 #[cfg(not(hsmux_loom))]
 mod audit;
 #[cfg(not(hsmux_loom))]
@@ -71,6 +74,8 @@ mod pkcs11;
 #[cfg(not(hsmux_loom))]
 mod place;
 mod presence;
+#[cfg(not(hsmux_loom))]
+pub mod probe;
 #[cfg(not(hsmux_loom))]
 mod random_pool;
 #[cfg(not(hsmux_loom))]

@@ -20,6 +20,7 @@ mod message;
 mod parts;
 mod session;
 mod told;
+mod trial;
 
 pub(crate) use codes::{Fault, SessionFate};
 pub(crate) use copy::refused as refused_copy;
@@ -31,3 +32,4 @@ pub(crate) use message::{MESSAGE_IV_LEN, Message};
 pub(crate) use parts::Direction;
 pub(crate) use session::{ObjectHandle, Session};
 pub use told::{SessionCounts, TokenClock, TokenFlags};
+pub(crate) use trial::TwoCalls;

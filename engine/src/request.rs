@@ -511,10 +511,23 @@ impl<'a, O: Operation> Request<'a, O> {
             return Err(Error::refused(ErrorKind::KeyNotFound, "its tokens have come back without it"));
         }
         if mask == 0 && self.ask.call().is_some() {
-            let text = "asked of every token that holds the key";
-            return Err(Error::refused(ErrorKind::MechanismUnavailable, text));
+            return Err(self.unavailable());
         }
         Ok(mask)
+    }
+
+    /// No token with the key has the mechanism.
+    #[cold]
+    fn unavailable(&self) -> Error {
+        let by_profile = self.key.zip(self.ask.used()).is_some_and(|(version, (usage, mechanism))| {
+            let kind = version.facts.kind;
+            self.shared.tokens.iter().any(|token| token.is_known_to_fail(mechanism, usage, kind))
+        });
+        let text = match by_profile {
+            true => "the module profile says that it is listed and fails",
+            false => "asked of every token that holds the key",
+        };
+        Error::refused(ErrorKind::MechanismUnavailable, text)
     }
 
     /// What the catalogue says of a managed key.

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind};
+use crate::probe::measured::Found;
 
 /// How many sessions each token has in use: always as many, or as many as pay, found by a controller that tries.
 ///
@@ -63,6 +64,7 @@ impl Sessions {
 
     /// How many sessions an engine has open on one token, fewest to most: of all instances of the module, and with the
     /// two of each that are the engine's own. `sessions_max`: most read/write sessions that the token says it has.
+    /// A [module profile](crate::Builder::module_profile) may have found fewer.
     ///
     /// ```
     /// use hsmux::Sessions;
@@ -74,20 +76,25 @@ impl Sessions {
     #[must_use]
     pub fn span(self, sessions_max: Option<u64>, instances: usize) -> RangeInclusive<usize> {
         let instances = instances.max(1);
-        let Bounds { floor, ceiling, .. } = self.bounds(sessions_max, instances);
+        let Bounds { floor, ceiling, .. } = self.bounds(sessions_max, instances, Found::default());
         (floor + OWN) * instances..=(ceiling + OWN) * instances
     }
 
-    /// For a token that has so many sessions in all, if it says so, and is led to by so many instances of its module.
-    pub(crate) fn bounds(self, sessions_max: Option<u64>, instances: usize) -> Bounds {
-        let (floor, ceiling) = match self.0 {
+    /// For a token that has so many sessions in all, if it says so, and is led to by so many instances of its module. What was
+    /// found by trying bears on `auto` only.
+    pub(crate) fn bounds(self, sessions_max: Option<u64>, instances: usize, found: Found) -> Bounds {
+        let (floor, ceiling, first) = match self.0 {
             Setting::Between(floor, ceiling) => {
                 let floor = floor.clamp(1, SESSIONS_MAX);
-                (floor, ceiling.clamp(floor, SESSIONS_MAX))
+                (floor, ceiling.clamp(floor, SESSIONS_MAX), first())
             }
-            Setting::Auto => (1, auto_max(sessions_max)),
+            Setting::Auto => {
+                let limit = found.limit.map(|limit| limit as u64);
+                let most = sessions_max.into_iter().chain(limit).min();
+                (1, auto_max(most), found.recommended.unwrap_or_else(first))
+            }
         };
-        Bounds { floor, ceiling, start: first().div_ceil(instances).clamp(floor, ceiling) }
+        Bounds { floor, ceiling, start: first.div_ceil(instances).clamp(floor, ceiling) }
     }
 }
 
@@ -172,24 +179,40 @@ mod tests {
 
     #[test]
     fn a_small_device_keeps_sessions_for_other_applications() {
-        let ceiling = |sessions_max| Sessions::AUTO.bounds(sessions_max, 1).ceiling;
+        let ceiling = |sessions_max| Sessions::AUTO.bounds(sessions_max, 1, Found::default()).ceiling;
         assert_eq!([Some(1), Some(4), Some(5), Some(16), Some(32)].map(ceiling), [1, 1, 1, 10, 22]);
         assert_eq!([Some(1_024), Some(u64::MAX), None].map(ceiling), [AUTO_MAX; 3]);
-        let start = Sessions::AUTO.bounds(Some(5), 1).start;
+        let start = Sessions::AUTO.bounds(Some(5), 1, Found::default()).start;
         assert_eq!(start, 1);
     }
 
     #[test]
     fn instances_share_the_sessions_to_begin_with_and_each_has_one_at_least() {
-        let start = |instances| Sessions::AUTO.bounds(None, instances).start;
+        let start = |instances| Sessions::AUTO.bounds(None, instances, Found::default()).start;
         assert_eq!((start(2), start(64)), (start(1).div_ceil(2), 1));
     }
 
     #[test]
+    fn what_was_found_by_trying_says_where_auto_begins_and_ends_and_nothing_to_the_operator() {
+        let found = |recommended, limit| Found { recommended: Some(recommended), limit };
+        let auto = |told, found| Sessions::AUTO.bounds(told, 1, found);
+        assert_eq!(auto(None, found(12, None)), Bounds { floor: 1, ceiling: AUTO_MAX, start: 12 });
+        assert_eq!(auto(None, found(16, Some(16))), Bounds { floor: 1, ceiling: 10, start: 10 });
+        assert_eq!(auto(Some(5), found(1, Some(16))).ceiling, 1, "what the token tells holds, too");
+        assert_eq!(Sessions::AUTO.bounds(None, 2, found(12, None)).start, 6);
+        let fixed = Sessions::from(4).bounds(None, 1, found(12, Some(2)));
+        assert_eq!((fixed.floor, fixed.ceiling), (4, 4));
+    }
+
+    #[test]
     fn what_the_operator_says_is_taken_at_its_word() {
-        assert_eq!(Sessions::from(40).bounds(Some(16), 1), Bounds { floor: 40, ceiling: 40, start: 40 });
-        assert_eq!(Sessions::from(0).bounds(None, 1), Bounds { floor: 1, ceiling: 1, start: 1 });
-        let wide = Sessions::from(16..=100).bounds(None, 1);
+        let none = Found::default();
+        assert_eq!(
+            Sessions::from(40).bounds(Some(16), 1, none),
+            Bounds { floor: 40, ceiling: 40, start: 40 }
+        );
+        assert_eq!(Sessions::from(0).bounds(None, 1, none), Bounds { floor: 1, ceiling: 1, start: 1 });
+        let wide = Sessions::from(16..=100).bounds(None, 1, none);
         assert_eq!((wide.floor, wide.ceiling, wide.start), (16, 100, 16));
         assert_eq!(Sessions::from(RangeInclusive::new(9, 3)), Sessions::from(9));
     }

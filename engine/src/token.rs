@@ -29,9 +29,11 @@ use cryptoki_sys as sys;
 use crate::error::Result;
 use crate::pin::Pin;
 use crate::pkcs11::{self, CallCounts, Direction, Library, MechanismInfo, ObjectHandle, Slot, TokenInfo};
+use crate::probe::measured::Measured;
 use crate::sync::{Arc, CachePadded, Mutex};
 use crate::token::copies::Copies;
 use crate::token::epoch::{CurrentEpoch, Epoch, Loss};
+use crate::token::facts::KeyKind;
 use crate::token::gate::{Gate, Pass};
 use crate::token::hold::Holds;
 pub(crate) use crate::token::login::Untried;
@@ -69,6 +71,8 @@ pub(crate) struct Token {
     on_return: OnceLock<Duty>,
     /// What it is asked when it is tried, beside random bytes.
     on_trial: OnceLock<Duty>,
+    /// What a module profile says of it.
+    measured: Measured,
 }
 
 /// Of the service thread, with the session there and the number of the epoch.
@@ -117,12 +121,14 @@ impl Token {
         standing: Standing<'_>,
         pin: &Arc<Pin>,
         terms: Terms,
+        measured: &Measured,
     ) -> Result<(Self, Pass)> {
         let Standing { index, instance, first } = standing;
         let known = library.token_info(slot)?;
         let gate = Gate::of_token(library.path(), &known);
         let pass = gate.pass(SERVICE_LIMIT)?;
         let Entered { info, mechanisms, anchor, session } = enter(library, slot, &known, pin, terms.consent)?;
+        let mechanisms = measured.left_of(mechanisms);
         let epoch = Arc::new(Epoch::new(1));
         let current = CurrentEpoch::new(&epoch);
         let checks = Checks::new(terms.verify);
@@ -163,12 +169,13 @@ impl Token {
                 counts,
                 holds,
                 checks,
-                copies: Arc::default(),
+                copies: Arc::new(Copies::measured(&measured.gains)),
                 proofs: Arc::new(Proofs::new(terms.coalescing)),
                 gate,
                 epoch: current,
                 on_return: OnceLock::new(),
                 on_trial: OnceLock::new(),
+                measured: measured.clone(),
             },
             pass,
         ))
@@ -366,8 +373,11 @@ impl Token {
     }
 
     /// Whether the token has the mechanism at this [`Mechanism::index`] for this use, as far as its list and what is
-    /// known of its kind say.
-    pub(crate) fn has(&self, index: usize, usage: Usage) -> bool {
+    /// known of its kind say, with keys of this kind.
+    pub(crate) fn has(&self, index: usize, usage: Usage, kind: KeyKind) -> bool {
+        if self.measured.fails(index, usage, kind) {
+            return false;
+        }
         // SoftHSM2 2.6.1 lists CKM_RSA_PKCS_OAEP and refuses any hash but SHA-1, and every label.
         let offers = self.offers_for(Mechanism::NUMBERS[index], usage);
         match index {
@@ -378,6 +388,11 @@ impl Token {
                 .all(|number| self.offers_for(number, Usage::Encrypt)),
             _ => offers,
         }
+    }
+
+    /// Whether a module profile says that the mechanism is listed and fails, in this use and with such keys.
+    pub(crate) fn is_known_to_fail(&self, mechanism: &Mechanism, usage: Usage, kind: KeyKind) -> bool {
+        mechanism.index().is_some_and(|index| self.measured.fails(index, usage, kind))
     }
 
     /// Whether what is known of SoftHSM2 2.6.1 and not of the standard holds.

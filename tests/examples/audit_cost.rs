@@ -122,11 +122,13 @@ fn main() {
         Some(Audit::new(site.path().join("window")).mode(window)),
     ];
     let mut rounds: [Vec<Round>; 3] = Default::default();
-    for _ in 0..ROUNDS {
-        for (log, rounds) in logs.iter().zip(&mut rounds) {
-            let engine = build(log.clone());
+    for number in 0..ROUNDS {
+        for place in 0..logs.len() {
+            let which = (place + number) % logs.len();
+            let engine = build(logs[which].clone());
             round(&engine, time / 8);
-            rounds.push(Round { sync: sync(&engine), ..round(&engine, time) });
+            let ran = round(&engine, time);
+            rounds[which].push(Round { sync: sync(&engine), ..ran });
             engine.drain(Duration::from_secs(10));
         }
     }

@@ -1,8 +1,8 @@
 //! The callers of a run: threads or tasks, and what wakes the tasks.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub(super) struct Common {
     pub(super) start: Instant,
     /// Processor time of the thread that runs the tasks, in nanoseconds, once it has ended.
     pub(super) tasks_cpu_ns: AtomicU64,
+    /// When no more requests were made, because somebody wanted so or because of the backlog.
+    stopped_at: OnceLock<Duration>,
 }
 
 /// The callers, while they run.
@@ -44,7 +46,8 @@ impl Common {
     /// What begins now.
     pub(super) fn new(profile: Profile) -> Self {
         let (gate, recorder) = (Gate::new(&profile), Recorder::new(&profile));
-        Self { profile, gate, recorder, start: Instant::now(), tasks_cpu_ns: AtomicU64::new(0) }
+        let (start, tasks_cpu_ns, stopped_at) = (Instant::now(), AtomicU64::new(0), OnceLock::new());
+        Self { profile, gate, recorder, start, tasks_cpu_ns, stopped_at }
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -56,9 +59,22 @@ impl Common {
     pub(super) fn bound_backlog(&self) {
         let length = self.profile.length();
         let [least, most] = BACKLOG;
-        if self.now() > length + (length / BACKLOG_PART).clamp(least, most) {
+        let now = self.now();
+        if now > length + (length / BACKLOG_PART).clamp(least, most) {
+            self.stopped_at.get_or_init(|| now);
             self.gate.cut();
         }
+    }
+
+    /// No more requests are made.
+    pub(super) fn stop(&self) {
+        self.stopped_at.get_or_init(|| self.now());
+        self.gate.stop();
+    }
+
+    /// Takes what was due before the end, and was never begun; how many those are.
+    pub(super) fn take_unbegun(&self) -> u64 {
+        self.gate.take_unbegun(self.stopped_at.get().copied().unwrap_or(Duration::MAX))
     }
 
     /// Makes requests as one caller that has a thread to itself: `work` makes one, and says which operation it was of.
@@ -124,7 +140,7 @@ impl Callers {
         match started {
             Ok(()) => Ok(callers),
             Err(error) => {
-                common.gate.stop();
+                common.stop();
                 callers.join();
                 Err(error)
             }

@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 use hsmux::Snapshot;
 
 use super::{Interval, Outcome};
+use crate::cell::{add, histogram};
 use crate::profile::{Demand, Phase, Profile};
 use crate::record::{Block, Class, Counts};
 use crate::result::{self, Latency, LoadResult, Made, SCHEMA};
@@ -136,7 +137,7 @@ impl Outcome {
         if self.panicked > 0 {
             notes.push(format!("{} callers panicked: what they had in hand is not counted", self.panicked));
         }
-        let tokens = self.snapshots[0].tokens.len();
+        let tokens = self.snapshots.first().map_or(0, |[before, _]| before.tokens.len());
         let mut up = u32::try_from(tokens).unwrap_or(u32::MAX);
         for interval in &self.intervals {
             let Some(then) = interval.tokens_up.filter(|then| *then != up) else { continue };
@@ -272,14 +273,17 @@ fn heat(latency: &Histogram<u64>) -> Vec<(u64, u64)> {
     heat
 }
 
-fn stages([before, after]: &[Snapshot; 2]) -> Vec<result::Stage> {
-    let mut kinds: Vec<_> =
-        after.tokens.iter().flat_map(|token| &token.operations).map(|it| it.kind).collect();
+fn stages(snapshots: &[[Snapshot; 2]]) -> Vec<result::Stage> {
+    let all = snapshots.iter().flat_map(|[_, after]| &after.tokens).flat_map(|token| &token.operations);
+    let mut kinds: Vec<_> = all.map(|it| it.kind).collect();
     kinds.sort_unstable();
     kinds.dedup();
     let of = |kind: hsmux::OperationKind| {
         hsmux::Stage::ALL.into_iter().filter_map(move |stage| {
-            let times = since(&sum_of(after, kind, stage), &sum_of(before, kind, stage));
+            let mut times = histogram();
+            for [before, after] in snapshots {
+                add(&mut times, &since(&sum_of(after, kind, stage), &sum_of(before, kind, stage)));
+            }
             (!times.is_empty()).then(|| result::Stage {
                 operation: kind.as_str().to_owned(),
                 stage: stage.as_str().to_owned(),
@@ -292,19 +296,20 @@ fn stages([before, after]: &[Snapshot; 2]) -> Vec<result::Stage> {
     kinds.into_iter().flat_map(of).collect()
 }
 
-fn tokens([before, after]: &[Snapshot; 2]) -> Vec<result::TokenShare> {
-    let mut labels: Vec<_> = after.tokens.iter().map(|token| token.label.clone()).collect();
+fn tokens(snapshots: &[[Snapshot; 2]]) -> Vec<result::TokenShare> {
+    let all = snapshots.iter().flat_map(|[_, after]| &after.tokens);
+    let mut labels: Vec<_> = all.map(|token| token.label.clone()).collect();
     // With several instances each label comes once for each.
     labels.sort_unstable();
     labels.dedup();
     let of = |token: String| {
-        let [(ops, errors), earlier] = [after, before].map(|snapshot| served(snapshot, &token));
-        result::TokenShare {
-            token,
-            ops: ops.saturating_sub(earlier.0),
-            errors: errors.saturating_sub(earlier.1),
-            share: 0.0,
+        let (mut ops, mut errors) = (0, 0);
+        for [before, after] in snapshots {
+            let [after, before] = [after, before].map(|snapshot| served(snapshot, &token));
+            ops += after.0.saturating_sub(before.0);
+            errors += after.1.saturating_sub(before.1);
         }
+        result::TokenShare { token, ops, errors, share: 0.0 }
     };
     let mut shares: Vec<_> = labels.into_iter().map(of).collect();
     let all = shares.iter().map(|share| share.ops).sum::<u64>().max(1) as f64;

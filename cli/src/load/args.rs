@@ -242,7 +242,7 @@ impl Baseline {
 
 /// A length of time above zero: seconds, or a number with its unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seconds(pub(super) Duration);
+pub(crate) struct Seconds(pub(crate) Duration);
 
 impl ApiName {
     pub(super) const fn takes_threads(self) -> bool {

@@ -1,11 +1,12 @@
 //! The baselines of `hsmux load --compare`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hsmux::{Engine, TokenDescription};
 use hsmux_bench::profile::Profile;
-use hsmux_bench::run::{self, Flow, Interval, Outcome};
-use hsmux_bench::{BaselineRun, Comparison, Plan, Rival, Site, Target, Works, compare};
+use hsmux_bench::run::{self, Flow, Interval, Turns};
+use hsmux_bench::{Comparison, Plan, Rival, Site, Target, Works, compare};
 use secrecy::SecretString;
 
 use super::{Args, note};
@@ -33,6 +34,9 @@ pub(super) fn run(
     Ok(compare(target, args.load(), &rivals, &plan)?)
 }
 
+/// How long the engine runs before that does not count, so that it finds how many sessions pay.
+const SETTLES: Duration = Duration::from_secs(1);
+
 /// Runs a profile of one operation on the engine and on every baseline that was named, in turn, with requests due at the same
 /// moments.
 pub(super) fn in_turns(
@@ -40,23 +44,20 @@ pub(super) fn in_turns(
     site: &connection::Site,
     (engine, works, profile): (&Arc<Engine>, &Arc<Works>, &Profile),
     (key, tokens, pin): (Option<&str>, &[String], &SecretString),
-    watch: impl FnMut(Option<&Interval>) -> Flow,
-) -> Result<(Outcome, Vec<BaselineRun>)> {
+    mut watch: impl FnMut(Option<&Interval>) -> Flow,
+) -> Result<Turns> {
+    let failed = |text: String| Failure::new(Exit::Other, text);
     let target = Target::new(engine, args.case()?, key)?;
-    let threads = match args.threads.as_slice() {
-        [] if profile.pace.is_none() => profile.callers as usize,
-        [] => target.sessions().max(1),
-        [count] => count.get().into(),
-        _ => {
-            return Err(Failure::new(
-                Exit::Usage,
-                "--threads takes one count here: the rate is what is given",
-            ));
-        }
+    let settling = profile.clone().for_time(SETTLES).map_err(failed)?;
+    run::run(engine, settling, works, |_| watch(None)).map_err(failed)?;
+    let threads = match args.threads.first() {
+        None if profile.pace.is_none() => profile.callers as usize,
+        None => target.sessions().max(1),
+        Some(count) => count.get().into(),
     };
+    let threads = threads.min(super::THREADS_MAX.into());
     let rivals = open(args, site, engine, &target, (key, tokens, pin), threads)?;
-    let ran = run::in_turns(engine, profile, works, (&rivals, threads), watch);
-    ran.map_err(|text| Failure::new(Exit::Other, text))
+    run::in_turns(engine, profile, works, (&rivals, threads), watch).map_err(failed)
 }
 
 fn open<'a>(

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use hsmux_bench::result::LoadResult;
+use hsmux_bench::result::{Interval, LoadResult};
 use hsmux_bench::verdict::{Call, Settings, Verdict};
 
 use crate::exit::{Exit, Failure, Result};
@@ -56,6 +56,9 @@ impl Verdicts {
 fn p99_of_seconds(result: &LoadResult) -> Vec<f64> {
     let counts =
         |at: f64| result.phases.iter().any(|phase| phase.counted && phase.from_s <= at && at < phase.until_s);
-    let seconds = result.series.iter().filter(|second| second.ops > 0 && counts(second.at_s));
+    // What is left at the end is no second, and its percentile is that of few.
+    let longest = result.series.iter().map(|second| second.seconds).fold(0.0, f64::max);
+    let is_whole = |second: &&Interval| second.ops > 0 && second.seconds * 2.0 > longest;
+    let seconds = result.series.iter().filter(is_whole).filter(|second| counts(second.at_s));
     seconds.map(|second| second.p99_ns as f64).collect()
 }

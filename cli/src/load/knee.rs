@@ -63,12 +63,12 @@ pub(super) fn search(
         if outcome.was_stopped {
             return found(search.stopped(), best.or(Some((false, per_s, outcome))), stop);
         }
-        search.took_longer(outcome.length.saturating_sub(lasts));
         let point = point(per_s, &outcome);
         let meets = point.kept_up && slo.is_met(&point);
         // Who does not listen has the results all the same.
         let _told = tell(&point, lasts, meets);
         search.measured(point);
+        search.took_longer(outcome.length.saturating_sub(lasts));
         let is_better =
             best.as_ref().is_none_or(|(met, rate, _)| (meets, per_s) >= (*met, *rate) && (meets || !met));
         if is_better {

@@ -28,23 +28,19 @@ const PROFILE_MAX: u64 = 1 << 20;
 
 /// Runs it, says what came out, and ends as the signal asks that ended it early, if one did.
 pub(super) fn run(args: &Args) -> Result {
+    check(args)?;
     let has_baselines = args.baselines().next().is_some();
-    if has_baselines && (args.profile.is_some() || args.find_knee) {
-        let text =
-            "baselines do one operation at one rate: compare with them without --profile and --find-knee";
-        return Err(Failure::new(Exit::Usage, text));
-    }
-    if args.host_modes || args.warm_up.is_some() {
-        let text = "--host-modes and --warm-up go with closed loops of one operation only, without --out and --compare FILE";
-        return Err(Failure::new(Exit::Usage, text));
-    }
     // Before the run, which may take hours.
     let earlier = args.earlier().map(earlier::read).transpose()?;
     let mut profile = profile(args)?;
     if args.find_knee {
         profile = knee::open(profile, args)?;
     }
-    let device = args.sim.as_deref().map(|path| Device::of(path, &profile, !args.find_knee)).transpose()?;
+    let device = args
+        .sim
+        .as_deref()
+        .map(|path| Device::of(path, &profile, !args.find_knee && !has_baselines))
+        .transpose()?;
     let site = match &device {
         Some(_) if args.connection.is_given() => {
             return Err(Failure::new(Exit::Usage, "--sim says itself what module, tokens and PIN are"));
@@ -69,11 +65,14 @@ pub(super) fn run(args: &Args) -> Result {
     let removed = keys.remove();
     let config = settings(args, &engine);
     engine.drain(DRAIN);
-    let (Ran { outcome, happened, knee, baselines }, logged) = outcome?;
+    let (Ran { outcome, happened, knee, beside }, logged) = outcome?;
     let made = provenance::made(site.module(), module.as_ref(), &engine, config, outcome.profile.seed);
     let mut result = outcome.result(made);
     result.notes.splice(0..0, happened.iter().map(ToString::to_string));
-    result.baselines = baselines;
+    if let Some(Beside { baselines, rounds, notes }) = beside {
+        (result.baselines, result.rounds) = (baselines, rounds);
+        result.notes.extend(notes);
+    }
     if let Some(knee) = &knee {
         knee::complete(&mut result, knee);
     }
@@ -97,6 +96,27 @@ pub(super) fn run(args: &Args) -> Result {
 fn nothing_done(result: &LoadResult) -> Failure {
     let why = result.errors.first().map_or("none was made", |error| error.first.as_str());
     Failure::new(Exit::Other, format!("no request succeeded: {why}"))
+}
+
+/// What `clap` cannot see: options that do not go together here.
+fn check(args: &Args) -> Result {
+    let has_baselines = args.baselines().next().is_some();
+    let raw_copy = args.baselines().any(|baseline| baseline == super::args::Baseline::RawCopy);
+    let threads = args.threads.as_slice();
+    let wrong = if has_baselines && (args.profile.is_some() || args.find_knee) {
+        "baselines do one operation at one rate: compare with them without --profile and --find-knee"
+    } else if raw_copy && args.op.is_some_and(|case| case.op.key_spec().is_none()) {
+        "random bytes have no key to copy: leave --compare raw-copy out"
+    } else if threads.len() > usize::from(has_baselines) {
+        "--threads is one count here, and that of baselines: the rate is what is given"
+    } else if threads.iter().any(|count| count.get() > super::THREADS_MAX) {
+        "a baseline has at most 4096 threads"
+    } else if args.host_modes || args.warm_up.is_some() {
+        "--host-modes and --warm-up go with closed loops of one operation only, without --out and --compare FILE"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(Exit::Usage, wrong))
 }
 
 /// The profile that the options say.
@@ -142,7 +162,7 @@ fn profile(args: &Args) -> Result<Profile> {
 }
 
 /// The preset of this name, or the file.
-fn named(name: &str) -> Result<Profile> {
+pub(crate) fn named(name: &str) -> Result<Profile> {
     let path = Path::new(name);
     if let Ok(preset) = Profile::preset(name) {
         return Ok(preset);
@@ -168,7 +188,15 @@ struct Ran {
     /// To a simulated device.
     happened: Vec<Happened>,
     knee: Option<Knee>,
+    beside: Option<Beside>,
+}
+
+/// What others did in turn with the engine.
+struct Beside {
     baselines: Vec<BaselineRun>,
+    /// The engine's operations per second, by round.
+    rounds: Vec<f64>,
+    notes: Vec<String>,
 }
 
 /// Where a run takes place.
@@ -188,8 +216,12 @@ fn measure(args: &Args, on: &On<'_>, profile: Profile, keys: &Keys, stop: &Stop)
     works.try_all(&profile)?;
     if let Some(slo) = args.slo.as_ref().filter(|_| args.find_knee) {
         let found = knee::search(args, slo, engine, &profile, &works, stop)?;
-        let (happened, baselines) = (Vec::new(), Vec::new());
-        return Ok(Ran { outcome: found.outcome, happened, knee: Some(found.knee), baselines });
+        return Ok(Ran {
+            outcome: found.outcome,
+            happened: Vec::new(),
+            knee: Some(found.knee),
+            beside: None,
+        });
     }
     let mut live = Live::new(&profile, io::stderr().is_terminal());
     let watch = |ended: Option<&run::Interval>| {
@@ -198,19 +230,21 @@ fn measure(args: &Args, on: &On<'_>, profile: Profile, keys: &Keys, stop: &Stop)
         if stop.is_asked() { Flow::Stop } else { Flow::Continue }
     };
     let playing = on.device.map(Device::play).transpose()?;
-    let (outcome, baselines) = match on.pin {
+    let (outcome, beside) = match on.pin {
         Some(pin) => {
             let key = keys.label(0, 0);
             let what = (engine, &works, &profile);
-            compared::in_turns(args, on.site, what, (key.as_deref(), on.tokens, pin), watch)?
+            let turns = compared::in_turns(args, on.site, what, (key.as_deref(), on.tokens, pin), watch)?;
+            let (baselines, rounds, notes) = (turns.baselines, turns.rounds, turns.notes);
+            (turns.outcome, Some(Beside { baselines, rounds, notes }))
         }
         None => {
             let outcome = run::run(engine, profile, &works, watch);
-            (outcome.map_err(|text| Failure::new(Exit::Other, text))?, Vec::new())
+            (outcome.map_err(|text| Failure::new(Exit::Other, text))?, None)
         }
     };
     let happened = playing.map_or_else(Vec::new, Playing::stop);
-    Ok(Ran { outcome, happened, knee: None, baselines })
+    Ok(Ran { outcome, happened, knee: None, beside })
 }
 
 /// The keys of a run, by operation.

@@ -14,7 +14,7 @@ const UNTOLD: [&str; 8] =
     ["--uri", "--pin-source", "--key", "--init-args", "--module", "--state-dir", "--config", "--token"];
 
 /// What ran, on what.
-pub(super) fn made(
+pub(crate) fn made(
     file: &Path,
     module: Option<&ModuleDescription>,
     engine: &Engine,

@@ -12,12 +12,12 @@ use crate::connection::Site;
 use crate::exit::{Exit, Failure, Result};
 
 /// The device of a run.
-pub(super) struct Device(Simulated);
+pub(crate) struct Device(Simulated);
 
 impl Device {
     /// The device that the script in this file describes, every token of which holds the keys of a profile. `may_change`: whether
     /// anything may happen to it.
-    pub(super) fn of(path: &Path, profile: &Profile, may_change: bool) -> Result<Self> {
+    pub(crate) fn of(path: &Path, profile: &Profile, may_change: bool) -> Result<Self> {
         let cannot =
             |why: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("{}: {why}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|error| cannot(&error))?;
@@ -25,7 +25,7 @@ impl Device {
             .map_err(|error| Failure::new(Exit::Usage, format!("{}:{error}", path.display())))?;
         if !may_change && script.last().is_some() {
             return Err(cannot(
-                &"a search for the knee needs a device that stays the same: leave [[at]] out",
+                &"searches and comparisons need a device that stays the same: leave [[at]] out",
             ));
         }
         for (index, operation) in profile.operations.iter().enumerate() {
@@ -37,19 +37,19 @@ impl Device {
         script.load().map(Self).map_err(|error| Failure::new(Exit::Module, error.to_string()))
     }
 
-    pub(super) fn site(&self) -> Site {
+    pub(crate) fn site(&self) -> Site {
         let pin = PinSource::from(SecretString::from(self.0.pin().to_owned()));
         Site::of_tokens(self.0.module(), self.0.init_args(), self.0.tokens(), pin)
     }
 
     /// From now on what the script says happens.
-    pub(super) fn play(&self) -> Result<Playing> {
+    pub(crate) fn play(&self) -> Result<Playing> {
         Ok(self.0.play(Duration::ZERO)?)
     }
 }
 
 /// What a key of an operation is called on a simulated device.
-pub(super) fn key(operation: usize, number: u32) -> String {
+pub(crate) fn key(operation: usize, number: u32) -> String {
     format!("load-{operation}-{number}")
 }
 

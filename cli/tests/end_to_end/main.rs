@@ -13,6 +13,8 @@ mod keys;
 mod load;
 mod manual;
 mod pin;
+mod probe;
 mod profiles;
 mod report;
 mod sim;
+mod tune;

@@ -117,7 +117,7 @@ fn a_load_of_which_nothing_succeeded_says_why_and_is_a_failure() {
     assert!(ended.stdout.contains("errors"), "the figures are told all the same: {ended:?}");
     let search =
         ["load", "--op", "hmac-sha256", "--find-knee", "--slo", "p99=5ms", "--seconds", "1", "--sim", script];
-    sim.run(&search).fails(2, &["needs a device that stays the same"]);
+    sim.run(&search).fails(2, &["need a device that stays the same"]);
 }
 
 #[test]

@@ -97,7 +97,9 @@ fn what_cannot_be_compared_or_searched_for_is_refused() {
     let ended = load(&["--find-knee"]);
     assert!(ended.code == Some(2) && ended.stderr.contains("--slo"), "{ended:?}");
     load(&["--find-knee", "--slo", "p97=1ms"]).fails(2, &[]);
-    load(&["--rate", "100", "--compare", "raw"]).fails(2, &["baselines are compared with in closed loops"]);
+    let search = ["--find-knee", "--slo", "p99=1ms", "--compare", "raw"];
+    load(&search).fails(2, &["baselines do one operation at one rate"]);
+    load(&["--rate", "9", "--compare", "raw", "--threads", "1,2"]).fails(2, &["--threads is one count here"]);
     let file = sim.path("no-result.json");
     std::fs::write(&file, "{}").unwrap();
     let pin = format!("--pin-source=file:{}", sim.path("pin").display());

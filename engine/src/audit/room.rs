@@ -28,7 +28,7 @@ impl Room {
         let one_more = |taken| (taken < self.records).then_some(taken + 1);
         let is_taken =
             !is_old && self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
-        if is_taken && oldest == 0 {
+        if is_taken && self.oldest_ns.load(Ordering::Relaxed) == 0 {
             // Somebody else may have been first.
             let _ = self.oldest_ns.compare_exchange(0, now.as_ns(), Ordering::Relaxed, Ordering::Relaxed);
         }
@@ -42,7 +42,10 @@ impl Room {
     }
 
     /// Notes when the oldest was answered for that is not durable.
-    pub(super) fn set_oldest(&self, oldest: Option<Time>) {
+    /// If the writer has none, those that it has not seen yet are younger than `now`, or nearly: what came before, it has taken.
+    pub(super) fn set_oldest(&self, oldest: Option<Time>, now: Time) {
+        let is_empty = self.taken.load(Ordering::Relaxed) == 0;
+        let oldest = oldest.or((!is_empty).then_some(now));
         self.oldest_ns.store(oldest.map_or(0, Time::as_ns), Ordering::Relaxed);
     }
 }
@@ -66,9 +69,9 @@ mod tests {
     #[test]
     fn none_are_answered_for_while_the_oldest_is_older_than_the_window() {
         let room = Room::new(10, Duration::from_millis(100));
-        room.set_oldest(Some(at(5)));
+        room.set_oldest(Some(at(5)), at(5));
         assert_eq!([at(5), at(104), at(105), at(900)].map(|now| room.take(now)), [true, true, false, false]);
-        room.set_oldest(None);
+        room.set_oldest(None, at(900));
         assert!(room.take(at(900)));
     }
 
@@ -80,7 +83,12 @@ mod tests {
             [true, true, true, false, false]
         );
         // It has taken them all, and they are durable.
-        room.set_oldest(None);
-        assert_eq!([at(500), at(599), at(600)].map(|now| room.take(now)), [true, true, false]);
+        room.give_back(3);
+        room.set_oldest(None, at(500));
+        assert_eq!([at(700), at(799), at(800)].map(|now| room.take(now)), [true, true, false]);
+        // All but one, which came after it had looked.
+        room.give_back(1);
+        room.set_oldest(None, at(790));
+        assert_eq!([at(889), at(890)].map(|now| room.take(now)), [true, false]);
     }
 }

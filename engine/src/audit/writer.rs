@@ -194,8 +194,8 @@ impl Writer {
         let (Some((window, _)), Some(room)) = (&mut self.window, &self.shared.room) else { return };
         let first = group.iter().filter_map(|entry| entry.ahead).min().unwrap_or_else(now);
         window.wrote(pending as u64, first);
-        room.set_oldest(window.oldest());
         room.give_back((group.len() - pending) as u64);
+        room.set_oldest(window.oldest(), now());
     }
 
     /// What the log has to say of itself first.

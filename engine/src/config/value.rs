@@ -45,7 +45,7 @@ const INSTANCES_MAX: usize = 64;
 const FILE_LEN_MAX: u64 = 1 << 20;
 
 /// The text of a file.
-pub(super) fn read(path: &Path) -> std::io::Result<String> {
+pub(crate) fn read(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(FILE_LEN_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > FILE_LEN_MAX {

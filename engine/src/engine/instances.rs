@@ -9,6 +9,7 @@ use crate::clock::now;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pin::Pin;
 use crate::pkcs11::{self, Library, Slot, TokenInfo, refused_copy};
+use crate::probe::measured::Measured;
 use crate::schedule::dispatch::tokens;
 use crate::schedule::quiet::Quiet;
 use crate::sessions::Bounds;
@@ -42,6 +43,7 @@ pub(super) fn start(
     slots: &[Slot],
     pin: &Arc<Pin>,
     settings: &Settings,
+    measured: &Measured,
 ) -> Result<Started> {
     let instances = settings.instances.max(1);
     if slots.len().saturating_mul(instances) > TOKENS_MAX {
@@ -52,7 +54,7 @@ pub(super) fn start(
     let (tokens, sessions, bounds) = (Vec::new(), Vec::new(), Vec::new());
     let mut started = Started { libraries: vec![library], tokens, sessions, bounds };
     for (index, &slot) in slots.iter().enumerate() {
-        started.log_in(slot, Standing { index, instance: 0, first: None }, pin, settings)?;
+        started.log_in(slot, Standing { index, instance: 0, first: None }, pin, settings, measured)?;
     }
     for number in 1..instances {
         let copy = started.libraries[0].copy(number, settings.init_args.as_deref())?;
@@ -61,7 +63,7 @@ pub(super) fn start(
         for (named, slot) in slots.into_iter().enumerate() {
             let (index, first) = (started.tokens.len(), Arc::clone(&started.tokens[named]));
             let standing = Standing { index, instance: number, first: Some(&first) };
-            started.log_in(slot, standing, pin, settings)?;
+            started.log_in(slot, standing, pin, settings, measured)?;
         }
     }
     Ok(started)
@@ -75,6 +77,7 @@ impl Started {
         standing: Standing<'_>,
         pin: &Arc<Pin>,
         settings: &Settings,
+        measured: &Measured,
     ) -> Result<()> {
         let library = self.libraries.last().ok_or_else(|| Error::internal("an engine without a module"))?;
         let terms = Terms {
@@ -84,8 +87,9 @@ impl Started {
             messages: settings.message_api,
             verify: settings.verify_outputs,
         };
-        let (token, _pass) = Token::log_in(library, slot, standing, pin, terms)?;
-        let wanted = settings.sessions.bounds(token.info.sessions_max, settings.instances.max(1));
+        let (token, _pass) = Token::log_in(library, slot, standing, pin, terms, measured)?;
+        let (told, instances) = (token.info.sessions_max, settings.instances.max(1));
+        let wanted = settings.sessions.bounds(told, instances, measured.sessions);
         let opened = open_sessions(&token, wanted.start)?;
         self.bounds.push(wanted.with(opened.len()));
         self.sessions.push(opened);

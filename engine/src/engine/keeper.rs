@@ -59,7 +59,7 @@ impl Shared {
     /// Reads what is new, and does what is due.
     fn look(self: &Arc<Self>) -> Result<()> {
         for token in self.serving() {
-            if let Err(error) = self.at_shelf(token, TOKEN_LIMIT, |_, _, _| Ok(())) {
+            if let Err(error) = self.look_at_shelf(token, TOKEN_LIMIT) {
                 tracing::debug!(token, %error, "a token's catalogue cannot be read");
             }
         }

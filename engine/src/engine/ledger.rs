@@ -11,7 +11,7 @@ use super::audit::Recorded;
 use crate::clock::{now, time_of_day};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::keys::catalogue::claim::{Claim, Verdict};
-use crate::keys::catalogue::file::RecordFile;
+use crate::keys::catalogue::file::{RecordFile, Wait};
 use crate::keys::catalogue::lease::{self, Lease};
 use crate::keys::catalogue::process::Process;
 use crate::keys::catalogue::record::{Entry, Hash, Record, Subject, Writer};
@@ -196,10 +196,18 @@ impl Shared {
         limit: Duration,
         job: impl FnOnce(&mut Shelf, &mut Session, u64) -> Result<R> + Send + 'static,
     ) -> Result<R> {
-        let job = self.shelf_job(token, job);
+        let job = self.shelf_job(token, Wait::Always, job);
         let (done, view) = self.tokens[token].consult(limit, job)?;
         self.take_over(token, view);
         Ok(done)
+    }
+
+    /// Reads what is new on a token, for nobody who waits for it.
+    pub(super) fn look_at_shelf(&self, token: usize, limit: Duration) -> Result<()> {
+        let job = self.shelf_job(token, Wait::Once, |_, _, _| Ok(()));
+        let ((), view) = self.tokens[token].consult(limit, job)?;
+        self.take_over(token, view);
+        Ok(())
     }
 
     /// As [`Shared::at_shelf`], while the other instances of the token stand still.
@@ -209,7 +217,8 @@ impl Shared {
         pass: &Arc<Pass>,
         job: impl FnOnce(&mut Shelf, &mut Session, u64) -> Result<R> + Send + 'static,
     ) -> Result<R> {
-        let (done, view) = self.write_unlisted(token, None, pass, self.shelf_job(token, job))?;
+        let (done, view) =
+            self.write_unlisted(token, None, pass, self.shelf_job(token, Wait::Always, job))?;
         self.take_over(token, view);
         Ok(done)
     }
@@ -217,13 +226,14 @@ impl Shared {
     fn shelf_job<R>(
         &self,
         token: usize,
+        wait: Wait,
         job: impl FnOnce(&mut Shelf, &mut Session, u64) -> Result<R> + Send + 'static,
     ) -> impl FnOnce(&mut Session, u64) -> Result<(R, View)> + Send + 'static {
         let Desk { file, shelf: slot, .. } = &self.ledger.desks[token];
         let (file, slot) = (file.clone(), Arc::clone(slot));
         move |session, epoch| {
             let mut shelf = slot.lock().take().unwrap_or_else(|| Shelf::new(file));
-            let done = shelf.refresh(session, epoch).and_then(|_| job(&mut shelf, session, epoch));
+            let done = shelf.refresh(session, epoch, wait).and_then(|_| job(&mut shelf, session, epoch));
             let view = View::of(&shelf);
             *slot.lock() = Some(shelf);
             Ok((done?, view))
@@ -232,7 +242,7 @@ impl Shared {
 
     /// As [`Shared::at_shelf`], where the session is at hand: on the service thread.
     pub(super) fn read_shelf(&self, token: usize, session: &mut Session, epoch: u64) -> Result<()> {
-        let ((), view) = self.shelf_job(token, |_, _, _| Ok(()))(session, epoch)?;
+        let ((), view) = self.shelf_job(token, Wait::Once, |_, _, _| Ok(()))(session, epoch)?;
         self.take_over(token, view);
         Ok(())
     }
@@ -447,7 +457,7 @@ fn put(shelf: &mut Shelf, session: &mut Session, epoch: u64, entry: &Arc<Entry>,
     let unknown = |error: Error| {
         Error::new(error.kind(), error.retry(), Outcome::Unknown).because(error.why().to_owned())
     };
-    shelf.refresh(session, epoch).map_err(unknown)?;
+    shelf.refresh(session, epoch, Wait::Always).map_err(unknown)?;
     let (subject, revision) = (entry.record.subject.clone(), entry.record.revision);
     let removed = shelf.remove(session, |item| match item {
         Item::Record(other) => other.record.subject == subject && other.record.revision + 1 < revision,

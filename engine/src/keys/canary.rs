@@ -9,7 +9,7 @@ use crate::pkcs11::{self, ObjectHandle, Session};
 use crate::sync::{Arc, Mutex};
 use crate::token::Token;
 use crate::token::facts::KeyKind;
-use crate::token::task::Mechanism;
+use crate::token::task::{Mechanism, Usage};
 
 /// What is signed: a text that no protocol uses.
 const TEXT: &[u8] = b"hsmux canary 1: this text is signed to see whether a token works";
@@ -75,8 +75,9 @@ fn signing(token: &Token, version: &KeyVersion) -> Option<Mechanism> {
         KeyKind::Ed25519 => Mechanism::Ed25519,
         _ => return None,
     };
+    let works = !token.is_known_to_fail(&mechanism, Usage::Sign, version.facts.kind);
     let may = version.facts.sign && allows(&version.facts, &mechanism) && token.offers(mechanism.number());
-    may.then_some(mechanism)
+    (works && may).then_some(mechanism)
 }
 
 fn sign(session: &mut Session, key: ObjectHandle, mechanism: &Mechanism) -> Result<()> {

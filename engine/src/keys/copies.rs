@@ -98,7 +98,7 @@ pub(crate) fn make_again(
 /// True if a copy is used from now on.
 fn make_on(policy: Copies, token: &Arc<Token>, listed: &Listed, handles: &Arc<Handles>) -> Result<bool> {
     let (kind, original) = (listed.facts.kind, listed.object);
-    let probe = (policy == Copies::Auto).then(|| probe(token, listed));
+    let probe = (policy == Copies::Auto).then(|| probe(|number| token.offers(number), listed));
     match (probe, token.copies.gain(kind)) {
         (Some(None), _) | (Some(_), Some(false)) => return Ok(false),
         _ => {}
@@ -108,7 +108,7 @@ fn make_on(policy: Copies, token: &Arc<Token>, listed: &Listed, handles: &Arc<Ha
     token.with_objects(listed.epoch, move |session| {
         let Some(new) = OfToken::make(session, original)? else { return Ok(false) };
         if let Some(Some(probe)) = probe.filter(|_| !known) {
-            let gain = probe.is_faster(session, original, new.copy);
+            let gain = probe.fastest(session, [original, new.copy]).map(pays);
             copies.remember_gain(kind, matches!(gain, Ok(true)));
             if !matches!(gain, Ok(true)) {
                 session.destroy(new.copy)?;
@@ -130,10 +130,28 @@ enum Probe {
     Gcm,
 }
 
+/// How long the fastest of a few operations takes on a token key and on its copy, in nanoseconds; none if nothing can be
+/// tried with it.
+pub(crate) fn measure(
+    session: &mut Session,
+    offers: impl Fn(u64) -> bool,
+    listed: &Listed,
+    copy: ObjectHandle,
+) -> Result<Option<[u64; 2]>> {
+    // One that wants a PIN for every use is not tried.
+    let probe = probe(offers, listed).filter(|_| !listed.facts.always_authenticate);
+    probe.map(|probe| probe.fastest(session, [listed.object, copy])).transpose()
+}
+
+/// Whether a copy takes at most nine tenths of the original's time.
+pub(crate) const fn pays([original, copy]: [u64; 2]) -> bool {
+    copy.saturating_mul(10) <= original.saturating_mul(9)
+}
+
 /// What can be tried with a key, if anything can.
-fn probe(token: &Token, listed: &Listed) -> Option<Probe> {
+fn probe(offers: impl Fn(u64) -> bool, listed: &Listed) -> Option<Probe> {
     let facts = &listed.facts;
-    let can = |mechanism: TaskMechanism| token.offers(mechanism.number()) && allows(facts, &mechanism);
+    let can = |mechanism: TaskMechanism| offers(mechanism.number()) && allows(facts, &mechanism);
     let gcm = TaskMechanism::AesGcm { iv: Iv::Drawn, aad: None };
     Some(match facts.kind {
         KeyKind::Generic { .. } if facts.sign && can(TaskMechanism::Hmac(Hash::Sha256)) => {
@@ -156,17 +174,17 @@ fn probe(token: &Token, listed: &Listed) -> Option<Probe> {
 }
 
 impl Probe {
-    /// Whether the copy takes at most nine tenths of the original's time.
-    fn is_faster(self, session: &mut Session, original: ObjectHandle, copy: ObjectHandle) -> Result<bool> {
+    /// The fastest of a few operations on each object, in nanoseconds.
+    fn fastest(self, session: &mut Session, objects: [ObjectHandle; 2]) -> Result<[u64; 2]> {
         let mut fastest = [u64::MAX; 2];
         for _ in 0..TRIES {
-            for (fastest, object) in fastest.iter_mut().zip([original, copy]) {
+            for (fastest, object) in fastest.iter_mut().zip(objects) {
                 let begun = now();
                 self.run(session, object)?;
                 *fastest = (*fastest).min(now().ns_since(begun));
             }
         }
-        Ok(fastest[1].saturating_mul(10) <= fastest[0].saturating_mul(9))
+        Ok(fastest)
     }
 
     fn run(self, session: &mut Session, object: ObjectHandle) -> Result<()> {

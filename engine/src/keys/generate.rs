@@ -173,6 +173,22 @@ pub(crate) fn generate_throw_away(session: &mut Session, kind: KeyKind) -> Resul
     Ok(session.generate_key(&Mechanism::Plain(mechanism), &template)?)
 }
 
+/// Generates a key of a spec in the session, with this id, for whoever destroys it soon.
+pub(crate) fn generate_in_session(
+    session: &mut Session,
+    spec: KeySpec,
+    id: &[u8],
+) -> Result<Generated, Fault> {
+    let named = || {
+        vec![Attribute::Token(false), Attribute::Label(SESSION_LABEL.to_vec()), Attribute::Id(id.to_vec())]
+    };
+    let (mut private, mut public) = (named(), named());
+    private.extend(guarded());
+    private.extend(spec.uses());
+    public.extend(spec.public_uses());
+    generate_with(session, &private, &public, spec)
+}
+
 impl KeySpec {
     /// The uses of the private or secret key: each is said, because a token fills in what is not (SoftHSM2 2.6.1 with
     /// true), and a key that wraps and decrypts gives away what it has wrapped.

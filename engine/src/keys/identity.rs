@@ -11,7 +11,7 @@ use crate::operation::allows;
 use crate::pkcs11::{Mechanism, ObjectHandle, Session};
 use crate::token::Token;
 use crate::token::facts::{KeyFacts, KeyKind};
-use crate::token::task::{Hash, Mechanism as TaskMechanism};
+use crate::token::task::{Hash, Mechanism as TaskMechanism, Usage};
 
 /// What is MACed to tell MAC keys apart: a text that no protocol uses.
 const MAC_PROBE: &[u8] = b"hsmux key identity 1: this text is MACed to compare keys";
@@ -110,7 +110,11 @@ pub(super) fn answer(
 
 /// How a secret key of a token can be told from another.
 pub(super) fn probe(token: &Token, facts: &KeyFacts) -> Option<Probe> {
-    let can = |mechanism: &TaskMechanism| token.offers(mechanism.number()) && allows(facts, mechanism);
+    let can = |mechanism: &TaskMechanism| {
+        let usage = if mechanism.is_ecb() { Usage::Encrypt } else { Usage::Sign };
+        let works = !token.is_known_to_fail(mechanism, usage, facts.kind);
+        works && token.offers(mechanism.number()) && allows(facts, mechanism)
+    };
     Some(match facts.kind {
         KeyKind::Generic { .. } if facts.sign && can(&TaskMechanism::Hmac(Hash::Sha256)) => {
             Probe::Mac(sys::CKM_SHA256_HMAC)

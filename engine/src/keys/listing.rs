@@ -203,6 +203,18 @@ impl Listed {
         Ok(Self::of(object, epoch, &values, None))
     }
 
+    /// Reads one private key, with its public half.
+    pub(crate) fn read_pair(
+        session: &mut Session,
+        object: ObjectHandle,
+        public: ObjectHandle,
+        epoch: u64,
+    ) -> Result<Self> {
+        let values = Values(session.attributes(object, &READ)?);
+        let half = Values(session.attributes(public, &READ)?);
+        Ok(Self::of(object, epoch, &values, Some((public, &half))))
+    }
+
     pub(crate) const fn handle(&self) -> Handle {
         Handle { epoch: self.epoch, object: self.object }
     }

@@ -329,6 +329,15 @@ impl Library {
         Ok(Session::new(Arc::clone(&self.0), slot, handle))
     }
 
+    /// The function to call, as [`Instance::function`] has it.
+    pub(super) fn function<F>(
+        &self,
+        function: Function,
+        pick: impl Fn(&sys::CK_FUNCTION_LIST) -> Option<F>,
+    ) -> Result<(F, Inside<'_>), Fault> {
+        self.0.function(function, pick)
+    }
+
     pub(super) fn of(instance: &Arc<Instance>) -> Self {
         Self(Arc::clone(instance))
     }

@@ -72,6 +72,11 @@ struct Copied {
 }
 
 impl Copies {
+    /// None yet, with what is known of kinds of keys already.
+    pub(crate) fn measured(gains: &[(KeyKind, bool)]) -> Self {
+        Self { gains: Mutex::new(gains.iter().copied().collect()), ..Self::default() }
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.list.lock().len()

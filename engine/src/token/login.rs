@@ -270,17 +270,17 @@ pub(crate) fn stale() -> Error {
 }
 
 /// A token that was logged in to, and its first sessions.
-pub(super) struct Entered {
-    pub(super) info: TokenInfo,
-    pub(super) mechanisms: Vec<MechanismInfo>,
+pub(crate) struct Entered {
+    pub(crate) info: TokenInfo,
+    pub(crate) mechanisms: Vec<MechanismInfo>,
     /// The one that logged in.
-    pub(super) anchor: pkcs11::Session,
-    pub(super) session: pkcs11::Session,
+    pub(crate) anchor: pkcs11::Session,
+    pub(crate) session: pkcs11::Session,
 }
 
 /// Logs in to a token for the first time: once, or where nobody knows which of two PINs it has and both are here, once with
 /// each.
-pub(super) fn enter(
+pub(crate) fn enter(
     library: &Library,
     slot: Slot,
     known: &TokenInfo,

@@ -313,7 +313,7 @@ pub(super) fn with_iv<R>(
 }
 
 #[inline]
-pub(super) fn without_iv(mechanism: &Mechanism) -> pkcs11::Mechanism<'_> {
+pub(crate) fn without_iv(mechanism: &Mechanism) -> pkcs11::Mechanism<'_> {
     match mechanism {
         Mechanism::RsaPss { hash, salt_len } | Mechanism::RsaPssHashing { hash, salt_len } => {
             let (mechanism, (hash, mgf)) = (mechanism.number(), hash.numbers());

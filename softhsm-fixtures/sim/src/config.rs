@@ -29,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) keypad: bool,
     pub(crate) holds_back: bool,
     pub(crate) input_max: u64,
+    /// Whether AES-GCM encrypts under IVs of the module's own.
+    pub(crate) own_iv: bool,
     pub(crate) interface_3: bool,
     pub(crate) messages: Messages,
     pub(crate) wrong: Vec<Wrong>,
@@ -164,6 +166,7 @@ impl Default for Config {
             keypad: false,
             holds_back: false,
             input_max: 0,
+            own_iv: false,
             interface_3: true,
             messages: Messages::Right,
             wrong: Vec::new(),
@@ -216,6 +219,7 @@ impl Config {
             "messages" => self.messages = messages(key, value)?,
             "keypad" => self.keypad = number(key, value, 1)? == 1,
             "input_max" => self.input_max = number(key, value, u64::MAX)?,
+            "own_iv" => self.own_iv = number(key, value, 1)? == 1,
             "holds_back" => self.holds_back = number(key, value, 1)? == 1,
             "stamped" => self.stamped = number(key, value, 1)? == 1,
             // None that a configuration is likely to name.

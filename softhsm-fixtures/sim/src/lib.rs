@@ -41,6 +41,7 @@
 //! | `flags=BITS[@TOKEN]` | 0 | flags of `CK_TOKEN_INFO`, in hexadecimal (`0x10000`) or decimal, that are told the other way round, on the token of this label or on all; several are separated by `;`. Nothing else changes: a token that says its PIN is locked takes it |
 //! | `holds_back=1` | 0 | encryption and decryption in parts hold the last block back until the next part or the end |
 //! | `input_max=N` | 0 | most bytes that encryption and decryption take in one call; more is refused with `CKR_DATA_LEN_RANGE`. 0 is any number. Not in null mode |
+//! | `own_iv=1` | 0 | `C_EncryptInit` for AES-GCM writes an IV of the module's own over the caller's, and that is used, as by AWS CloudHSM. Not in null mode |
 //! | `interface=V` | 3.0 | `2.40` takes the interface of PKCS#11 3.0 away: `C_GetInterface` gives the old list only (if it is configured by then, which `pReserved` is not), no mechanism has flags for messages, their functions answer `CKR_FUNCTION_NOT_SUPPORTED` |
 //! | `messages=N` | 1 | 0: the functions for messages answer `CKR_FUNCTION_NOT_SUPPORTED` although the mechanisms have their flags; 2: they make wrong tags and refuse to decrypt |
 //! | `wrong=M` | none | what comes out wrong, separated by `;`. `ecb`: every block of ECB but the first of a call; `ecb-decrypt`, `ecb-parts`: the same in decryption, or in parts of an operation, only; `cbc`, `ctr`: these run under another IV than the one they are given, both ways, so that what is encrypted can be decrypted. Not in null mode |

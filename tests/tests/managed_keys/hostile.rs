@@ -208,12 +208,12 @@ fn put(session: &Session, label: &str, value: Vec<u8>) {
     session.create_object(&template).unwrap();
 }
 
-fn on_store(site: &tempfile::TempDir, number: u64) -> (Loaded, String) {
+pub(crate) fn on_store(site: &tempfile::TempDir, number: u64) -> (Loaded, String) {
     let config = format!("store={},seed={number}", site.path().display());
     (Loaded::private_copy(&config).unwrap(), config)
 }
 
-fn build(sim: &Loaded, config: &str) -> Engine {
+pub(crate) fn build(sim: &Loaded, config: &str) -> Engine {
     let builder: Builder<_, _, _> = Engine::builder().module(sim.path()).tokens(["sim-0"]);
     builder.pin("1234".to_owned()).init_args(config).sessions(1).build().unwrap()
 }

@@ -8,6 +8,7 @@
 )]
 
 mod blobs;
+mod canary;
 mod file;
 mod hostile;
 mod killed;

@@ -49,8 +49,8 @@ impl Writer {
     /// With a window: so many are durable.
     pub(super) fn give_back(&self, durable: u64) {
         let (Some((window, _)), Some(room)) = (&self.window, &self.shared.room) else { return };
-        room.set_oldest(window.oldest());
         room.give_back(durable);
+        room.set_oldest(window.oldest(), now());
     }
 
     /// Begins the next segment if this one is long enough: only when there is something to write to it, so that records

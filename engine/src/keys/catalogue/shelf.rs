@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::claim::Claim;
-use super::file::{FILE_ID_LEN, FileId, RecordFile};
+use super::file::{FILE_ID_LEN, FileId, RecordFile, Wait};
 use super::lease::Lease;
 use super::record::{Entry, Hash};
 use super::store::{FILE_SEALER, SEALER, Spot, Store, Written, takes_objects};
@@ -88,7 +88,7 @@ impl Shelf {
     ///
     /// # Errors
     /// What the token answers, or the file; then what was known before stays.
-    pub(crate) fn refresh(&mut self, session: &mut Session, epoch: u64) -> Result<bool> {
+    pub(crate) fn refresh(&mut self, session: &mut Session, epoch: u64, wait: Wait) -> Result<bool> {
         if self.epoch != epoch {
             *self = Self { epoch, ..Self::new(self.file.take()) };
         }
@@ -101,7 +101,7 @@ impl Shelf {
         // The key of such a one may have been made a moment ago, by an engine whose objects the token shows late.
         self.items.retain(|_, held| !matches!(&held.item, Item::Refused(refused) if refused.why == NO_KEY));
         let again = self.next_again();
-        let found = self.store.look(session, &self.items, &again)?;
+        let found = self.store.look(session, &self.items, &again, wait)?;
         self.items.retain(|spot, _| found.all.contains(spot));
         let mut changed = self.items.len() != before;
         for (spot, written) in found.new {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cryptoki::object::{Attribute, AttributeType as A, ObjectClass};
 
-use super::file::{FileId, RecordFile, Row};
+use super::file::{FileId, RecordFile, Row, Wait};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pkcs11::{ObjectHandle, Session};
 
@@ -87,12 +87,13 @@ impl Store {
         session: &mut Session,
         known: &HashMap<Spot, T>,
         again: &HashSet<Spot>,
+        wait: Wait,
     ) -> Result<Found> {
         match self {
             Self::Token => look_at_objects(session, known, again),
             Self::File { file, id, is_checked } => {
                 // A row is known by what is in it: it is never another one.
-                let rows = file.read(*id, !*is_checked, |row| known.contains_key(&Spot::Row(*row)));
+                let rows = file.read(*id, !*is_checked, wait, |row| known.contains_key(&Spot::Row(*row)));
                 // After a failure every page is checked: a damaged one is told then, and does not have redb panic each second. That
                 // others have it open says nothing of its pages, and a check would keep them out.
                 *is_checked = match &rows {

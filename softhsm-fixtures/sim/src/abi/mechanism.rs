@@ -21,6 +21,26 @@ pub(super) unsafe fn mechanism(mechanism: *const sys::CK_MECHANISM) -> Result<Me
     }
 }
 
+/// As [`mechanism`], for encryption under IVs of the module's own: another one is written over that of AES-GCM.
+///
+/// # Safety
+/// As for [`mechanism`]; the IV is good for writing.
+pub(super) unsafe fn with_own_iv(mechanism: *const sys::CK_MECHANISM) -> Result<Mechanism, sys::CK_RV> {
+    // SAFETY: as the caller says.
+    let mut how = unsafe { self::mechanism(mechanism) }?;
+    if let Mechanism::AesGcm { iv, .. } = &mut how {
+        // Any other will do.
+        iv.iter_mut().for_each(|byte| *byte ^= 0xa5);
+        // SAFETY: as the caller says.
+        let mechanism = unsafe { get(mechanism) }?;
+        // SAFETY: as the caller says.
+        let parameters = unsafe { parameter::<sys::CK_GCM_PARAMS>(&mechanism) }?;
+        // SAFETY: the caller vouches for the IV, which is as long as the one that was read from there.
+        unsafe { std::ptr::copy_nonoverlapping(iv.as_ptr(), parameters.pIv, iv.len()) };
+    }
+    Ok(how)
+}
+
 /// What `CKM_ECDH1_DERIVE` is given.
 ///
 /// # Safety

@@ -149,8 +149,10 @@ unsafe fn init(
     if work.active.is_some() || work.message.is_some() {
         return Err(sys::CKR_OPERATION_ACTIVE);
     }
+    let has_own_iv = call.device.config.own_iv && matches!(kind, Kind::Encrypt);
+    let read = if has_own_iv { super::mechanism::with_own_iv } else { super::mechanism::mechanism };
     // SAFETY: as for the entry.
-    let how = unsafe { super::mechanism::mechanism(mechanism) }?;
+    let how = unsafe { read(mechanism) }?;
     let object = call.token()?.object(key)?.ok_or(sys::CKR_KEY_HANDLE_INVALID)?;
     let active = Active::new(kind, object, how)?;
     active.object.check_allows(number)?;

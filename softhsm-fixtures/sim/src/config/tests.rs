@@ -10,7 +10,7 @@ fn an_empty_text_is_the_default() {
 
 #[test]
 fn every_key_is_read() {
-    let text = "null=1, op_us=12.5,call_us=3,cores=64,sessions=8,throttle=2,tokens=3,pin=77,pin_tries=9,keypad=1,holds_back=1,input_max=64,stamped=1,seed=5";
+    let text = "null=1, op_us=12.5,call_us=3,cores=64,sessions=8,throttle=2,tokens=3,pin=77,pin_tries=9,keypad=1,holds_back=1,input_max=64,own_iv=1,stamped=1,seed=5";
     let config = Config::parse(text).unwrap();
     let live = Live { op_ns: 12_500, call_ns: 3_000, cores: 64, sessions: 8, throttle: 2, ..Live::default() };
     let expected = Config {
@@ -21,6 +21,7 @@ fn every_key_is_read() {
         keypad: true,
         holds_back: true,
         input_max: 64,
+        own_iv: true,
         stamped: true,
         seed: 5,
         live,

@@ -44,7 +44,10 @@ impl Playing {
         let shared = Arc::new(Shared::default());
         let begun_ns = clock::now_ns().saturating_sub(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX));
         let (own_sim, own_shared) = (Arc::clone(&sim), Arc::clone(&shared));
-        let play = move || run(&own_sim, &steps, begun_ns, &own_shared);
+        // What is due already is done when this returns.
+        do_due(&sim, &mut Timeline::new(&steps), begun_ns, &shared);
+        let done = shared.happened.lock().len();
+        let play = move || run(&own_sim, Timeline::new(&steps[done..]), begun_ns, &own_shared);
         let thread = thread::Builder::new().name("sim-script".to_owned()).spawn(play)?;
         Ok(Self { sim, shared, thread: Some(thread) })
     }
@@ -104,17 +107,23 @@ impl Shared {
     }
 }
 
-fn run(sim: &Loaded, steps: &[Step], begun_ns: u64, shared: &Shared) {
+fn run(sim: &Loaded, mut timeline: Timeline<'_>, begun_ns: u64, shared: &Shared) {
     clock::exact_timers();
-    let elapsed = || Duration::from_nanos(clock::now_ns().saturating_sub(begun_ns));
-    let mut timeline = Timeline::new(steps);
     while let Some(next) = timeline.next_at() {
-        if shared.stopped_within(next.saturating_sub(elapsed())) {
+        if shared.stopped_within(next.saturating_sub(elapsed(begun_ns))) {
             return;
         }
-        for step in timeline.due(elapsed()) {
-            let done = sim.change(&step.change);
-            shared.note(elapsed(), step, done);
-        }
+        do_due(sim, &mut timeline, begun_ns, shared);
     }
+}
+
+fn do_due(sim: &Loaded, timeline: &mut Timeline<'_>, begun_ns: u64, shared: &Shared) {
+    for step in timeline.due(elapsed(begun_ns)) {
+        let done = sim.change(&step.change);
+        shared.note(elapsed(begun_ns), step, done);
+    }
+}
+
+fn elapsed(begun_ns: u64) -> Duration {
+    Duration::from_nanos(clock::now_ns().saturating_sub(begun_ns))
 }

@@ -1,0 +1,291 @@
+//! What is to be written into a configuration, and the evidence beside it.
+
+use std::fmt::Write;
+use std::time::SystemTime;
+
+use hsmux_bench::tune::{Advice, Duel, End, Limits, Outcome, Setting, Tried};
+use serde::Serialize;
+
+use super::args::Args;
+use super::drive::Bench;
+
+/// A field of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) name: &'static str,
+    pub(super) value: Value,
+    /// What speaks for it, without the line's beginning.
+    pub(super) evidence: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    Number(usize),
+    Switch(bool),
+    Text(&'static str),
+}
+
+/// On what load the settings were measured, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Load {
+    /// As 2026-11-29.
+    pub(super) day: String,
+    /// Its name.
+    pub(super) profile: String,
+    pub(super) callers: u32,
+    /// The objective, if there is one.
+    pub(super) slo: Option<String>,
+}
+
+/// Most other settings that a comment tells of.
+const OTHERS_MAX: usize = 5;
+
+impl Load {
+    pub(super) fn of(bench: &Bench<'_>, args: &Args, now: SystemTime) -> Self {
+        let time = humantime::format_rfc3339_seconds(now).to_string();
+        Self {
+            day: time.split('T').next().unwrap_or_default().to_owned(),
+            profile: bench.profile.name.clone(),
+            callers: bench.profile.callers,
+            slo: args.slo.as_ref().map(ToString::to_string),
+        }
+    }
+
+    /// How a comment begins: by this an older one is known.
+    pub(super) const BEGINS: &'static str = "# tuned ";
+
+    fn header(&self) -> String {
+        let slo = self.slo.as_ref().map_or_else(String::new, |slo| format!(", {slo}"));
+        format!("{} with {}, {} callers{slo}", self.day, self.profile, self.callers)
+    }
+}
+
+/// A switch: what it is called in a setting, and the setting with it out of sight.
+struct Switch {
+    name: fn(Setting) -> String,
+    without: fn(Setting) -> Setting,
+    /// Whether its name says with how many sessions.
+    names_sessions: bool,
+}
+
+const INSTANCES: Switch = Switch {
+    name: |setting| {
+        let each = if setting.instances == 1 { "" } else { " each" };
+        format!("{} with {} session{}{each}", setting.instances, setting.sessions, plural(setting.sessions))
+    },
+    // Their sessions are shared among them.
+    without: |setting| Setting { instances: 0, sessions: 0, ..setting },
+    names_sessions: true,
+};
+
+const COPIES: Switch = Switch {
+    name: |setting| on(setting.copies, ["auto", "off"]).to_owned(),
+    without: |setting| Setting { copies: true, ..setting },
+    names_sessions: false,
+};
+
+const COALESCING: Switch = Switch {
+    name: |setting| on(setting.coalescing, ["on", "off"]).to_owned(),
+    without: |setting| Setting { coalescing: true, ..setting },
+    names_sessions: false,
+};
+
+/// The fields that were tuned: those of which something else was tried.
+pub(super) fn entries(advice: &Advice, limits: &Limits, load: &Load) -> Vec<Entry> {
+    let Some(best) = advice.best else { return Vec::new() };
+    let entry = |name, value, told: String| Entry {
+        name,
+        value,
+        evidence: format!("{}: {told}{}", load.header(), ends(advice)),
+    };
+    let mut entries = vec![entry("sessions", Value::Number(best.sessions), by_sessions(advice, best))];
+    let switches = [
+        ("instances", limits.instances_max > 1, Value::Number(best.instances), INSTANCES),
+        ("copies", limits.copies, Value::Text(on(best.copies, ["auto", "off"])), COPIES),
+        ("coalescing", limits.coalescing, Value::Switch(best.coalescing), COALESCING),
+    ];
+    for (name, may_be_turned, value, switch) in switches {
+        if let Some(told) = switch.told(advice).filter(|_| may_be_turned) {
+            entries.push(entry(name, value, told));
+        }
+    }
+    entries
+}
+
+const fn on(is_on: bool, names: [&'static str; 2]) -> &'static str {
+    names[if is_on { 0 } else { 1 }]
+}
+
+const fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// What the advice does, and other numbers of sessions.
+fn by_sessions(advice: &Advice, best: Setting) -> String {
+    let rate = advice.tried_with(best).map_or_else(String::new, |tried| figures(tried, true));
+    let mut text = format!("{} session{} {rate}", best.sessions, plural(best.sessions));
+    for tried in nearest(advice, best) {
+        let _written = write!(text, "; {}: {}", tried.setting.sessions, compared(advice, best, tried));
+    }
+    text
+}
+
+impl Switch {
+    /// The comparison by which it was decided last, as it was made: with the sessions of then. `None` if it was not.
+    fn told(&self, advice: &Advice) -> Option<String> {
+        let is_of_it = |duel: &&Duel| {
+            let [one, other] = [duel.champion, duel.challenger];
+            (self.without)(one) == (self.without)(other) && (self.name)(one) != (self.name)(other)
+        };
+        let duel = advice.duels.iter().filter(|duel| !is_of_sessions(duel)).rfind(is_of_it)?;
+        let rate = advice.tried_with(duel.champion).map_or_else(String::new, |tried| figures(tried, true));
+        let (champion, challenger) = ((self.name)(duel.champion), (self.name)(duel.challenger));
+        let mut text = format!("{champion} {rate}; {challenger}");
+        if let Some(ratio) = duel.ratio {
+            let _written = write!(text, " {}", percent(ratio));
+        }
+        if let Some(bounds) = duel.interval {
+            let _written = write!(text, " ({} to {})", percent(bounds.low), percent(bounds.high));
+        }
+        let _written = write!(text, ", {}", duel.outcome.as_str());
+        if !self.names_sessions {
+            let _written =
+                write!(text, "; with {} session{}", duel.champion.sessions, plural(duel.champion.sessions));
+        }
+        Some(text)
+    }
+}
+
+/// Whether only the sessions differ.
+fn is_of_sessions(duel: &Duel) -> bool {
+    duel.champion.has_switches_of(duel.challenger)
+}
+
+/// How much more or less a ratio is, for people.
+pub(super) fn percent(ratio: f64) -> String {
+    format!("{:+.1} %", (ratio - 1.0) * 100.0)
+}
+
+/// Those with the same switches that are told of: the nearest in sessions, in order.
+fn nearest(advice: &Advice, best: Setting) -> Vec<&Tried> {
+    let is_other = |tried: &&Tried| tried.setting != best && tried.setting.has_switches_of(best);
+    let mut others: Vec<_> = advice.tried.iter().filter(is_other).collect();
+    others.sort_by_key(|tried| tried.setting.sessions.abs_diff(best.sessions));
+    others.truncate(OTHERS_MAX);
+    others.sort_by_key(|tried| tried.setting.sessions);
+    others
+}
+
+/// What another did, and what a comparison with the best said, if there was one.
+fn compared(advice: &Advice, best: Setting, tried: &Tried) -> String {
+    let text = figures(tried, false);
+    let Some(duel) = advice.duel_of(best, tried.setting) else { return text };
+    // Outcomes are those of the challenger; this is about the other one of the advice.
+    let outcome = match (duel.challenger == best, duel.outcome) {
+        (true, Outcome::Faster) => Outcome::Slower,
+        (true, Outcome::Slower) => Outcome::Faster,
+        (_, outcome @ (Outcome::NoDifference | Outcome::TooNoisy)) | (false, outcome) => outcome,
+        (true, _) => return text,
+    };
+    format!("{text}, {}", outcome.as_str())
+}
+
+/// A rate with its bounds, if wanted, or why there is none.
+pub(super) fn figures(tried: &Tried, with_bounds: bool) -> String {
+    match (tried.per_s, tried.interval.filter(|_| with_bounds), &tried.failed) {
+        (Some(per_s), Some(bounds), _) => {
+            format!("{}/s ({} to {})", grouped(per_s), grouped(bounds.low), grouped(bounds.high))
+        }
+        (Some(per_s), None, _) => format!("{}/s", grouped(per_s)),
+        (None, _, Some(why)) => format!("failed ({})", crate::exit::printable(why)),
+        (None, _, None) => "not measured".to_owned(),
+    }
+}
+
+fn ends(advice: &Advice) -> &'static str {
+    match (advice.end, advice.meets) {
+        (_, false) => "; the objective was not met",
+        (End::Found, true) => "",
+        (End::OutOfTime | End::Stopped, true) => "; unfinished, the best so far",
+    }
+}
+
+/// A number without its fraction, with commas between thousands.
+pub(super) fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use hsmux_bench::tune::{Figures, Sample, Step, Tuner};
+
+    use super::*;
+
+    /// A search on a device without noise that does four operations at once, and more with copies.
+    pub(in super::super) fn advice(start: Setting, limits: &Limits) -> Advice {
+        let mut tuner = Tuner::new(start, limits.clone());
+        loop {
+            match tuner.next() {
+                Step::Measure { setting, lasts } => {
+                    let factor = if setting.copies { 1.0 } else { 0.5 };
+                    let ops_per_s = 3100.0 * factor * setting.sessions.min(4) as f64;
+                    let outcome = if setting.sessions > 8 {
+                        Err("no more\nsessions".to_owned())
+                    } else {
+                        Ok(Figures { ops_per_s, ops: 100, errors: 0, latencies_ns: [1_000_000; 5] })
+                    };
+                    tuner.measured(Sample { took: lasts + Duration::from_millis(50), outcome });
+                }
+                Step::Done(advice) => return *advice,
+            }
+        }
+    }
+
+    pub(in super::super) fn load() -> Load {
+        Load { day: "2026-11-29".to_owned(), profile: "dnssec".to_owned(), callers: 64, slo: None }
+    }
+
+    #[test]
+    fn each_field_has_what_was_tried_beside_it() {
+        let limits = Limits::default();
+        let advice = advice(Setting::default(), &limits);
+        let entries = entries(&advice, &limits, &load());
+        let names: Vec<_> = entries.iter().map(|entry| entry.name).collect();
+        assert_eq!(names, ["sessions", "copies", "coalescing"]);
+        let sessions = &entries[0];
+        assert_eq!(sessions.value, Value::Number(4));
+        let begins = "2026-11-29 with dnssec, 64 callers: 4 sessions 12,400/s (12,400 to 12,400); 1: 3,100/s, slower; 2: 6,200/s; 3: 9,300/s; 6: 12,400/s";
+        assert!(sessions.evidence.starts_with(begins), "{}", sessions.evidence);
+        assert_eq!(entries[1].value, Value::Text("auto"));
+        assert!(
+            entries[1].evidence.contains("; off -50.0 %, slower; with 4 sessions"),
+            "{}",
+            entries[1].evidence
+        );
+        assert_eq!(entries[2].value, Value::Switch(true));
+        assert!(entries[2].evidence.contains("no difference"), "{}", entries[2].evidence);
+        assert!(!entries.iter().any(|entry| entry.evidence.contains('\n')));
+    }
+
+    #[test]
+    fn what_was_not_tried_is_not_written() {
+        let limits = Limits { copies: false, coalescing: false, ..Limits::default() };
+        let entries = entries(&advice(Setting::default(), &limits), &limits, &load());
+        assert_eq!(entries.len(), 1);
+    }
+
+    #[test]
+    fn thousands_are_grouped() {
+        assert_eq!([0.4, 999.0, 1000.0, 1_234_567.2].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+}

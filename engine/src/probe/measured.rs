@@ -1,0 +1,239 @@
+//! What an engine takes from a profile.
+
+use super::found::{CopyGain, ProbeResult, kind_named};
+use super::profile::ModuleProfile;
+use super::trials::{self, Trial};
+use super::units::Version;
+use crate::error::{Error, ErrorKind, Result};
+use crate::keys::copies::Copies;
+use crate::pkcs11::{Library, MechanismInfo, Slot};
+use crate::token::facts::KeyKind;
+use crate::token::mechanism::Usage;
+
+/// Findings that bear on the tokens of an engine; nothing where it has no profile.
+#[derive(Clone, Default)]
+pub(crate) struct Measured {
+    failing: Vec<&'static Trial>,
+    /// Mechanisms, each with a use in which it fails whatever the key.
+    failing_numbers: Vec<(u64, Usage)>,
+    /// Whether session copies of such keys are faster.
+    pub(crate) gains: Vec<(KeyKind, bool)>,
+    /// Whether keys can be copied.
+    copies_work: Option<bool>,
+    pub(crate) sessions: Found,
+}
+
+/// What was found of sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// How many pay.
+    pub(crate) recommended: Option<usize>,
+    /// How many there are in all.
+    pub(crate) limit: Option<usize>,
+}
+
+impl Measured {
+    pub(crate) fn of(profile: &ModuleProfile) -> Self {
+        let tried = profile.mechanisms.iter().filter_map(|found| {
+            let trial = trials::named(&found.operation)?;
+            Some((trial, found.result))
+        });
+        let is_failing = |result| result == ProbeResult::ListedButFails;
+        let failing: Vec<_> =
+            tried.clone().filter_map(|(trial, result)| is_failing(result).then_some(trial)).collect();
+        let number_of = |trial: &Trial| (trial.mechanism().number(), trial.usage);
+        let mut failing_numbers: Vec<_> = failing.iter().map(|trial| number_of(trial)).collect();
+        // One that works with another key, or another hash, is there.
+        let works = |result| matches!(result, ProbeResult::Works | ProbeResult::NotListedButWorks);
+        failing_numbers.retain(|number| {
+            !tried.clone().any(|(trial, result)| works(result) && number_of(trial) == *number)
+        });
+        let gain = |gain: &CopyGain| Some((kind_named(&gain.key)?, gain.faster));
+        let copies = profile.copies.as_ref();
+        let gains = copies.map(|copies| copies.gains.iter().filter_map(gain).collect()).unwrap_or_default();
+        let limit = profile.sessions.as_ref().filter(|found| found.refused.is_some());
+        let sessions = Found {
+            recommended: profile.scaling.as_ref().map(|scaling| scaling.recommended),
+            limit: limit.map(|found| found.opened),
+        };
+        Self { failing, failing_numbers, gains, copies_work: copies.map(|copies| copies.work), sessions }
+    }
+
+    /// Whether the mechanism at this [index](crate::token::mechanism::Mechanism::index) is known to fail, in this use and with such keys.
+    pub(crate) fn fails(&self, index: usize, usage: Usage, kind: KeyKind) -> bool {
+        self.failing.iter().any(|trial| {
+            trial.mechanism().index() == Some(index) && trial.usage == usage && trial.covers(kind)
+        })
+    }
+
+    /// What a token lists, without what is known to fail whatever the key.
+    pub(crate) fn left_of(&self, mechanisms: Vec<MechanismInfo>) -> Vec<MechanismInfo> {
+        mechanisms.into_iter().filter_map(|info| self.left(info)).collect()
+    }
+
+    fn left(&self, info: MechanismInfo) -> Option<MechanismInfo> {
+        let flags_of =
+            |usages: &mut dyn Iterator<Item = Usage>| usages.fold(0, |all, usage| all | usage.flag());
+        let all = flags_of(&mut Usage::ALL.into_iter());
+        let failing = self.failing_numbers.iter().filter(|(number, _)| *number == info.mechanism);
+        let failing = flags_of(&mut failing.map(|(_, usage)| *usage));
+        if failing == 0 {
+            return Some(info);
+        }
+        // One that is listed without any use counts for all.
+        let listed = if info.flags & all == 0 { all } else { info.flags & all };
+        let left = listed & !failing;
+        (left != 0).then_some(MechanismInfo { flags: info.flags & !all | left, ..info })
+    }
+
+    /// The policy of copies, which is none where they are known not to work.
+    pub(crate) const fn copies(&self, policy: Copies) -> Copies {
+        match (policy, self.copies_work) {
+            (Copies::Auto, Some(false)) => Copies::Off,
+            (policy, _) => policy,
+        }
+    }
+}
+
+impl ModuleProfile {
+    /// Whether the profile is that of the module and these tokens. Another version is only warned of.
+    ///
+    /// # Errors
+    /// `Configuration`, if it is another's.
+    pub(crate) fn check_is_of(&self, library: &Library, slots: &[Slot]) -> Result<()> {
+        let info = library.info()?;
+        self.check_module(&info.description, &info.manufacturer)?;
+        for &slot in slots {
+            self.check_model(&library.token_info(slot)?.model)?;
+        }
+        warn_of(("the module", self.module.version), info.version);
+        for &slot in slots {
+            let [_, firmware] = library.token_versions(slot)?;
+            warn_of(("the token's firmware", self.token.firmware), firmware);
+        }
+        Ok(())
+    }
+
+    fn check_module(&self, description: &str, manufacturer: &str) -> Result<()> {
+        let named = |description: &str, manufacturer: &str| format!("{description} of {manufacturer}");
+        let (is, of) =
+            (named(description, manufacturer), named(&self.module.description, &self.module.manufacturer));
+        if is == of { Ok(()) } else { Err(another("module", &of, &is)) }
+    }
+
+    fn check_model(&self, model: &str) -> Result<()> {
+        if model == self.token.model { Ok(()) } else { Err(another("token model", &self.token.model, model)) }
+    }
+}
+
+fn another(what: &str, of: &str, is: &str) -> Error {
+    let text = format!("the module profile is that of the {what} \"{of}\", and here is \"{is}\"");
+    Error::operator(ErrorKind::Configuration, text)
+}
+
+fn warn_of((what, probed): (&'static str, (u8, u8)), is: (u8, u8)) {
+    if probed != is {
+        let (probed, is) = (Version(probed), Version(is));
+        tracing::warn!(what, %probed, %is, "the module profile is that of another version: probe again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cryptoki_sys as sys;
+
+    use super::super::profile::tests::profile;
+    use super::*;
+    use crate::token::facts::Curve;
+    use crate::token::mechanism::Mechanism;
+
+    fn of(results: &[(&str, ProbeResult)]) -> Measured {
+        let mut profile = profile();
+        profile.mechanisms.retain(|found| results.iter().any(|(name, _)| found.operation == *name));
+        for found in &mut profile.mechanisms {
+            found.result = results.iter().find(|(name, _)| found.operation == *name).unwrap().1;
+        }
+        Measured::of(&profile)
+    }
+
+    fn info(mechanism: u64, flags: u64) -> MechanismInfo {
+        MechanismInfo { mechanism, key_min: 0, key_max: 0, flags }
+    }
+
+    fn flags(measured: &Measured, mechanism: u64, flags: u64) -> Option<u64> {
+        measured.left_of(vec![info(mechanism, flags)]).first().map(|info| info.flags)
+    }
+
+    use ProbeResult::{ListedButFails, NotTried, Works};
+
+    #[test]
+    fn what_is_listed_and_fails_counts_as_not_offered_and_nothing_else_does() {
+        let measured = of(&[("sign-ed25519", ListedButFails), ("sign-hmac-sha256", NotTried)]);
+        assert_eq!(flags(&measured, sys::CKM_EDDSA, sys::CKF_SIGN | sys::CKF_VERIFY), None);
+        assert_eq!(flags(&measured, sys::CKM_SHA256_HMAC, sys::CKF_SIGN), Some(sys::CKF_SIGN));
+        let eddsa = Mechanism::Ed25519.index().unwrap();
+        assert!(measured.fails(eddsa, Usage::Sign, KeyKind::Ed25519));
+        assert!(!measured.fails(eddsa, Usage::Decrypt, KeyKind::Ed25519));
+    }
+
+    #[test]
+    fn one_use_of_a_mechanism_may_fail_and_the_other_stays() {
+        let both = sys::CKF_ENCRYPT | sys::CKF_DECRYPT;
+        let measured = of(&[("encrypt-aes-gcm", Works), ("decrypt-aes-gcm", ListedButFails)]);
+        assert_eq!(
+            flags(&measured, sys::CKM_AES_GCM, both | sys::CKF_HW),
+            Some(sys::CKF_ENCRYPT | sys::CKF_HW)
+        );
+        let unflagged = flags(&measured, sys::CKM_AES_GCM, 0);
+        assert_eq!(unflagged, Some(sys::CKF_SIGN | sys::CKF_ENCRYPT), "without flags it counted for all");
+    }
+
+    #[test]
+    fn a_curve_that_fails_leaves_the_others_and_a_hash_of_oaep_the_other() {
+        let measured = of(&[
+            ("sign-ecdsa-p256", Works),
+            ("sign-ecdsa-p521", ListedButFails),
+            ("decrypt-rsa-oaep-sha1", Works),
+            ("decrypt-rsa-oaep-sha256", ListedButFails),
+        ]);
+        let ecdsa = Mechanism::Ecdsa.index().unwrap();
+        assert!(measured.fails(ecdsa, Usage::Sign, KeyKind::Ec(Curve::P521)));
+        assert!(!measured.fails(ecdsa, Usage::Sign, KeyKind::Ec(Curve::P256)));
+        assert_eq!(flags(&measured, sys::CKM_ECDSA, sys::CKF_SIGN), Some(sys::CKF_SIGN));
+        assert!(measured.fails(Mechanism::OAEP_MORE, Usage::Decrypt, KeyKind::Rsa { bits: 4096 }));
+        assert!(!measured.fails(Mechanism::OAEP_MORE - 1, Usage::Decrypt, KeyKind::Rsa { bits: 4096 }));
+        let oaep = flags(&measured, sys::CKM_RSA_PKCS_OAEP, sys::CKF_DECRYPT);
+        assert_eq!(oaep, Some(sys::CKF_DECRYPT));
+    }
+
+    #[test]
+    fn what_is_measured_of_copies_and_sessions_is_taken_over() {
+        let mut profile = profile();
+        let measured = Measured::of(&profile);
+        assert_eq!(measured.gains, [(KeyKind::Aes { len: 32 }, true)]);
+        assert_eq!(measured.sessions, Found { recommended: Some(8), limit: Some(20) });
+        assert_eq!(measured.copies(Copies::Auto), Copies::Auto);
+        profile.sessions.as_mut().unwrap().refused = None;
+        profile.copies.as_mut().unwrap().work = false;
+        let measured = Measured::of(&profile);
+        assert_eq!(measured.sessions.limit, None, "as many were wanted: there may be more");
+        assert_eq!(measured.copies(Copies::Auto), Copies::Off);
+        assert_eq!(measured.copies(Copies::Required), Copies::Required, "it fails by itself, and says why");
+    }
+
+    #[test]
+    fn a_profile_of_another_module_or_model_is_refused_by_both_their_names() {
+        let profile = profile();
+        assert!(profile.check_module("Cryptoki library", "A maker").is_ok());
+        assert!(profile.check_model("Box 9").is_ok());
+        for (description, manufacturer) in [("Cryptoki library", "Another"), ("Other library", "A maker")] {
+            let error = profile.check_module(description, manufacturer).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            let said = error.to_string();
+            let other = format!("{description} of {manufacturer}");
+            assert!(said.contains("Cryptoki library of A maker") && said.contains(&other), "{said}");
+        }
+        let said = profile.check_model("Box 10").unwrap_err().to_string();
+        assert!(said.contains("Box 9") && said.contains("Box 10"), "{said}");
+    }
+}
