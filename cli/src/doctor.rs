@@ -108,6 +108,7 @@ fn blind(report: &mut Report) -> Result {
 }
 
 fn look(site: &Site, args: &Args, report: &mut Report) -> Result {
+    report.add(site.config().and_then(config::judge_profile))?;
     report.add(site.config().and_then(config::untried))?;
     report.add([config::judge_state_dir(&config::StateDir::look(site))])?;
     report.add(audit::judge(audit::Log::look(site).as_ref()))?;

@@ -94,6 +94,18 @@ pub(super) fn untried(config: &Config) -> Option<Finding> {
     (!set.is_empty()).then(|| Finding::skipped("config.untried", what).advise(advice))
 }
 
+/// Whether the file of the module's profile can be read, if one is named: no engine starts without it.
+pub(super) fn judge_profile(config: &Config) -> Option<Finding> {
+    const CHECK: &str = "config.module_profile";
+    match config.module_profile() {
+        Ok(profile) => profile.map(|_| Finding::ok(CHECK, "the profile of the module can be read")),
+        Err(error) => {
+            let advice = "hsmux probe makes it anew; or leave module_profile out of the configuration";
+            Some(Finding::problem(CHECK, error.to_string(), advice))
+        }
+    }
+}
+
 /// Whether a refused PIN is remembered.
 pub(super) fn judge_state_dir(state_dir: &StateDir) -> Finding {
     const CHECK: &str = "config.state_dir";
@@ -154,6 +166,20 @@ mod tests {
             assert_eq!((finding.level, finding.advice.as_deref()), (Level::Problem, Some(advice)));
         }
         assert_eq!(file(Ok(1), Some([0o600, 0o1777]))[1].level, Level::Ok);
+    }
+
+    #[test]
+    fn a_profile_that_cannot_be_read_is_a_problem_and_none_is_nothing() {
+        let of = |more: &str| {
+            let text = format!("module = \"m\"\npin = \"env:P\"\n{more}\n[[token]]\nname = \"t\"\n");
+            judge_profile(&text.parse().unwrap())
+        };
+        assert_eq!(of(""), None);
+        let missing = of("module_profile = \"/no/such/profile.toml\"").unwrap();
+        assert!(
+            missing.level == Level::Problem && missing.what.contains("/no/such/profile.toml"),
+            "{missing:?}"
+        );
     }
 
     #[test]
