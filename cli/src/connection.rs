@@ -196,6 +196,11 @@ impl Site {
         self.config.as_ref().is_some_and(|config| config.audit().is_some())
     }
 
+    /// Whether a service would send the PIN in spite of a token's warning: an option or the configuration says so.
+    pub(crate) fn sends_despite_warning(&self) -> bool {
+        self.pin_despite_warning || self.config.as_ref().is_some_and(Config::pin_despite_warning)
+    }
+
     /// Whether the configuration has the PIN's memory locked, or no engine.
     pub(crate) fn hardens_process(&self) -> bool {
         self.config.as_ref().is_some_and(Config::harden_process)
@@ -219,8 +224,9 @@ impl Site {
     /// The tokens named, else the only one there is: no PIN is tried on a token that nobody named.
     pub(crate) fn tokens(&self) -> Result<Vec<String>> {
         if self.named.is_empty() {
-            let tokens = self.describe()?.tokens;
-            let token = only_token(&tokens.iter().collect::<Vec<_>>())?;
+            let module = self.describe()?;
+            let unreadable: Vec<_> = module.unreadable.iter().map(|(slot, _)| *slot).collect();
+            let token = only_token(&module.tokens.iter().collect::<Vec<_>>(), &unreadable)?;
             return Ok(vec![if token.label.is_empty() { &token.serial } else { &token.label }.clone()]);
         }
         self.named.iter().map(|name| self.to_one_token(name)).collect()
@@ -232,9 +238,9 @@ impl Site {
         if !is_wide(name) {
             return Ok(name.to_owned());
         }
-        let tokens = self.describe()?.tokens;
-        let selected: Vec<_> = tokens.iter().filter(|token| token.is_named(name).unwrap_or(false)).collect();
-        Ok(selecting(name, only_token(&selected)?))
+        let module = self.describe()?;
+        let selected = module.tokens.iter().filter(|token| token.is_named(name).unwrap_or(false));
+        Ok(selecting(name, only_token(&selected.collect::<Vec<_>>(), &unreadable_for(name, &module))?))
     }
 
     /// Where the PIN is; without a source the command cannot log in.
@@ -350,8 +356,22 @@ fn narrowed(uri: &str, token: &TokenDescription) -> String {
     format!("{SCHEME}token={};serial={}{separator}{rest}", encoded(&token.label), encoded(&token.serial))
 }
 
-/// The only token there is.
-fn only_token<'a>(tokens: &[&'a TokenDescription]) -> Result<&'a TokenDescription> {
+/// Slots that do not say what they hold, by number, and may hold what a name selects. A name that says which token it is
+/// selects none of them: what is there is not that token, as far as anybody can tell.
+pub(crate) fn unreadable_for(name: &str, module: &ModuleDescription) -> Vec<u64> {
+    let slot = name.parse::<Pkcs11Uri>().ok().and_then(|uri| uri.slot_id());
+    let may_be = |number: &u64| is_wide(name) && slot.is_none_or(|slot| slot == *number);
+    module.unreadable.iter().map(|(number, _)| *number).filter(may_be).collect()
+}
+
+/// The only token there is. `unreadable`: slots that may hold another one.
+fn only_token<'a>(tokens: &[&'a TokenDescription], unreadable: &[u64]) -> Result<&'a TokenDescription> {
+    if let Some(slot) = unreadable.first() {
+        let text = format!(
+            "slot {slot} does not say what it holds, which may be another token: say which one with --token LABEL"
+        );
+        return Err(Failure::new(Exit::Token, text));
+    }
     match tokens {
         [] => {
             Err(Failure::new(Exit::Token, "token not found: no slot holds an initialised token of that kind"))

@@ -15,11 +15,15 @@ mod report;
 mod sessions;
 mod token;
 mod trial;
+mod within;
+
+use std::time::Duration;
 
 use hsmux::ModuleDescription;
 
 use crate::connection::{Connection, Site};
-use crate::exit::Result;
+use crate::exit::{Exit, Failure, Result};
+use crate::units;
 use finding::Finding;
 use report::Report;
 use token::Seen;
@@ -39,15 +43,22 @@ pub(crate) struct Args {
     #[arg(long)]
     strict: bool,
 
-    /// Print one JSON document: schema `hsmux-doctor`, version 1
+    /// Print one JSON document: schema `hsmux-doctor`, version 1. None is printed if the module ends the process: without
+    /// --json, what was found before that is
     #[arg(long)]
     json: bool,
+
+    /// How long the module may take to be loaded and to describe its tokens. After that it is left alone, and all else is
+    /// looked at
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration)]
+    module_limit: Duration,
 }
 
 /// Examples and exit codes, for `--help`.
 pub(crate) const HELP: &str = "\
 Run it as the user of the service, before it goes live or when it does not start. All that can be looked at is, whatever
-is wrong with the rest. Without --login no PIN is sent.
+is wrong with the rest. Without --login no PIN is sent. Options such as --pin-source do not go with --config: to see what a unit
+of systemd provides, run it as the unit does, by systemd-run.
 
 Examples:
   hsmux doctor --config /etc/hsmux.toml
@@ -62,7 +73,8 @@ Exit codes:
   5  in the PIN: its source, a refusal on record, or what the token's flags say of it
   6  in a key
   7  in an operation
-  8  in what is busy
+  8  in what is busy, or a module that hangs
+  11  in the audit log
   1  in anything else, as the clock";
 
 /// Looks at everything, prints what it finds as it goes, and ends as the worst of it demands.
@@ -78,7 +90,7 @@ pub(crate) fn run(args: &Args) -> Result {
         None => Some(args.connection.resolve()?),
     };
     match &site {
-        Some(site) => look(site, args.login, &mut report)?,
+        Some(site) => look(site, args, &mut report)?,
         None => blind(&mut report)?,
     }
     report.end(args.strict)
@@ -95,22 +107,38 @@ fn blind(report: &mut Report) -> Result {
     report.add([Finding::skipped("login.pin", "the configuration cannot be read")])
 }
 
-fn look(site: &Site, logs_in: bool, report: &mut Report) -> Result {
+fn look(site: &Site, args: &Args, report: &mut Report) -> Result {
+    report.add(site.config().and_then(config::judge_profile))?;
+    report.add(site.config().and_then(config::untried))?;
     report.add([config::judge_state_dir(&config::StateDir::look(site))])?;
     report.add(audit::judge(audit::Log::look(site).as_ref()))?;
     // Before a PIN is read: this process's core would hold it.
     report.add(hsmux::harden_process().err().map(|error| pin::exposed(&error)))?;
-    let source = site.pin_source().map(pin::Source::look);
+    let source = site.pin_source().map(|source| pin::Source::look(source, site.has_config()));
     report.add(pin::judge(source.as_ref(), site.has_config()))?;
     report.add(pin::judge_records(&pin::Refusals::look(site)))?;
     report.add(module::judge_file(&module::File::look(site.module())))?;
     // What loads a module may end the process: all before is printed by now.
-    let described = site.describe();
+    let described = describe(site, args.module_limit);
     report.add(module::judge(&module::Loaded::of(site, &described)))?;
     match &described {
-        Ok(module) => look_at_tokens(site, module, logs_in, report),
+        Ok(module) => {
+            let seen = Seen::look(site, module);
+            look_at_tokens(site, &seen, report)?;
+            report.add(match trial::obstacle(site, args.login, source.as_ref()) {
+                Some(skipped) => vec![skipped],
+                None => login::judge(&trial::log_in(site, module, &seen), site.canary_key()),
+            })
+        }
         Err(_) => without_tokens(site, report),
     }
+}
+
+/// What the module and its tokens say of themselves, if they do in time.
+fn describe(site: &Site, limit: Duration) -> Result<ModuleDescription> {
+    let (module, init_args) = (site.module().to_owned(), site.init_args().map(str::to_owned));
+    let described = within::within(limit, move || hsmux::inspect(&module, init_args.as_deref()));
+    Ok(described.map_err(|why| Failure::new(Exit::Busy, format!("the module hangs: {why}")))??)
 }
 
 fn without_tokens(site: &Site, report: &mut Report) -> Result {
@@ -121,18 +149,13 @@ fn without_tokens(site: &Site, report: &mut Report) -> Result {
     report.add([Finding::skipped("login.pin", WHY)])
 }
 
-fn look_at_tokens(site: &Site, module: &ModuleDescription, logs_in: bool, report: &mut Report) -> Result {
-    let seen = Seen::look(site, module);
-    report.add(token::judge(&seen))?;
+fn look_at_tokens(site: &Site, seen: &Seen, report: &mut Report) -> Result {
+    report.add(token::judge(seen))?;
     let wanted = sessions::Wanted::of(site);
     let tokens: Vec<_> = seen.chosen().collect();
     report.add(sessions::judge(&tokens, &wanted))?;
     let most = tokens.iter().map(|token| wanted.most(token)).reduce(|one, other| one + other);
     report.add(limits::judge(&limits::Limits::here(most, site.hardens_process())))?;
     report.add([clock::judge_system(&clock::System::here())])?;
-    report.add(tokens.iter().map(|token| clock::judge_token(token)))?;
-    report.add(match trial::obstacle(site, logs_in) {
-        Some(skipped) => vec![skipped],
-        None => login::judge(&trial::log_in(site, module, &seen), site.canary_key()),
-    })
+    report.add(tokens.iter().map(|token| clock::judge_token(token)))
 }

@@ -93,10 +93,14 @@ struct Shown<'a, T>(&'a T);
 
 impl fmt::Display for Shown<'_, ModuleDescription> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ModuleDescription { manufacturer, description, version, cryptoki, tokens, .. } = self.0;
+        let ModuleDescription { manufacturer, description, version, cryptoki, tokens, unreadable, .. } =
+            self.0;
         writeln!(f, "library    {}, {}", printable(description), printable(manufacturer))?;
         writeln!(f, "version    {}.{}, PKCS#11 {}.{}", version.0, version.1, cryptoki.0, cryptoki.1)?;
-        write!(f, "tokens     {} initialised", tokens.len())
+        write!(f, "tokens     {} initialised", tokens.len())?;
+        unreadable.iter().try_for_each(|(slot, error)| {
+            write!(f, "\nunreadable slot {slot}: {}", printable(&error.to_string()))
+        })
     }
 }
 

@@ -15,9 +15,8 @@ use toml::Spanned;
 use crate::builder::{Builder, VALIDATED_WITH_HOST_MODES};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::copies::Copies;
 use crate::operate::{Tier, mask_of};
-use crate::pin::{PinKeep, PinSource};
+use crate::pin::PinSource;
 use crate::pkcs11::ModuleKind;
 use crate::probe::ModuleProfile;
 use crate::request::check_not_forked;
@@ -212,11 +211,7 @@ impl Config {
             .bytes_max(self.bytes_max.0)
             .coalescing(self.coalescing)
             .holding(self.holding)
-            .copies(match self.copies {
-                KeyCopies::Auto => Copies::Auto,
-                KeyCopies::Off => Copies::Off,
-                KeyCopies::Required => Copies::Required,
-            })
+            .copies(self.copies())
             .host_modes(&self.host_modes)
             .validated_only(self.validated_only())
             .random_pool(self.random_pool)
@@ -380,13 +375,6 @@ impl Config {
 
     fn tokens(&self) -> impl Iterator<Item = &TokenConfig> {
         self.token.iter().map(Spanned::get_ref)
-    }
-
-    fn pin_keep(&self) -> PinKeep {
-        match self.pin_keep.as_ref().map(Spanned::get_ref) {
-            None | Some(Keep::Memory) => PinKeep::Memory,
-            Some(Keep::Reread) => PinKeep::Reread,
-        }
     }
 
     fn validated_only(&self) -> bool {

@@ -30,7 +30,8 @@ pub struct ModuleDescription {
     pub tokens: Vec<TokenDescription>,
     /// Tokens that are not initialised. Of mechanisms and label they may tell nothing.
     pub uninitialised: Vec<TokenDescription>,
-    /// Slots whose token does not say what it is or what it can do, by number.
+    /// Slots whose token does not say what it is or what it can do, by number. Such a token is in neither list: whoever takes
+    /// the only one listed for the only one there is may be wrong.
     pub unreadable: Vec<(u64, Error)>,
 }
 
@@ -137,7 +138,8 @@ pub(crate) fn mechanism_name(number: u64) -> String {
 /// Loads a module and describes it and its tokens; nothing is logged in to.
 ///
 /// # Errors
-/// `Module`, or what the module answers.
+/// `Module`, or what the module answers when it is loaded and asked which slots there are. What a slot answers is no error: see
+/// [`ModuleDescription::unreadable`].
 ///
 /// # Blocking
 /// As long as the module takes.

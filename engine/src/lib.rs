@@ -180,7 +180,7 @@ pub use pkcs11::baseline::{BaselineCall, BaselineKey, BaselineSession, BaselineT
 #[cfg(not(hsmux_loom))]
 pub use pkcs11::{ModuleKind, SessionCounts, TokenClock, TokenFlags};
 #[cfg(not(hsmux_loom))]
-pub use place::check_private_directory;
+pub use place::{check_private_directory, check_private_way};
 #[cfg(not(hsmux_loom))]
 pub use request::{Many, Pipeline, Refused, Request, RequestFuture, RequestId, pipeline};
 #[cfg(not(hsmux_loom))]

@@ -90,6 +90,19 @@ pub fn check_private_directory(path: &Path) -> crate::Result<()> {
     resolve(path).map(drop).map_err(refused)
 }
 
+/// Whether an engine could make a directory that is not there yet: what there is of the way to it may be trusted, as
+/// [`check_private_directory`] has it. Whether this user may write there is not looked at.
+///
+/// # Errors
+/// `Configuration`, with the step of the path where that is not so and why.
+pub fn check_private_way(path: &Path) -> crate::Result<()> {
+    let refused = |error: Error| crate::Error::operator(crate::ErrorKind::Configuration, error.to_string());
+    match resolve(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        resolved => resolved.map(drop).map_err(refused),
+    }
+}
+
 /// The parts of a path, the first one last.
 fn parts(path: &Path) -> Vec<OsString> {
     path.components().rev().map(|part| part.as_os_str().to_owned()).collect()
@@ -170,6 +183,23 @@ mod tests {
         if chown(&above, Some(65_534), None).is_ok() {
             assert!(refusal(&state).contains("above: belongs to another user"));
         }
+    }
+
+    #[test]
+    fn the_way_to_a_directory_that_is_not_there_yet_is_looked_at_as_far_as_it_goes() {
+        let top = tempfile::tempdir().unwrap();
+        let (above, missing) = (top.path().join("above"), top.path().join("above/state/below"));
+        create_dir(&above).unwrap();
+        // Sticky is enough on the way, as of `/tmp`.
+        for mode in [0o700, 0o1777] {
+            set_mode(&above, mode);
+            check_private_way(&missing).unwrap();
+        }
+        set_mode(&above, 0o777);
+        let error = check_private_way(&missing).unwrap_err();
+        assert!(error.to_string().contains("above: others may write there"), "{error}");
+        std::fs::write(top.path().join("file"), "").unwrap();
+        assert!(check_private_way(&top.path().join("file/below")).is_err());
     }
 
     #[test]

@@ -146,3 +146,14 @@ fn a_key_that_cannot_be_asked_for_anything_is_no_canary() {
     let error = hsm.builder().canary_key("no such key").build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::KeyNotFound);
 }
+
+#[test]
+fn whether_a_key_can_be_a_canary_is_found_out_by_using_it_on_each_token() {
+    let hsm = Hsm::new(2, "keys=wrapping:aes-wrap");
+    let engine = hsm.builder().build().unwrap();
+    engine.check_canary_key("hmac").unwrap();
+    for (key, kind) in [("no such key", ErrorKind::KeyNotFound), ("wrapping", ErrorKind::KeyMismatch)] {
+        assert_eq!(engine.check_canary_key(key).unwrap_err().kind(), kind, "{key}");
+        assert_eq!(hsm.builder().canary_key(key).build().unwrap_err().kind(), kind, "{key}");
+    }
+}

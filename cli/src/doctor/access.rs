@@ -1,7 +1,8 @@
 //! Who may change what is at a path.
 
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
@@ -32,6 +33,10 @@ pub(super) enum Private {
         /// Whether it is the directory itself that others may write to.
         is_open: bool,
     },
+    /// An engine takes it, and cannot write there.
+    Unwritable {
+        why: String,
+    },
     Usable,
 }
 
@@ -46,10 +51,26 @@ pub(super) fn me() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// A path as a shell takes it.
+/// A path as a shell takes it, from wherever the command is run.
 pub(super) fn quoted(path: &Path) -> String {
-    let path = path.display().to_string();
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
     shlex::try_quote(&path).map(|quoted| quoted.into_owned()).unwrap_or_default()
+}
+
+/// A file that has no name any more, whatever becomes of this process.
+pub(super) fn scratch(directory: &Path) -> io::Result<File> {
+    let path = directory.join(format!(".hsmux-doctor-{}", std::process::id()));
+    let open = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+    let file = match open() {
+        // Of one that was killed in between, and had the same number.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            std::fs::remove_file(&path)?;
+            open()?
+        }
+        opened => opened?,
+    };
+    std::fs::remove_file(&path)?;
+    Ok(file)
 }
 
 impl Place {
@@ -86,10 +107,17 @@ impl Place {
 impl Private {
     pub(super) fn look(path: &Path) -> Self {
         if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            return Self::Missing { can_make: can_make(path) };
+            return match hsmux::check_private_way(path) {
+                Ok(()) => Self::Missing { can_make: can_make(path) },
+                Err(error) => Self::Refused { why: error.to_string(), owner: me(), is_open: false },
+            };
         }
         match hsmux::check_private_directory(path) {
-            Ok(()) => Self::Usable,
+            // Modes do not tell of file systems that are read-only, nor of lists of access.
+            Ok(()) => match path.read_dir().and_then(|_| scratch(path)) {
+                Ok(_) => Self::Usable,
+                Err(error) => Self::Unwritable { why: error.to_string() },
+            },
             Err(error) => {
                 let place = Place::look(path).ok();
                 let owner = place.as_ref().map_or_else(me, |place| place.owner);
@@ -128,6 +156,14 @@ impl Private {
                     format!("namei -l {shell}   # shows each step of the way, with who may write there");
                 Finding::problem(check, format!("{name}: {why}"), advice)
             }
+            Self::Unwritable { why } => {
+                let what = format!("{name} {shown} is this user's, and no file can be made there: {why}");
+                let advice = format!(
+                    "chmod u+rwx {shell}; or, if it is a read-only file system, as by ProtectSystem= of the unit: \
+                     ReadWritePaths={shell}"
+                );
+                Finding::problem(check, what, advice)
+            }
             Self::Usable => Finding::ok(check, format!("{name} {shown} is this user's alone")),
         }
     }
@@ -142,6 +178,8 @@ fn can_make(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::super::finding::Level;
     use super::*;
 
@@ -173,6 +211,7 @@ mod tests {
         };
         let known = [
             (judge(Private::Usable), Level::Ok, ""),
+            (judge(Private::Unwritable { why: "read-only".into() }), Level::Problem, "ReadWritePaths=/s"),
             (judge(Private::Missing { can_make: true }), Level::Warning, "install -d -m 700 /s"),
             (judge(Private::Missing { can_make: false }), Level::Problem, "install -d -m 700 /s"),
             (refused(ME, true), Level::Problem, "chmod go-w /s"),
@@ -191,5 +230,38 @@ mod tests {
         assert_eq!(Private::look(top.path()), Private::Usable);
         assert_eq!(Private::look(&top.path().join("a/b")), Private::Missing { can_make: true });
         assert!(Place::look(top.path()).is_ok_and(|place| !place.is_file && place.owner == me()));
+    }
+
+    #[test]
+    fn a_directory_in_which_no_file_can_be_made_is_not_usable() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(top.path(), std::fs::Permissions::from_mode(0o500)).unwrap();
+        // Modes do not bind root, who cannot make files here.
+        let path = if me() == 0 { Path::new("/proc") } else { top.path() };
+        assert!(matches!(Private::look(path), Private::Unwritable { .. }), "{:?}", Private::look(path));
+    }
+
+    #[test]
+    fn one_that_is_missing_below_what_others_may_change_is_refused() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(top.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let private = Private::look(&top.path().join("a/b"));
+        assert!(
+            matches!(&private, Private::Refused { why, .. } if why.contains("others may write there")),
+            "{private:?}"
+        );
+    }
+
+    #[test]
+    fn a_scratch_file_has_no_name_and_one_that_was_left_is_no_obstacle() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::write(top.path().join(format!(".hsmux-doctor-{}", std::process::id())), "left").unwrap();
+        let _file = scratch(top.path()).unwrap();
+        assert_eq!(top.path().read_dir().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_command_names_a_path_from_everywhere() {
+        assert!(Path::new(&quoted(Path::new("pin"))).is_absolute());
     }
 }

@@ -1,18 +1,18 @@
 //! The audit log's directory: whether records can be written there, for how long yet, and how fast.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use hsmux::AuditMode;
+use hsmux::{AuditLog, AuditMode};
 use quanta::Instant;
 
-use super::access::{Private, me, quoted};
+use super::access::{Private, me, quoted, scratch};
 use super::finding::Finding;
 use crate::connection::Site;
+use crate::exit::Exit;
 use crate::figures;
 
 /// An audit log's directory.
@@ -25,6 +25,8 @@ pub(super) struct Log {
     room: Option<Room>,
     /// How long a synchronisation took. None where there is no directory to try it in.
     sync: Option<Result<Duration, String>>,
+    /// What is in it. None where there is no directory.
+    end: Option<Result<Option<u64>, (Exit, String)>>,
 }
 
 /// A file system, in bytes.
@@ -33,9 +35,6 @@ struct Room {
     free: u64,
     total: u64,
 }
-
-/// A file that goes away again, whatever happens.
-struct Scratch(PathBuf);
 
 /// Below these a log fills the disk within days of load, or hours: a record has some 450 bytes, so that a gibibyte holds two
 /// million of them.
@@ -52,14 +51,18 @@ const SYNC_WARNING: Duration = Duration::from_millis(20);
 /// Of so many synchronisations the middle one is told.
 const SYNCS: usize = 5;
 
+/// Of so many bytes of records the check takes some tenths of a second; between two checkpoints there are some megabytes.
+const CHECKED_MAX: u64 = 64 << 20;
+
 impl Log {
     /// None if the configuration has no audit log.
     pub(super) fn look(site: &Site) -> Option<Self> {
         let (path, mode) = site.config()?.audit()?;
         let private = Private::look(path);
         let sync = (private == Private::Usable).then(|| sync(path).map_err(|error| error.to_string()));
+        let end = (private == Private::Usable).then(|| end(path));
         let waits = !matches!(mode, AuditMode::Window { .. });
-        Some(Self { path: path.to_owned(), waits, private, me: me(), room: Room::look(path), sync })
+        Some(Self { path: path.to_owned(), waits, private, me: me(), room: Room::look(path), sync, end })
     }
 }
 
@@ -76,9 +79,7 @@ impl Room {
 
 /// Writes a few records' worth several times, and waits each time until it is on the disk.
 fn sync(directory: &Path) -> io::Result<Duration> {
-    let path = directory.join(format!(".hsmux-doctor-{}", std::process::id()));
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-    let _scratch = Scratch(path);
+    let file = scratch(directory)?;
     let mut times = (0..SYNCS).map(|_| timed(&file)).collect::<io::Result<Vec<_>>>()?;
     times.sort_unstable();
     Ok(times[SYNCS / 2])
@@ -91,11 +92,10 @@ fn timed(mut file: &File) -> io::Result<Duration> {
     Ok(begun.elapsed())
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Whoever has removed it was faster.
-        let _removed = std::fs::remove_file(&self.0);
-    }
+/// How many records there are, if what a writer checks when it opens the log is well and not too long.
+fn end(directory: &Path) -> Result<Option<u64>, (Exit, String)> {
+    let checked = AuditLog::at(directory).check_end(CHECKED_MAX);
+    checked.map_err(|error| (Exit::of(error.kind()), error.to_string()))
 }
 
 /// Whether records can be written.
@@ -107,7 +107,33 @@ pub(super) fn judge(log: Option<&Log>) -> Vec<Finding> {
         log.private.judge("audit.directory", "the audit log's directory", &log.path, log.me),
         judge_room(log),
         judge_sync(log),
+        judge_end(log),
     ]
+}
+
+/// Whether an engine can go on with what is there.
+fn judge_end(log: &Log) -> Finding {
+    const CHECK: &str = "audit.log";
+    let shell = quoted(&log.path);
+    match &log.end {
+        None => Finding::skipped(CHECK, "there is no directory that could be looked at"),
+        Some(Ok(Some(0))) => Finding::ok(CHECK, "there is no record yet"),
+        Some(Ok(Some(records))) => {
+            Finding::ok(CHECK, format!("the log has {records} records, and its end is as it was written"))
+        }
+        Some(Ok(None)) => {
+            Finding::skipped(CHECK, "too many records would have to be read to check the log's end")
+                .advise(format!("hsmux audit verify {shell}"))
+        }
+        Some(Err((exit, why))) => {
+            let advice = match exit {
+                Exit::Audit => format!("hsmux audit verify {shell}   # shows where it begins; keep the log"),
+                _ => format!("ls -l {shell}   # all of it is to be the service's user's"),
+            };
+            Finding::problem(CHECK, format!("no engine goes on with this log: {why}"), advice)
+                .with_exit(*exit)
+        }
+    }
 }
 
 fn judge_room(log: &Log) -> Finding {
@@ -162,7 +188,8 @@ mod tests {
     use super::*;
 
     fn log(room: Option<Room>, sync: Option<Result<Duration, String>>) -> Log {
-        Log { path: "/a".into(), waits: true, private: Private::Usable, me: 0, room, sync }
+        let (path, private) = (PathBuf::from("/a"), Private::Usable);
+        Log { path, waits: true, private, me: 0, room, sync, end: Some(Ok(Some(0))) }
     }
 
     #[test]
@@ -192,12 +219,26 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_no_engine_goes_on_with_is_a_problem_and_a_long_one_is_left_to_its_verifier() {
+        let of = |end| judge_end(&Log { end, ..log(None, None) });
+        assert_eq!(of(Some(Ok(Some(7)))).level, Level::Ok);
+        assert_eq!(of(None).level, Level::Skipped);
+        let long = of(Some(Ok(None)));
+        assert!(long.level == Level::Skipped && long.advice.unwrap() == "hsmux audit verify /a");
+        for (exit, advice) in [(Exit::Audit, "hsmux audit verify /a"), (Exit::Usage, "ls -l /a")] {
+            let bad = of(Some(Err((exit, "record 3".to_owned()))));
+            assert_eq!((bad.level, bad.exit), (Level::Problem, exit));
+            assert!(bad.advice.unwrap().starts_with(advice));
+        }
+    }
+
+    #[test]
     fn what_is_tried_leaves_nothing_behind_and_no_log_is_no_fault() {
         let directory = tempfile::tempdir().unwrap();
         sync(directory.path()).unwrap();
         assert_eq!(directory.path().read_dir().unwrap().count(), 0);
         assert!(Room::look(&directory.path().join("not/there")).is_some_and(|room| room.total > 0));
         assert_eq!(judge(None)[0].level, Level::Ok);
-        assert_eq!(judge(Some(&log(None, None))).len(), 3);
+        assert_eq!(judge(Some(&log(None, None))).len(), 4);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use hsmux::{Config, Copies, PinKeep};
+
 use super::access::{Place, Private, me};
 use super::finding::Finding;
 use crate::connection::Site;
@@ -79,6 +81,31 @@ fn permissions(file: &File) -> Finding {
     }
 }
 
+/// Settings of a configuration that no login of the doctor's tries, if there are any.
+pub(super) fn untried(config: &Config) -> Option<Finding> {
+    let set = [
+        (config.instances() > 1, format!("instances = {}", config.instances())),
+        (config.copies() == Copies::Required, "copies = \"required\"".to_owned()),
+        (config.pin_keep() == PinKeep::Reread, "pin_keep = \"reread\"".to_owned()),
+    ];
+    let set: Vec<_> = set.into_iter().filter_map(|(is_set, what)| is_set.then_some(what)).collect();
+    let what = format!("not tried here, nor by --login: {}", set.join(", "));
+    let advice = "with the service stopped: hsmux info --config FILE   # builds an engine with all of it, which logs in";
+    (!set.is_empty()).then(|| Finding::skipped("config.untried", what).advise(advice))
+}
+
+/// Whether the file of the module's profile can be read, if one is named: no engine starts without it.
+pub(super) fn judge_profile(config: &Config) -> Option<Finding> {
+    const CHECK: &str = "config.module_profile";
+    match config.module_profile() {
+        Ok(profile) => profile.map(|_| Finding::ok(CHECK, "the profile of the module can be read")),
+        Err(error) => {
+            let advice = "hsmux probe makes it anew; or leave module_profile out of the configuration";
+            Some(Finding::problem(CHECK, error.to_string(), advice))
+        }
+    }
+}
+
 /// Whether a refused PIN is remembered.
 pub(super) fn judge_state_dir(state_dir: &StateDir) -> Finding {
     const CHECK: &str = "config.state_dir";
@@ -139,6 +166,34 @@ mod tests {
             assert_eq!((finding.level, finding.advice.as_deref()), (Level::Problem, Some(advice)));
         }
         assert_eq!(file(Ok(1), Some([0o600, 0o1777]))[1].level, Level::Ok);
+    }
+
+    #[test]
+    fn a_profile_that_cannot_be_read_is_a_problem_and_none_is_nothing() {
+        let of = |more: &str| {
+            let text = format!("module = \"m\"\npin = \"env:P\"\n{more}\n[[token]]\nname = \"t\"\n");
+            judge_profile(&text.parse().unwrap())
+        };
+        assert_eq!(of(""), None);
+        let missing = of("module_profile = \"/no/such/profile.toml\"").unwrap();
+        assert!(
+            missing.level == Level::Problem && missing.what.contains("/no/such/profile.toml"),
+            "{missing:?}"
+        );
+    }
+
+    #[test]
+    fn what_no_login_tries_is_named() {
+        let of = |more: &str| {
+            let text = format!("module = \"m\"\npin = \"env:P\"\n{more}\n[[token]]\nname = \"t\"\n");
+            untried(&text.parse().unwrap())
+        };
+        assert_eq!(of(""), None);
+        let all = of("instances = 2\ncopies = \"required\"\npin_keep = \"reread\"").unwrap();
+        assert_eq!(all.level, Level::Skipped);
+        for part in ["instances = 2", "copies = \"required\"", "pin_keep = \"reread\""] {
+            assert!(all.what.contains(part), "{all:?}");
+        }
     }
 
     #[test]

@@ -2,17 +2,17 @@
 
 use rustix::process::{Resource, getrlimit};
 
-use super::access::me;
 use super::finding::Finding;
 
 /// Limits of this process, which are those of a service only if it is started in the same way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Limits {
     /// Most open files; none if there is no limit.
     files: Option<u64>,
-    /// Most locked memory, in bytes.
-    locked: Option<u64>,
-    is_root: bool,
+    /// Whether a page of memory could be locked, which is all that a PIN takes; else why not.
+    locked: Result<(), String>,
+    /// Most locked memory, in bytes; none if there is no limit.
+    locked_max: Option<u64>,
     /// Most sessions of the engine; none if that is not known.
     sessions: Option<u64>,
     /// Whether the PIN's memory must be locked.
@@ -22,19 +22,22 @@ pub(super) struct Limits {
 /// Open files beside those of sessions: logs, the audit log, records, libraries, what the program itself has.
 const FILES_BESIDE: u64 = 64;
 
-/// What a page has at most on any machine.
-const PAGE_MAX: u64 = 64 << 10;
-
 impl Limits {
     pub(super) fn here(sessions: Option<u64>, hardens: bool) -> Self {
         Self {
             files: getrlimit(Resource::Nofile).current,
-            locked: getrlimit(Resource::Memlock).current,
-            is_root: me() == 0,
+            locked: lock_page(),
+            locked_max: getrlimit(Resource::Memlock).current,
             sessions,
             hardens,
         }
     }
+}
+
+/// Locks a page, for a moment: who may do so without a limit, and what else is locked, the limit does not tell.
+fn lock_page() -> Result<(), String> {
+    let page = vec![0_u8; region::page::size()];
+    region::lock(page.as_ptr(), page.len()).map(drop).map_err(|error| error.to_string())
 }
 
 /// Whether they are enough.
@@ -67,25 +70,13 @@ fn judge_files(limits: &Limits) -> Finding {
 fn judge_memory(limits: &Limits) -> Finding {
     const CHECK: &str = "limits.memory";
     let advice = "LimitMEMLOCK=64K in the service's unit, or ulimit -l 64";
-    match limits.locked {
-        // getrlimit(2): with CAP_IPC_LOCK there is no limit.
-        _ if limits.is_root => Finding::ok(CHECK, "root may lock memory"),
-        Some(limit) if limit >= PAGE_MAX => {
-            Finding::ok(CHECK, format!("{limit} bytes of memory may be locked here"))
-        }
-        None => Finding::ok(CHECK, "any amount of memory may be locked here"),
-        Some(limit) if limit > 0 => Finding::ok(
-            CHECK,
-            format!("{limit} bytes of memory may be locked here: a page or so, for one PIN"),
-        ),
-        Some(_) if limits.hardens => {
-            let what = "no memory may be locked here (RLIMIT_MEMLOCK is 0), and harden_process demands it for the PIN";
-            Finding::problem(CHECK, what, advice)
-        }
-        Some(_) => {
-            let what = "no memory may be locked here (RLIMIT_MEMLOCK is 0): the PIN may be swapped to a disk";
-            Finding::warning(CHECK, what, advice)
-        }
+    let Err(why) = &limits.locked else { return Finding::ok(CHECK, "memory for a PIN can be locked here") };
+    let limit =
+        limits.locked_max.map_or_else(String::new, |bytes| format!(" (RLIMIT_MEMLOCK is {bytes} bytes)"));
+    let what = format!("no memory can be locked here{limit}: {why}");
+    match limits.hardens {
+        true => Finding::problem(CHECK, format!("{what}; harden_process demands it for the PIN"), advice),
+        false => Finding::warning(CHECK, format!("{what}; the PIN may be swapped to a disk"), advice),
     }
 }
 
@@ -96,8 +87,8 @@ mod tests {
 
     const GOOD: Limits = Limits {
         files: Some(1024),
-        locked: Some(8 << 20),
-        is_root: false,
+        locked: Ok(()),
+        locked_max: Some(8 << 20),
         sessions: Some(66),
         hardens: false,
     };
@@ -115,13 +106,15 @@ mod tests {
 
     #[test]
     fn memory_that_cannot_be_locked_is_a_warning_or_where_it_must_be_a_problem() {
-        let level =
-            |locked, is_root, hardens| judge_memory(&Limits { locked, is_root, hardens, ..GOOD }).level;
-        assert_eq!(level(Some(0), false, false), Level::Warning);
-        assert_eq!(level(Some(0), false, true), Level::Problem);
-        assert_eq!(level(Some(0), true, true), Level::Ok);
-        assert_eq!(level(Some(4096), false, true), Level::Ok);
-        assert_eq!(level(None, false, true), Level::Ok);
+        let of = |locked: Result<(), &str>, hardens| {
+            let locked = locked.map_err(str::to_owned);
+            judge_memory(&Limits { locked, locked_max: Some(0), hardens, ..GOOD })
+        };
+        assert_eq!(of(Err("denied"), true).level, Level::Problem);
+        let warned = of(Err("denied"), false);
+        assert!(warned.level == Level::Warning && warned.what.contains("RLIMIT_MEMLOCK is 0 bytes): denied"));
+        // Whatever the limit is.
+        assert_eq!([of(Ok(()), false).level, of(Ok(()), true).level], [Level::Ok; 2]);
         let here = judge(&Limits::here(Some(3), false));
         assert_eq!(
             here.iter().map(|finding| finding.check).collect::<Vec<_>>(),

@@ -1,5 +1,7 @@
 //! What came of logging in.
 
+mod named;
+
 use std::time::Duration;
 
 use super::finding::Finding;
@@ -18,22 +20,47 @@ pub(super) enum Outcome {
     /// It went well.
     In {
         keys: usize,
-        canary: Option<Canary>,
+        /// The canary key of the configuration, if it has one.
+        canary: Option<Held>,
+        /// The keys of `host_modes`, by name.
+        host_modes: Vec<(String, Held)>,
         operation: Operation,
     },
     Failed {
         exit: Exit,
         why: String,
     },
-    /// It was not tried: another token had refused the PIN.
-    Untried,
+    Untried(Untried),
 }
 
-/// The canary key of the configuration, on one token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Canary {
-    There,
+/// Why a login was not tried. Tokens are called as they are in [`Login`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Untried {
+    /// This token has refused the same PIN.
+    Refused(String),
+    /// This token has refused a PIN before, as the state directory says.
+    OnRecord(String),
+    /// This token may have been sent the same PIN, and nobody knows what it makes of it.
+    Unsettled(String),
+    /// The PIN cannot be read.
+    NoPin,
+    /// Its flags warn of wrong tries, and only the configuration consents.
+    Warned,
+    /// It is the same device as this token.
+    SameDevice(String),
+}
+
+/// A key that the configuration names, on one token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// With what is the same for two keys only if they are one, if that is known: a public key, or what it makes of a text.
+    There(Option<Vec<u8>>),
     Missing,
+    /// No engine starts with it.
+    Unfit {
+        exit: Exit,
+        why: String,
+    },
 }
 
 /// One use of a key.
@@ -46,11 +73,12 @@ pub(super) enum Operation {
     },
     Failed {
         key: String,
-        exit: Exit,
         why: String,
     },
     /// There is no key that could be used for something.
     NoKey,
+    /// The canary key cannot be used, as is said of it.
+    NoCanary,
     /// It would leave no record in the audit log, and there is no canary key.
     Unrecorded,
 }
@@ -65,7 +93,8 @@ pub(super) fn judge(logins: &[Login], canary: Option<&str>) -> Vec<Finding> {
     }
     let mut findings: Vec<_> = logins.iter().map(judge_login).collect();
     findings.extend(logins.iter().filter_map(judge_keys));
-    findings.push(judge_canary(logins, canary));
+    findings.push(named::judge_canary(logins, canary));
+    findings.extend(named::judge_host_modes(logins));
     findings.extend(logins.iter().map(judge_operation));
     findings
 }
@@ -75,10 +104,9 @@ fn judge_login(login: &Login) -> Finding {
     let token = &login.token;
     match &login.outcome {
         Outcome::In { .. } => Finding::ok(CHECK, format!("{token} took the PIN")),
-        Outcome::Untried => Finding::skipped(
-            CHECK,
-            format!("the PIN was not sent to {token}, for another token has refused it"),
-        ),
+        Outcome::Untried(why) => {
+            Finding::skipped(CHECK, format!("the PIN was not sent to {token}: {}", why.said()))
+        }
         Outcome::Failed { exit, why } => {
             let advice = match exit {
                 Exit::Pin => {
@@ -108,32 +136,23 @@ fn judge_keys(login: &Login) -> Option<Finding> {
     }
 }
 
-fn judge_canary(logins: &[Login], canary: Option<&str>) -> Finding {
-    const CHECK: &str = "login.canary";
-    let Some(name) = canary else {
-        return Finding::ok(
-            CHECK,
-            "no canary_key is configured: tokens that fail are asked for random bytes",
-        );
-    };
-    let of = |wanted| {
-        let is_it = move |login: &&Login| matches!(login.outcome, Outcome::In { canary: Some(canary), .. } if canary == wanted);
-        logins.iter().filter(is_it).map(|login| login.token.as_str()).collect::<Vec<_>>()
-    };
-    let (there, missing) = (of(Canary::There), of(Canary::Missing));
-    let advice = format!("make it on each token of the service, or set another: canary_key = \"{name}\"");
-    match (there.as_slice(), missing.as_slice()) {
-        ([], []) => Finding::skipped(CHECK, "no token was logged in to"),
-        ([], _) => {
-            Finding::problem(CHECK, format!("canary key {name} is on no token: no engine starts"), advice)
-        }
-        (_, []) => Finding::ok(CHECK, format!("canary key {name} is there")),
-        (_, missing) => {
-            let what = format!(
-                "canary key {name} is not on {}: such a token is asked for random bytes only",
-                missing.join(", ")
-            );
-            Finding::warning(CHECK, what, advice)
+impl Untried {
+    fn said(&self) -> String {
+        match self {
+            Self::Refused(token) => format!("another token has refused it, {token}"),
+            Self::OnRecord(token) => {
+                format!("another token, {token}, has refused one before, as is on record")
+            }
+            Self::Unsettled(token) => {
+                format!("{token} may have been sent it, and nobody knows what came of that")
+            }
+            Self::NoPin => "it cannot be read".to_owned(),
+            Self::Warned => {
+                "its flags warn of wrong tries, and pin_despite_warning of a configuration does not count here".to_owned()
+            }
+            Self::SameDevice(token) => {
+                format!("it is the same device as {token}, where it would count twice")
+            }
         }
     }
 }
@@ -157,10 +176,12 @@ fn judge_operation(login: &Login) -> Finding {
                 false => Finding::ok(CHECK, what),
             }
         }
-        Operation::Failed { key, exit, why } => {
+        // Any key at all, which need not be one that the service uses.
+        Operation::Failed { key, why } => {
             let advice = "see what `hsmux info` says of the key's attributes and of the token's mechanisms";
-            Finding::problem(CHECK, format!("{token}, key {key}: {why}"), advice).with_exit(*exit)
+            Finding::warning(CHECK, format!("{token}, key {key}: {why}"), advice)
         }
+        Operation::NoCanary => Finding::skipped(CHECK, format!("the canary key cannot be used on {token}")),
         Operation::NoKey => {
             Finding::skipped(CHECK, format!("{token} holds no key that this could be tried with"))
         }
@@ -173,75 +194,4 @@ fn judge_operation(login: &Login) -> Finding {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::finding::Level;
-    use super::*;
-
-    fn done(ms: u64) -> Operation {
-        Operation::Done { key: "k".into(), what: "signed", time: Duration::from_millis(ms) }
-    }
-
-    fn login(outcome: Outcome) -> Login {
-        Login { token: "pay-1".into(), outcome }
-    }
-
-    fn inside(keys: usize, canary: Option<Canary>, operation: Operation) -> Login {
-        login(Outcome::In { keys, canary, operation })
-    }
-
-    fn levels(findings: &[Finding]) -> Vec<(&'static str, Level)> {
-        findings.iter().map(|finding| (finding.check, finding.level)).collect()
-    }
-
-    #[test]
-    fn a_login_that_went_well_shows_keys_and_how_long_one_takes() {
-        let findings = judge(&[inside(2, None, done(3))], None);
-        let expected =
-            ["login.pin", "login.keys", "login.canary", "login.operation"].map(|check| (check, Level::Ok));
-        assert_eq!(levels(&findings), expected);
-        assert!(findings[3].what.contains("pay-1 signed with key k in 3.0 ms"), "{findings:?}");
-    }
-
-    #[test]
-    fn a_login_that_failed_ends_with_its_class_and_the_rest_is_skipped() {
-        let failed = login(Outcome::Failed { exit: Exit::Pin, why: "refused".into() });
-        let untried = Login { token: "pay-2".into(), outcome: Outcome::Untried };
-        let findings = judge(&[failed, untried], Some("canary"));
-        let expected = [
-            ("login.pin", Level::Problem),
-            ("login.pin", Level::Skipped),
-            ("login.canary", Level::Skipped),
-            ("login.operation", Level::Skipped),
-            ("login.operation", Level::Skipped),
-        ];
-        assert_eq!(levels(&findings), expected);
-        assert_eq!(findings[0].exit, Exit::Pin);
-        assert_eq!(levels(&judge(&[], None)), [("login.pin", Level::Skipped)]);
-    }
-
-    #[test]
-    fn a_canary_key_must_be_somewhere_and_should_be_everywhere() {
-        let of = |canaries: &[Canary]| {
-            let logins: Vec<_> = canaries.iter().map(|canary| inside(1, Some(*canary), done(1))).collect();
-            judge_canary(&logins, Some("canary"))
-        };
-        assert_eq!(of(&[Canary::There, Canary::There]).level, Level::Ok);
-        let half = of(&[Canary::There, Canary::Missing]);
-        assert!(half.level == Level::Warning && half.what.contains("not on pay-1"), "{half:?}");
-        let none = of(&[Canary::Missing]);
-        assert_eq!((none.level, none.exit), (Level::Problem, Exit::Key));
-    }
-
-    #[test]
-    fn what_came_of_one_use_of_a_key_is_told() {
-        let judge = |operation| judge_operation(&inside(1, None, operation));
-        assert_eq!(judge(done(1_000)).level, Level::Ok);
-        assert_eq!(judge(done(1_001)).level, Level::Warning);
-        let failed = judge(Operation::Failed { key: "k".into(), exit: Exit::Operation, why: "no".into() });
-        assert_eq!((failed.level, failed.exit), (Level::Problem, Exit::Operation));
-        assert_eq!(judge(Operation::NoKey).level, Level::Skipped);
-        let unrecorded = judge(Operation::Unrecorded);
-        assert!(unrecorded.level == Level::Skipped && unrecorded.advice.is_some(), "{unrecorded:?}");
-        assert_eq!(judge_keys(&inside(0, None, done(1))).unwrap().level, Level::Warning);
-    }
-}
+mod tests;

@@ -13,6 +13,8 @@ use crate::exit::{Exit, Failure, Result};
 pub(super) struct File {
     path: PathBuf,
     place: std::result::Result<Place, String>,
+    /// The directories in which somebody could put another one in its place: its own, and that of a link to it.
+    above: Vec<Place>,
     me: u32,
 }
 
@@ -40,7 +42,10 @@ const CRYPTOKI_MIN: (u8, u8) = (2, 40);
 impl File {
     pub(super) fn look(path: &Path) -> Self {
         let place = Place::look(path).map_err(|error| error.to_string());
-        Self { path: path.to_owned(), place, me: me() }
+        let own = Place::look_above(path).ok();
+        let of_link = std::path::absolute(path).ok().and_then(|path| Place::look(path.parent()?).ok());
+        let above = own.into_iter().chain(of_link).collect();
+        Self { path: path.to_owned(), place, above, me: me() }
     }
 }
 
@@ -81,7 +86,8 @@ pub(super) fn judge_file(file: &File) -> Vec<Finding> {
         }
         Err(why) => return vec![Finding::problem("module.file", format!("module {path}: {why}"), LIBRARY)],
     };
-    let permissions = match place.open_to(file.me) {
+    let open = std::iter::once(place).chain(&file.above).find_map(|place| place.open_to(file.me));
+    let permissions = match open {
         Some((why, advice)) => {
             Finding::problem("module.permissions", format!("{why}: the service runs what is in it"), advice)
         }
@@ -96,17 +102,18 @@ pub(super) fn judge_file(file: &File) -> Vec<Finding> {
 const LIBRARY: &str = "name the shared library of the HSM's vendor: module = \"/path/of/its/pkcs11.so\"; of SoftHSM2, \
                        `dpkg -L libsofthsm2 | grep so$` shows it";
 
+const UNLOADED: &str = "`ldd MODULE` shows libraries that are missing; else see the vendor's client: its configuration, its \
+                        environment variables, and whether this user may use it";
+
+const HUNG: &str =
+    "see whether the vendor's client reaches its HSM; if it only takes longer: --module-limit 5m";
+
 /// Whether it loads, and what it says of itself.
 pub(super) fn judge(loaded: &Loaded) -> Vec<Finding> {
     match &loaded.told {
         Err((exit, why)) => vec![
-            Finding::problem(
-                "module.load",
-                why,
-                "`ldd MODULE` shows libraries that are missing; else see the vendor's client: its configuration, its \
-                 environment variables, and whether this user may use it",
-            )
-            .with_exit(*exit),
+            Finding::problem("module.load", why, if *exit == Exit::Busy { HUNG } else { UNLOADED })
+                .with_exit(*exit),
             Finding::skipped("module.version", "the module does not load"),
             Finding::skipped("module.kind", "the module does not load"),
         ],
@@ -207,7 +214,7 @@ mod tests {
         let judge = |place: std::result::Result<(bool, u32), &str>| {
             let path = PathBuf::from("/m.so");
             let place = place.map(|(is_file, mode)| Place { path: path.clone(), is_file, owner: 0, mode });
-            let file = File { path, place: place.map_err(str::to_owned), me: 1000 };
+            let file = File { path, place: place.map_err(str::to_owned), above: Vec::new(), me: 1000 };
             judge_file(&file).iter().map(|finding| finding.level).collect::<Vec<_>>()
         };
         assert_eq!(judge(Ok((true, 0o755))), [Level::Ok, Level::Ok]);
@@ -217,12 +224,41 @@ mod tests {
     }
 
     #[test]
+    fn a_module_that_others_may_put_another_in_the_place_of_is_a_problem_by_directory_and_by_link() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let top = tempfile::tempdir().unwrap();
+        let (real, links) = (top.path().join("real"), top.path().join("links"));
+        for directory in [&real, &links] {
+            std::fs::create_dir(directory).unwrap();
+        }
+        std::fs::write(real.join("m.so"), "").unwrap();
+        std::os::unix::fs::symlink(real.join("m.so"), links.join("m.so")).unwrap();
+        let judged = || judge_file(&File::look(&links.join("m.so"))).remove(1);
+        let set_mode =
+            |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
+        for path in [&real.join("m.so"), &real, &links] {
+            set_mode(path, 0o755).unwrap();
+        }
+        assert_eq!(judged().level, Level::Ok);
+        for directory in [&real, &links] {
+            set_mode(directory, 0o777).unwrap();
+            let finding = judged();
+            assert_eq!(finding.level, Level::Problem);
+            assert_eq!(finding.advice.unwrap(), format!("chmod go-w {}", directory.display()));
+            set_mode(directory, 0o755).unwrap();
+        }
+    }
+
+    #[test]
     fn a_module_that_does_not_load_ends_with_its_class() {
         let loaded =
             Loaded { told: Err((Exit::Usage, "other init-args".into())), kind: ModuleKind::Standard };
         let findings = judge(&loaded);
         assert_eq!((findings[0].level, findings[0].exit), (Level::Problem, Exit::Usage));
         assert!(findings[1..].iter().all(|finding| finding.level == Level::Skipped), "{findings:?}");
+        let hung = Loaded { told: Err((Exit::Busy, "it hangs".into())), kind: ModuleKind::Standard };
+        assert!(judge(&hung)[0].advice.as_deref().unwrap().contains("--module-limit"));
     }
 
     #[test]

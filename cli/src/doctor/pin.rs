@@ -1,13 +1,15 @@
 //! The source of the PIN, and what is remembered of PINs that were refused.
 
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+mod record;
 
-use hsmux::{PinFault, PinRecord, PinSource, PinState};
+use std::path::Path;
+
+use hsmux::{PinFault, PinSource};
 
 use super::access::quoted;
 use super::finding::Finding;
-use crate::connection::{Site, is_uri};
+
+pub(super) use record::{Refusals, judge as judge_records};
 
 /// A source of the PIN, as it was examined.
 pub(super) struct Source {
@@ -16,61 +18,40 @@ pub(super) struct Source {
     place: String,
     faults: Vec<PinFault>,
     ends_in_blank: Option<bool>,
-}
-
-/// What a state directory says of logins.
-pub(super) enum Refusals {
-    /// There is no such directory, or none that could be read.
-    Unknown,
-    Known {
-        directory: PathBuf,
-        refusals: Vec<Refusal>,
-    },
-}
-
-/// A token that a PIN was refused by, or may have been.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    id: String,
-    /// Label and serial number; empty if the record is damaged.
-    token: String,
-    state: PinState,
-    since: Option<SystemTime>,
-    /// Whether it may be one of the tokens that are asked about.
-    concerns: bool,
+    /// Whether it is one that only the service's own start provides, and this is none.
+    is_elsewhere: bool,
 }
 
 impl Source {
-    pub(super) fn look(source: &PinSource) -> Self {
+    /// `has_config`: a configuration names the source, which need not be there where the doctor is run by hand.
+    pub(super) fn look(source: &PinSource, has_config: bool) -> Self {
         let examined = source.examine();
         let (place, faults, ends_in_blank) = (examined.place, examined.faults, examined.ends_in_blank);
-        Self { source: source.clone(), place, faults, ends_in_blank }
+        let is_missing = match source {
+            PinSource::Credential(_) => std::env::var_os("CREDENTIALS_DIRECTORY").is_none(),
+            PinSource::Env(name) => std::env::var_os(name).is_none(),
+            _ => false,
+        };
+        let is_elsewhere = has_config && is_missing;
+        Self { source: source.clone(), place, faults, ends_in_blank, is_elsewhere }
+    }
+
+    /// Why it cannot be read here, and what to do, where only the service's own start provides it.
+    pub(super) fn elsewhere(&self) -> Option<(String, &'static str)> {
+        let advice = match &self.source {
+            PinSource::Credential(_) => {
+                "run it as the unit does: systemd-run --pty --uid=USER -p LoadCredential=NAME:PATH hsmux doctor --config FILE"
+            }
+            _ => {
+                "run it as the unit does: systemd-run --pty --uid=USER -p EnvironmentFile=PATH hsmux doctor --config FILE"
+            }
+        };
+        let why = || format!("{}: it is not there outside of the service's unit", self.place);
+        self.is_elsewhere.then(|| (why(), advice))
     }
 
     fn is_file(&self) -> bool {
         matches!(self.source, PinSource::File(_) | PinSource::Credential(_))
-    }
-}
-
-impl Refusals {
-    pub(super) fn look(site: &Site) -> Self {
-        let Some(directory) = site.state_dir() else { return Self::Unknown };
-        let Ok(records) = PinRecord::list(directory) else { return Self::Unknown };
-        let refusals = records.iter().map(|record| Refusal::of(record, site.named())).collect();
-        Self::Known { directory: directory.to_owned(), refusals }
-    }
-}
-
-impl Refusal {
-    fn of(record: &PinRecord, named: &[String]) -> Self {
-        // What a URI names is not known before the tokens are.
-        let may_be = |name: &String| is_uri(name) || record.is_named(name);
-        let concerns = record.label().is_empty() || named.is_empty() || named.iter().any(may_be);
-        let token = match record.label() {
-            "" => String::new(),
-            label => format!("{label} (serial {})", record.serial()),
-        };
-        Self { id: record.id().to_owned(), token, state: record.state(), since: record.since(), concerns }
     }
 }
 
@@ -93,12 +74,14 @@ pub(super) fn judge(source: Option<&Source>, has_config: bool) -> Vec<Finding> {
         findings.extend(judge_content(source));
         return findings;
     };
+    if let Some((why, advice)) = source.elsewhere() {
+        findings.push(Finding::skipped("pin.content", why).advise(advice));
+        return findings;
+    }
     let what = format!("{}: {unread}", source.place);
     let advice = match &source.source {
-        PinSource::Env(_) => "set that variable where the service is started; better: pin = \"file:PATH\"",
-        PinSource::Credential(_) => {
-            "LoadCredential=NAME:PATH in the unit; outside of it: --pin-source file:PATH"
-        }
+        PinSource::Env(_) => "set that variable; better: --pin-source file:PATH",
+        PinSource::Credential(_) => "LoadCredential=NAME:PATH in the unit, by the name that the source has",
         _ => "put the PIN into a file of the service's user there: install -m 600 /dev/stdin PATH",
     };
     findings.push(Finding::problem("pin.content", what, advice));
@@ -182,52 +165,6 @@ fn judge_content(source: &Source) -> Option<Finding> {
     })
 }
 
-/// Whether the PIN is kept from tokens because one was refused.
-pub(super) fn judge_records(refusals: &Refusals) -> Vec<Finding> {
-    const CHECK: &str = "pin.record";
-    let Refusals::Known { directory, refusals } = refusals else {
-        return vec![Finding::skipped(
-            CHECK,
-            "there is no state_dir of this user's in which refused PINs are remembered",
-        )];
-    };
-    if refusals.is_empty() {
-        return vec![Finding::ok(CHECK, "no refused PIN is on record")];
-    }
-    refusals.iter().map(|refusal| judge_record(directory, refusal)).collect()
-}
-
-fn judge_record(directory: &Path, refusal: &Refusal) -> Finding {
-    const CHECK: &str = "pin.record";
-    let time = |time| humantime::format_rfc3339_seconds(time).to_string();
-    let since = refusal.since.map_or_else(String::new, |since| format!(" at {}", time(since)));
-    let token = if refusal.token.is_empty() { &refusal.id } else { &refusal.token };
-    let clear = format!(
-        "make sure that the PIN is right, then: hsmux pin clear --state-dir {} {}",
-        quoted(directory),
-        refusal.id
-    );
-    let (what, advice) = match refusal.state {
-        // The next login goes on.
-        PinState::Trying => {
-            let what = format!("a login to {token} was cut off{since}, or is under way");
-            return Finding::warning(CHECK, what, clear);
-        }
-        PinState::Refused => {
-            (format!("{token} refused the PIN{since}, and none is sent to it until that is cleared"), clear)
-        }
-        PinState::Changing => (
-            format!("the change of the PIN of {token} was cut off{since}"),
-            "hsmux pin rotate --config FILE --new-pin-source SOURCE --resume".to_owned(),
-        ),
-        _ => (format!("the record of {token} is damaged, which counts as a refused PIN"), clear),
-    };
-    match refusal.concerns {
-        true => Finding::problem(CHECK, what, advice),
-        false => Finding::warning(CHECK, format!("{what}; it is none of the tokens asked about"), advice),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::finding::Level;
@@ -239,7 +176,8 @@ mod tests {
         ends_in_blank: Option<bool>,
     ) -> Vec<(&'static str, Level)> {
         let source = source.parse().unwrap();
-        let source = Source { source, place: "/run/pin".to_owned(), faults, ends_in_blank };
+        let source =
+            Source { source, place: "/run/pin".to_owned(), faults, ends_in_blank, is_elsewhere: false };
         judge(Some(&source), true).iter().map(|finding| (finding.check, finding.level)).collect()
     }
 
@@ -283,6 +221,7 @@ mod tests {
             place: "/run/my pin".to_owned(),
             faults: vec![PinFault::OpenToOthers { remedy: "chmod 600" }],
             ends_in_blank: Some(false),
+            is_elsewhere: false,
         };
         assert_eq!(judge_permissions(&source).advice.as_deref(), Some("chmod 600 '/run/my pin'"));
     }
@@ -299,24 +238,16 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_on_record_is_a_problem_with_the_command_that_clears_it() {
-        let of = |state, concerns| {
-            let since = Some(SystemTime::UNIX_EPOCH);
-            let refusal =
-                Refusal { id: "0a1b".into(), token: "pay-1 (serial 7)".into(), state, since, concerns };
-            let directory = PathBuf::from("/s");
-            judge_records(&Refusals::Known { directory, refusals: vec![refusal] }).remove(0)
-        };
-        let refused = of(PinState::Refused, true);
-        assert_eq!(refused.level, Level::Problem);
-        assert!(refused.what.contains("pay-1 (serial 7) refused the PIN at 1970-01-01"), "{refused:?}");
-        assert!(refused.advice.unwrap().ends_with("hsmux pin clear --state-dir /s 0a1b"));
-        assert_eq!(of(PinState::Damaged, true).level, Level::Problem);
-        assert!(of(PinState::Changing, true).advice.unwrap().contains("--resume"));
-        assert_eq!(of(PinState::Trying, true).level, Level::Warning);
-        assert_eq!(of(PinState::Refused, false).level, Level::Warning, "another token's");
-        let none = Refusals::Known { directory: "/s".into(), refusals: Vec::new() };
-        assert_eq!(judge_records(&none)[0].level, Level::Ok);
-        assert_eq!(judge_records(&Refusals::Unknown)[0].level, Level::Skipped);
+    fn a_source_that_only_the_units_start_provides_is_skipped_outside_of_it() {
+        let credential: PinSource = "credential:pin".parse().unwrap();
+        let env: PinSource = "env:HSMUX_DOCTOR_NO_SUCH_VARIABLE".parse().unwrap();
+        for (source, advice) in [(&credential, "-p LoadCredential="), (&env, "-p EnvironmentFile=")] {
+            let skipped = judge(Some(&Source::look(source, true)), true).remove(1);
+            assert_eq!((skipped.check, skipped.level), ("pin.content", Level::Skipped));
+            assert!(skipped.advice.unwrap().contains(advice));
+            // Who names it here means here.
+            let found = judge(Some(&Source::look(source, false)), false).remove(1);
+            assert_eq!((found.check, found.level), ("pin.content", Level::Problem));
+        }
     }
 }

@@ -1,32 +1,49 @@
 //! Logging in, once to each token and by an engine as services have it, and using one key.
 
+mod stop;
+mod way;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hsmux::{
-    AesEcb, Builder, Copies, Ecdsa, Ed25519, Engine, ErrorKind, Hmac, Key, KeyDescription, ModuleDescription,
-    PinSource, RsaPkcs1,
-};
+use hsmux::{Builder, Copies, Engine, ErrorKind, Key, KeyDescription, ModuleDescription, PinSource};
 use quanta::Instant;
 
 use super::access::Private;
 use super::finding::Finding;
-use super::login::{Canary, Login, Operation, Outcome};
+use super::login::{Held, Login, Operation, Outcome, Untried};
+use super::pin;
 use super::token::Seen;
+use super::within::within;
 use crate::connection::{Site, selecting};
 use crate::exit::{Exit, Failure, Result};
+use stop::{Before, Unlogged};
+use way::Way;
 
 /// How long an engine may take to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// What is signed: a text that no protocol uses. As a block of AES it has the right length.
-const TEXT: &[u8] = b"hsmux doctor: 1 ";
+/// How long a token may take to be logged in to, with its keys listed and one used: a large one on a network takes some tens of
+/// seconds to list.
+const LIMIT: Duration = Duration::from_secs(120);
 
-/// Keys that are tried before it is said that none can be used: those of managed keys answer to other names only.
+/// Where a person is asked for the PIN meanwhile.
+const LIMIT_WITH_PERSON: Duration = Duration::from_secs(600);
+
+/// Keys that are tried before it is said that none can be used: those of managed keys answer to other names only, and some
+/// want a PIN for each use.
 const KEYS_TRIED: usize = 8;
 
+/// What is tried on each token.
+#[derive(Clone, Debug)]
+struct Wanted {
+    canary: Option<String>,
+    host_modes: Vec<String>,
+    has_audit: bool,
+}
+
 /// Why nobody logs in, if so.
-pub(super) fn obstacle(site: &Site, logs_in: bool) -> Option<Finding> {
+pub(super) fn obstacle(site: &Site, logs_in: bool, source: Option<&pin::Source>) -> Option<Finding> {
     const CHECK: &str = "login.pin";
     if !logs_in {
         return Some(
@@ -35,6 +52,9 @@ pub(super) fn obstacle(site: &Site, logs_in: bool) -> Option<Finding> {
     }
     if !site.has_pin() {
         return Some(Finding::skipped(CHECK, "no PIN source was named").advise("--pin-source file:PATH"));
+    }
+    if let Some((why, advice)) = source.and_then(pin::Source::elsewhere) {
+        return Some(Finding::skipped(CHECK, why).advise(advice));
     }
     // An engine would make it, for this user, who need not be the service's.
     match site.state_dir().map(Private::look)? {
@@ -46,23 +66,38 @@ pub(super) fn obstacle(site: &Site, logs_in: bool) -> Option<Finding> {
     }
 }
 
-/// Logs in to the tokens, one after the other. Once one has refused the PIN, the others are left alone: they are given the
-/// same.
+/// Logs in to the tokens, one after the other. Once one has refused the PIN, or may have been sent it in vain, the others are
+/// left alone: they are given the same.
 pub(super) fn log_in(site: &Site, module: &ModuleDescription, seen: &Seen) -> Vec<Login> {
     let pin = source(site);
-    let mut refused = false;
+    let said = |place: usize| match module.tokens.get(place) {
+        Some(token) if token.label.is_empty() => token.serial.clone(),
+        token => token.map_or_else(String::new, |token| token.label.clone()),
+    };
+    let mut stop: Option<Untried> = None;
     let mut logins = Vec::new();
-    for (name, place) in seen.logins() {
-        let Some(token) = module.tokens.get(place) else { continue };
-        let said = if token.label.is_empty() { &token.serial } else { &token.label };
-        let named = site.named().get(name).map_or(said.as_str(), String::as_str);
-        let outcome = match &pin {
-            _ if refused => Outcome::Untried,
-            Ok(pin) => try_token(site, selecting(named, token), pin.clone()),
-            Err((exit, why)) => Outcome::Failed { exit: *exit, why: why.clone() },
+    for at in seen.logins() {
+        let Some(token) = module.tokens.get(at.token) else { continue };
+        let name = said(at.token);
+        let outcome = match (&stop, at.twin, &pin) {
+            (Some(stop), ..) => Outcome::Untried(stop.clone()),
+            (_, Some(twin), _) => Outcome::Untried(Untried::SameDevice(said(twin))),
+            (.., Err((exit, why))) => {
+                stop = Some(Untried::NoPin);
+                Outcome::Failed { exit: *exit, why: why.clone() }
+            }
+            (.., Ok(pin)) => match Before::look(site, seen, at.token, token) {
+                Before { waits_for_consent: true, .. } => Outcome::Untried(Untried::Warned),
+                before => {
+                    let named = site.named().get(at.name).unwrap_or(&name);
+                    try_token(site, selecting(named, token), pin.clone()).unwrap_or_else(|unlogged| {
+                        stop = unlogged.stops(&name, before);
+                        unlogged.into()
+                    })
+                }
+            },
         };
-        refused |= matches!(outcome, Outcome::Failed { exit: Exit::Pin, .. });
-        logins.push(Login { token: said.clone(), outcome });
+        logins.push(Login { token: name, outcome });
     }
     logins
 }
@@ -86,27 +121,49 @@ fn why(failure: Failure) -> (Exit, String) {
     }
 }
 
-fn try_token(site: &Site, token: String, pin: PinSource) -> Outcome {
-    let engine = match builder(site, token, pin).build() {
-        Ok(engine) => engine,
-        Err(error) => return Outcome::Failed { exit: Exit::of(error.kind()), why: error.to_string() },
+fn try_token(site: &Site, token: String, pin: PinSource) -> std::result::Result<Outcome, Unlogged> {
+    let limit = match pin {
+        PinSource::ProtectedAuthenticationPath => LIMIT_WITH_PERSON,
+        _ => LIMIT,
     };
-    let keys = engine.keys();
-    let canary = site.canary_key().map(|name| canary(&engine, name));
-    let operation = match site.canary_key() {
-        Some(name) if canary == Some(Canary::There) => use_canary(&engine, &keys, name),
-        _ if site.has_audit() => Operation::Unrecorded,
-        _ => use_any(&engine, &keys),
+    let builder = builder(site, token, pin);
+    let wanted = Wanted {
+        canary: site.canary_key().map(str::to_owned),
+        host_modes: site.config().map(|config| config.host_modes().to_vec()).unwrap_or_default(),
+        has_audit: site.has_audit(),
     };
-    engine.drain(DRAIN);
-    Outcome::In { keys: keys.len(), canary, operation }
+    within(limit, move || Ok(wanted.try_on(&builder.build()?)))
+        .unwrap_or_else(|why| Err(Unlogged { error: None, why }))
+}
+
+impl Wanted {
+    fn try_on(&self, engine: &Engine) -> Outcome {
+        let keys = engine.keys();
+        let canary = self.canary.as_deref().map(|name| use_canary(engine, &keys, name));
+        let host_modes = self.host_modes.iter().map(|name| (name.clone(), host_mode(engine, name))).collect();
+        let (canary, operation) = match canary {
+            Some((held, Some(operation))) => (Some(held), operation),
+            other => {
+                let operation = match self.has_audit {
+                    true => Operation::Unrecorded,
+                    false => use_any(engine, &keys),
+                };
+                (other.map(|(held, _)| held), operation)
+            }
+        };
+        engine.drain(DRAIN);
+        Outcome::In { keys: keys.len(), canary, host_modes, operation }
+    }
 }
 
 /// For one login to one token: through one instance, with as little as possible that makes the token work. The PIN is not sent
 /// in spite of a warning unless an option says so, and no audit log is written: a service may have it open. Where a token holds
 /// managed keys, what was left half-done with them is tidied up, as by every engine.
 fn builder(site: &Site, token: String, pin: PinSource) -> Builder<PathBuf, Vec<String>, PinSource> {
-    let mut builder = Engine::builder().module(site.module()).tokens([token]).pin(pin).harden_process(true);
+    // More than the service demands would fail where it does not: core files are forbidden by now, as far as they can be.
+    let hardens = site.hardens_process();
+    let mut builder =
+        Engine::builder().module(site.module()).tokens([token]).pin(pin).harden_process(hardens);
     builder = builder.sessions(1).random_pool(false).coalescing(false).copies(Copies::Off);
     if let Some(config) = site.config() {
         builder = builder.module_kind(config.module_kind());
@@ -123,94 +180,64 @@ fn builder(site: &Site, token: String, pin: PinSource) -> Builder<PathBuf, Vec<S
     }
 }
 
-fn canary(engine: &Engine, name: &str) -> Canary {
-    match engine.key(name) {
-        Err(error) if error.kind() == ErrorKind::KeyNotFound => Canary::Missing,
-        // Why it cannot be had, its use says.
-        _ => Canary::There,
+/// Does with the canary key what an engine does that is built with it. Without an operation where it is not on this token.
+fn use_canary(engine: &Engine, keys: &[KeyDescription], name: &str) -> (Held, Option<Operation>) {
+    let key = match engine.key(name) {
+        Ok(key) => key,
+        Err(error) if error.kind() == ErrorKind::KeyNotFound => return (Held::Missing, None),
+        Err(error) => return (Held::unfit(&error), Some(Operation::NoCanary)),
+    };
+    let begun = Instant::now();
+    if let Err(error) = engine.check_canary_key(name) {
+        return (Held::unfit(&error), Some(Operation::NoCanary));
+    }
+    let time = begun.elapsed();
+    let way = keys.iter().find(|of| of.label == name).and_then(Way::of);
+    let what = way.map_or("did what a canary is for", Way::name);
+    (Held::There(proof(&key, way)), Some(Operation::Done { key: name.to_owned(), what, time }))
+}
+
+/// What is the same for two keys only if they are one, if there is something.
+fn proof(key: &Key, way: Option<Way>) -> Option<Vec<u8>> {
+    key.public_key_der().ok().or_else(|| way?.output(key))
+}
+
+/// Whether an engine starts with this key in `host_modes`.
+fn host_mode(engine: &Engine, name: &str) -> Held {
+    match engine.key(name).and_then(Key::with_host_modes) {
+        Ok(_) => Held::There(None),
+        Err(error) if error.kind() == ErrorKind::KeyNotFound => Held::Missing,
+        Err(error) => Held::unfit(&error),
     }
 }
 
-fn use_canary(engine: &Engine, keys: &[KeyDescription], name: &str) -> Operation {
-    let is_it = |key: &&KeyDescription| key.label == name;
-    let Some(way) = keys.iter().find(is_it).and_then(Way::of) else { return Operation::NoKey };
-    match engine.key(name) {
-        Ok(key) => way.go(&key, name),
-        Err(error) => Operation::failed(name, &error),
-    }
-}
-
-/// The first key that can be had by its label and that something can be done with.
+/// The first key that can be had by its label and that something can be done with: the engine refuses what the token has no
+/// mechanism for, and keys that want a PIN for each use.
 fn use_any(engine: &Engine, keys: &[KeyDescription]) -> Operation {
-    let mut ways = keys.iter().filter_map(|key| Some((Way::of(key)?, key.label.as_str()))).take(KEYS_TRIED);
-    let had = ways.find_map(|(way, label)| Some((way, engine.key(label).ok()?, label)));
-    had.map_or(Operation::NoKey, |(way, key, label)| way.go(&key, label))
-}
-
-impl Operation {
-    fn failed(key: &str, error: &hsmux::Error) -> Self {
-        Self::Failed { key: key.to_owned(), exit: Exit::of(error.kind()), why: error.to_string() }
-    }
-}
-
-/// What a key is used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Ecdsa(Ecdsa),
-    Ed25519,
-    RsaPkcs1,
-    Hmac,
-    AesEcb,
-}
-
-impl Way {
-    fn of(key: &KeyDescription) -> Option<Self> {
-        // A key for some mechanisms only, or one with a name that others have too, is not tried.
-        if !key.allowed.is_empty() || key.label.is_empty() {
-            return None;
-        }
-        Self::of_kind(&key.kind, &key.uses)
-    }
-
-    fn of_kind(kind: &str, uses: &[&str]) -> Option<Self> {
-        let may = |it: &str| uses.contains(&it);
-        match kind {
-            "EC P-256" if may("sign") => Some(Self::Ecdsa(Ecdsa::P256_SHA256)),
-            "EC P-384" if may("sign") => Some(Self::Ecdsa(Ecdsa::P384_SHA384)),
-            "EC P-521" if may("sign") => Some(Self::Ecdsa(Ecdsa::P521_SHA512)),
-            "Ed25519" if may("sign") => Some(Self::Ed25519),
-            rsa if rsa.starts_with("RSA-") && may("sign") => Some(Self::RsaPkcs1),
-            hmac if hmac.starts_with("HMAC-") && may("sign") => Some(Self::Hmac),
-            aes if aes.starts_with("AES-") && may("encrypt") => Some(Self::AesEcb),
-            _ => None,
-        }
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::AesEcb => "encrypted a block",
-            Self::Hmac => "made a MAC",
-            _ => "signed",
-        }
-    }
-
-    /// Uses the key once, timed.
-    fn go(self, key: &Key, name: &str) -> Operation {
+    let ways = keys.iter().filter_map(|key| Some((Way::of(key)?, key.label.as_str()))).take(KEYS_TRIED);
+    for (way, label) in ways {
+        let Ok(key) = engine.key(label) else { continue };
         let begun = Instant::now();
-        match self.run(key) {
-            Ok(()) => Operation::Done { key: name.to_owned(), what: self.name(), time: begun.elapsed() },
-            Err(error) => Operation::failed(name, &error),
+        match way.run(&key) {
+            Ok(()) => {
+                return Operation::Done { key: label.to_owned(), what: way.name(), time: begun.elapsed() };
+            }
+            Err(error) if is_of_the_key(error.kind()) => {}
+            Err(error) => return Operation::Failed { key: label.to_owned(), why: error.to_string() },
         }
     }
+    Operation::NoKey
+}
 
-    fn run(self, key: &Key) -> hsmux::Result<()> {
-        match self {
-            Self::Ecdsa(how) => key.sign(how, TEXT).wait().map(drop),
-            Self::Ed25519 => key.sign(Ed25519, TEXT).wait().map(drop),
-            Self::RsaPkcs1 => key.sign(RsaPkcs1::SHA256, TEXT).wait().map(drop),
-            Self::Hmac => key.sign(Hmac::SHA256, TEXT).wait().map(drop),
-            Self::AesEcb => key.encrypt(AesEcb, TEXT).wait().map(drop),
-        }
+/// Whether another key may do what this one does not.
+const fn is_of_the_key(kind: ErrorKind) -> bool {
+    use ErrorKind::{KeyMismatch, KeyNotFound, KeyState, MechanismUnavailable, NotPermitted};
+    matches!(kind, KeyMismatch | KeyNotFound | KeyState | MechanismUnavailable | NotPermitted)
+}
+
+impl Held {
+    fn unfit(error: &hsmux::Error) -> Self {
+        Self::Unfit { exit: Exit::of(error.kind()), why: error.to_string() }
     }
 }
 
@@ -219,22 +246,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_used_for_what_it_may_do() {
-        let all = ["sign", "verify", "encrypt", "decrypt"];
-        for (kind, way) in [
-            ("EC P-256", Some(Way::Ecdsa(Ecdsa::P256_SHA256))),
-            ("EC P-521", Some(Way::Ecdsa(Ecdsa::P521_SHA512))),
-            ("Ed25519", Some(Way::Ed25519)),
-            ("RSA-2048", Some(Way::RsaPkcs1)),
-            ("HMAC-256", Some(Way::Hmac)),
-            ("AES-256", Some(Way::AesEcb)),
-            ("3DES-168", None),
-            ("other", None),
-        ] {
-            assert_eq!(Way::of_kind(kind, &all), way, "{kind}");
+    fn a_key_that_may_not_be_used_so_says_nothing_of_the_next() {
+        // Such are those that want a PIN for each use, and those that the token has no mechanism for.
+        for kind in [ErrorKind::NotPermitted, ErrorKind::MechanismUnavailable, ErrorKind::KeyMismatch] {
+            assert!(is_of_the_key(kind), "{kind:?}");
         }
-        assert_eq!(Way::of_kind("RSA-2048", &["decrypt"]), None);
-        assert_eq!(Way::of_kind("AES-256", &["sign"]), None);
-        assert_eq!(TEXT.len(), 16);
+        assert!(!is_of_the_key(ErrorKind::Device) && !is_of_the_key(ErrorKind::TokenLost));
     }
 }

@@ -1,5 +1,6 @@
 //! `hsmux doctor`: what it finds, what it says to do, and how it ends.
 
+mod directories;
 mod simulated;
 
 use std::os::unix::fs::PermissionsExt;
@@ -9,6 +10,7 @@ use serde_json::Value;
 
 use crate::config::configured;
 use crate::hsm::{Ended, Hsm, PIN};
+use crate::sim::ThroughShell;
 
 /// What a run with `--json` found.
 struct Found {
@@ -53,8 +55,7 @@ impl Found {
             .map(|finding| finding["check"].as_str().unwrap())
             .collect();
         assert_eq!(found, problems, "{}", self.document);
-        let worst = if problems.is_empty() { None } else { Some("problem") };
-        assert!(worst.is_none_or(|worst| self.document["worst"] == worst), "{}", self.document);
+        assert_eq!(self.document["worst"] == "problem", !problems.is_empty(), "{}", self.document);
     }
 }
 
@@ -97,6 +98,7 @@ fn nothing_is_wrong_with_a_sound_set_up_and_every_area_is_looked_at() {
         "config.permissions",
         "config.state_dir",
         "audit.directory",
+        "audit.log",
         "pin.source",
         "pin.owner",
         "pin.permissions",
@@ -254,4 +256,49 @@ fn a_warning_counts_only_if_it_is_asked_to() {
     found.has("config.state_dir", "warning", &["no state_dir", "state_dir = "]);
     assert_eq!(found.document["worst"], "warning");
     doctor(&hsm, &config, &["--strict"]).ends(2, &[]);
+}
+
+#[test]
+fn a_credential_is_skipped_outside_of_the_unit_and_so_is_the_login() {
+    let Some((hsm, config)) = healthy() else { return };
+    let text = std::fs::read_to_string(&config).unwrap();
+    let file = format!("file:{}", hsm.path("pin").display());
+    std::fs::write(&config, text.replace(&file, "credential:hsm-pin")).unwrap();
+    let mut command = hsm.command(&["doctor", "--config", &config, "--json", "--login"]);
+    let found = Found::of(Ended::of(&command.env_remove("CREDENTIALS_DIRECTORY").output().unwrap()));
+    found.ends(0, &[]);
+    for check in ["pin.content", "login.pin"] {
+        found.has(check, "skipped", &["systemd-run ", "-p LoadCredential="]);
+    }
+    // Within it the credential is to be there.
+    let found =
+        Found::of(Ended::of(&command.env("CREDENTIALS_DIRECTORY", hsm.path("state")).output().unwrap()));
+    found.ends(5, &["pin.content", "login.pin"]);
+}
+
+#[test]
+fn a_canary_key_that_an_engine_does_not_take_and_one_that_is_missing_in_host_modes_are_problems() {
+    let Some((hsm, config)) = healthy() else { return };
+    let text = std::fs::read_to_string(&config).unwrap();
+    hsm.import("north", "card-signing", "0c");
+    std::fs::write(&config, format!("host_modes = [\"vault\"]\n{text}")).unwrap();
+    let found = doctor(&hsm, &config, &["--login"]);
+    found.ends(6, &["login.canary", "login.host_modes"]);
+    found.has("login.canary", "problem", &["key is ambiguous"]);
+    found.has("login.host_modes", "problem", &["key vault of host_modes is on no token"]);
+    found.has("login.operation", "skipped", &["canary key cannot be used"]);
+    found.has("login.pin", "ok", &["north"]);
+}
+
+#[test]
+fn a_process_that_may_lock_no_memory_is_warned_and_can_still_log_in() {
+    let Some((hsm, config)) = healthy() else { return };
+    let command = hsm.command(&["doctor", "--config", &config, "--json", "--login"]);
+    // Root may lock memory all the same, unless that is taken from it.
+    let script = "ulimit -l 0; test \"$(id -u)\" != 0 || set -- setpriv --bounding-set -ipc_lock --inh-caps -ipc_lock \"$0\" \"$@\"; \
+                  test \"$(id -u)\" = 0 || set -- \"$0\" \"$@\"; exec \"$@\"";
+    let found = Found::of(Ended::of(&command.through_shell(script, Path::new("/")).output().unwrap()));
+    found.ends(0, &[]);
+    found.has("limits.memory", "warning", &["RLIMIT_MEMLOCK is 0 bytes", "LimitMEMLOCK"]);
+    found.has("login.pin", "ok", &["north took the PIN"]);
 }

@@ -12,7 +12,7 @@ use crate::place;
 /// What goes on from the last checkpoint; see `resume.rs`.
 pub(super) const RESUME: &str = "resume";
 
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 const SEGMENT: &str = ".jsonl";
 const CHECKPOINT: &str = "checkpoint-";
 const TORN: &str = "torn-";

@@ -1,7 +1,7 @@
 //! How a log is opened to be written to: what is there is checked, and the end of an incomplete write is moved away.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind as IoKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -12,9 +12,10 @@ use super::disk::{Append, Disk};
 use super::files::{self, Lock, unusable};
 use super::hex::serde::Hex;
 use super::line::{self, Wrong};
+use super::log::AuditLog;
 use super::merkle::bytes;
 use super::record::{Found, Start, Stored, Torn};
-use super::resume;
+use super::resume::{self, Resume};
 use super::walk::{At, End, Lines, Sum};
 use crate::error::{Error, ErrorKind, Result};
 use crate::place;
@@ -53,11 +54,12 @@ pub(super) fn open(path: &Path, name: &str, mode: &'static str, disk: &dyn Disk)
     let checkpoint = listing.checkpoints.last().map(|size| last_checkpoint(&directory, *size)).transpose()?;
     let (origin, tail, file) = match listing.segments.last() {
         None if checkpoint.is_some() => {
-            return Err(bad(&directory, 0, &"there are checkpoints, but no segments"));
+            return Err(bad(&directory, 0, &NO_SEGMENTS));
         }
         None => begin(&directory, name, disk)?,
         Some(&last) => {
-            let tail = find_end(&directory, last, checkpoint.as_ref())?;
+            let (mut tail, torn) = find_end(&directory, last, checkpoint.as_ref())?;
+            tail.torn = torn.map(|at| move_away(&directory, at, tail.sum.size())).transpose()?;
             let origin = origin(&directory, &tail, name)?;
             let path = directory.join(files::segment(tail.segment));
             let file = disk.open(&path).map_err(|error| unusable(&path, &error))?;
@@ -126,13 +128,60 @@ fn last_checkpoint(directory: &Path, size: u64) -> Result<AuditCheckpoint> {
     })
 }
 
-/// Checks the records, from the last checkpoint on if there is a place to resume from that fits it.
-fn find_end(directory: &Path, last: u32, checkpoint: Option<&AuditCheckpoint>) -> Result<Tail> {
-    let resumed = checkpoint.zip(resume::read(directory)).and_then(|(checkpoint, resume)| {
-        let sum = resume.sum(directory, checkpoint)?;
-        (resume.segment <= last).then_some((resume, sum))
-    });
-    let (mut lines, mut tail) = match resumed {
+impl AuditLog {
+    /// Checks what a writer checks when it opens the log, and changes nothing: that this user may write to its files, and that
+    /// the records from the last checkpoint on verify, or all where there is no place to resume from. At most so many bytes of
+    /// records are read. Returns how many records there are; none if there were more bytes to read: then
+    /// [`AuditLog::verify`] tells. May be used while the log is written to; who writes is not looked at.
+    ///
+    /// # Errors
+    /// `Configuration`, if something cannot be read or written to; `Audit`, if what is there does not verify: the error says
+    /// which record.
+    ///
+    /// # Blocking
+    /// About a second for half a gibibyte of records.
+    pub fn check_end(&self, bytes_max: u64) -> Result<Option<u64>> {
+        let directory = self.directory();
+        let listing = files::list(directory)?;
+        let checkpoint =
+            listing.checkpoints.last().map(|size| last_checkpoint(directory, *size)).transpose()?;
+        let Some(&last) = listing.segments.last() else {
+            return match checkpoint {
+                Some(_) => Err(bad(directory, 0, &NO_SEGMENTS)),
+                None => Ok(Some(0)),
+            };
+        };
+        for name in [files::LOCK, &files::segment(last)] {
+            let path = directory.join(name);
+            let opened = OpenOptions::new().append(true).custom_flags(libc::O_NOFOLLOW).open(&path);
+            match opened {
+                Err(error) if error.kind() != IoKind::NotFound => return Err(unusable(&path, &error)),
+                _ => {}
+            }
+        }
+        let (first, offset) = resumed(directory, last, checkpoint.as_ref())
+            .map_or((0, 0), |(resume, _)| (resume.segment, resume.offset));
+        let len = |segment| directory.join(files::segment(segment)).metadata().map_or(0, |facts| facts.len());
+        if (first..=last).map(len).sum::<u64>().saturating_sub(offset) > bytes_max {
+            return Ok(None);
+        }
+        let (tail, _) = find_end(directory, last, checkpoint.as_ref())?;
+        Ok(Some(tail.sum.size()))
+    }
+}
+
+/// The place to go on from, if there is one that fits the last checkpoint, and what the records before it come to.
+fn resumed(directory: &Path, last: u32, checkpoint: Option<&AuditCheckpoint>) -> Option<(Resume, Sum)> {
+    let (checkpoint, resume) = checkpoint.zip(resume::read(directory))?;
+    let sum = resume.sum(directory, checkpoint)?;
+    (resume.segment <= last).then_some((resume, sum))
+}
+
+/// Checks the records, from the last checkpoint on if there is a place to resume from that fits it. Also says where an
+/// incomplete write begins, if one is at the end.
+fn find_end(directory: &Path, last: u32, checkpoint: Option<&AuditCheckpoint>) -> Result<(Tail, Option<At>)> {
+    let mut torn = None;
+    let (mut lines, mut tail) = match resumed(directory, last, checkpoint) {
         Some((resume, sum)) => {
             let lines = Lines::from(directory, resume.segment, last, resume.offset);
             (
@@ -154,7 +203,7 @@ fn find_end(directory: &Path, last: u32, checkpoint: Option<&AuditCheckpoint>) -
         match tail.take(&line, at) {
             Ok(()) => {}
             Err(_) if at.segment == last && is_torn(&line, at.end) && tail.sum.size() >= least => {
-                tail.torn = Some(move_away(directory, at, tail.sum.size())?);
+                torn = Some(at);
                 (tail.segment, tail.len, tail.found) = (at.segment, at.offset, Found::CutOff);
                 break;
             }
@@ -179,10 +228,10 @@ fn find_end(directory: &Path, last: u32, checkpoint: Option<&AuditCheckpoint>) -
         // The last segment was made, and nothing written to it.
         (tail.segment, tail.len) = (last, 0);
     }
-    Ok(tail)
+    Ok((tail, torn))
 }
 
-fn found_before(directory: &Path, resume: &resume::Resume) -> Found {
+fn found_before(directory: &Path, resume: &Resume) -> Found {
     let line = super::walk::line_before(directory, resume.segment, resume.offset).ok().flatten();
     let is_stop = line.is_some_and(|line| line::kind(&line).as_deref() == Some("stop"));
     if is_stop { Found::Stopped } else { Found::CutOff }
@@ -238,6 +287,8 @@ fn move_away(directory: &Path, at: At, sequence: u64) -> Result<Torn> {
     };
     moved().map_err(|error: std::io::Error| unusable(&path, &error))
 }
+
+const NO_SEGMENTS: &str = "there are checkpoints, but no segments";
 
 /// The consent that an operator gives to go on without the log that is damaged.
 const CONSENT: &str =

@@ -19,6 +19,7 @@ use crate::clock::now;
 use crate::error::{ErrorKind, Outcome, Retry};
 
 mod crashes;
+mod ends;
 mod faults;
 mod mutations;
 mod proofs;

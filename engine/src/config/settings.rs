@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
-use super::Config;
+use toml::Spanned;
+
+use super::{Config, Keep, KeyCopies};
 use crate::audit::AuditMode;
+use crate::keys::copies::Copies;
+use crate::pin::PinKeep;
 use crate::pkcs11::ModuleKind;
 use crate::sessions::Sessions;
 
@@ -38,6 +42,37 @@ impl Config {
         self.harden_process
     }
 
+    /// Whether the PIN is sent although a token warns of wrong tries.
+    #[must_use]
+    pub const fn pin_despite_warning(&self) -> bool {
+        self.pin_despite_warning
+    }
+
+    /// The keys for which the host does modes around single blocks.
+    #[must_use]
+    pub fn host_modes(&self) -> &[String] {
+        &self.host_modes
+    }
+
+    /// Whether keys are copied into sessions.
+    #[must_use]
+    pub const fn copies(&self) -> Copies {
+        match self.copies {
+            KeyCopies::Auto => Copies::Auto,
+            KeyCopies::Off => Copies::Off,
+            KeyCopies::Required => Copies::Required,
+        }
+    }
+
+    /// Whether the PIN stays in memory or is read again.
+    #[must_use]
+    pub fn pin_keep(&self) -> PinKeep {
+        match self.pin_keep.as_ref().map(Spanned::get_ref) {
+            Some(Keep::Reread) => PinKeep::Reread,
+            Some(Keep::Memory) | None => PinKeep::Memory,
+        }
+    }
+
     /// The directory of the audit log, and what answers wait for, if there is a log.
     #[must_use]
     pub fn audit(&self) -> Option<(&Path, AuditMode)> {
@@ -59,12 +94,17 @@ mod tests {
         let plain = of("");
         assert_eq!((plain.sessions(), plain.instances()), (Sessions::AUTO, 1));
         assert_eq!((plain.module_kind(), plain.canary_key()), (ModuleKind::Standard, None));
-        assert!(plain.audit().is_none() && !plain.harden_process());
+        assert!(plain.audit().is_none() && !plain.harden_process() && !plain.pin_despite_warning());
+        assert_eq!((plain.copies(), plain.pin_keep()), (Copies::Auto, PinKeep::Memory));
+        assert!(plain.host_modes().is_empty());
         let set = of("sessions = \"2-9\"\ninstances = 2\nmodule_kind = \"yubihsm\"\ncanary_key = \"c\"\n\
-                      harden_process = true\naudit = { directory = \"/a\" }");
+                      harden_process = true\naudit = { directory = \"/a\" }\npin_despite_warning = true\n\
+                      host_modes = [\"k\"]\ncopies = \"required\"\npin_keep = \"reread\"");
         assert_eq!((set.sessions(), set.instances()), (Sessions::from(2..=9), 2));
         assert_eq!((set.module_kind(), set.canary_key()), (ModuleKind::YubiHsm, Some("c")));
         assert_eq!(set.audit(), Some((Path::new("/a"), AuditMode::Strict)));
-        assert!(set.harden_process());
+        assert!(set.harden_process() && set.pin_despite_warning());
+        assert_eq!((set.copies(), set.pin_keep()), (Copies::Required, PinKeep::Reread));
+        assert_eq!(set.host_modes(), ["k"]);
     }
 }

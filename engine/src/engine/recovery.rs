@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use super::Shared;
+use super::{Engine, Shared};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::keys::KeyVersion;
 use crate::keys::canary::Canary;
@@ -19,16 +19,43 @@ pub(super) fn listen(shared: &Arc<Shared>) {
     }
 }
 
+impl Engine {
+    /// Uses a key once on each token that holds it, as an engine that is built with it as its
+    /// [`Builder::canary_key`](crate::Builder::canary_key) does. Nothing of that is recorded, and nothing is set.
+    ///
+    /// For operators who want to know beforehand whether such an engine starts.
+    ///
+    /// # Errors
+    /// What building that engine would answer: as [`Engine::key`]; `KeyMismatch`, if nothing can be asked of a key like this;
+    /// what a token answers to the use.
+    ///
+    /// # Blocking
+    /// As [`Engine::key`], and as long as each token takes for one operation.
+    pub fn check_canary_key(&self, name: &str) -> Result<()> {
+        ask_all(&self.shared, self.key(name)?.version()).map(drop)
+    }
+}
+
+/// Has each token use a canary key: what it yields is known before anything is suspected.
+///
+/// # Errors
+/// As [`Canary::new`], and what a token answers.
+fn ask_all(shared: &Shared, key: &Arc<KeyVersion>) -> Result<Arc<Canary>> {
+    let canary = Arc::new(Canary::new(Arc::clone(key), &shared.tokens)?);
+    for token in &shared.tokens {
+        let (asked, of) = (Arc::clone(&canary), Arc::clone(token));
+        token.with_service(move |session, epoch| asked.ask(session, &of, epoch))?;
+    }
+    Ok(canary)
+}
+
 /// Has each token asked for what it makes of a key when it is tried.
 ///
 /// # Errors
-/// As [`Canary::new`].
+/// As [`ask_all`].
 pub(super) fn watch_over(shared: &Shared, key: &Arc<KeyVersion>) -> Result<()> {
-    let canary = Arc::new(Canary::new(Arc::clone(key), &shared.tokens)?);
+    let canary = ask_all(shared, key)?;
     for token in &shared.tokens {
-        // What it yields is known before anything is suspected.
-        let (asked, of) = (Arc::clone(&canary), Arc::clone(token));
-        token.with_service(move |session, epoch| asked.ask(session, &of, epoch))?;
         let (canary, of) = (Arc::clone(&canary), Arc::downgrade(token));
         token.set_on_trial(move |session, epoch| {
             of.upgrade().map_or(Ok(()), |token| canary.ask(session, &token, epoch))

@@ -1,15 +1,15 @@
 //! What the flags of a token say.
 
 use super::super::finding::Finding;
-use super::Token;
+use super::{Setting, Token};
 
 /// What the flags of a token say.
-pub(super) fn judge(token: &Token, asks_at_token: Option<bool>) -> Vec<Finding> {
+pub(super) fn judge(token: &Token, setting: &Setting) -> Vec<Finding> {
     vec![
         judge_state(token),
-        judge_user_pin(token),
-        judge_tries(token),
-        judge_pin_entry(token, asks_at_token),
+        judge_user_pin(token, setting),
+        judge_tries(token, setting),
+        judge_pin_entry(token, setting.asks_at_token),
         judge_login(token),
         judge_writable(token),
     ]
@@ -29,15 +29,12 @@ fn judge_state(token: &Token) -> Finding {
     Finding::ok(CHECK, format!("{said} is initialised and in no state of error"))
 }
 
-fn judge_user_pin(token: &Token) -> Finding {
+fn judge_user_pin(token: &Token, setting: &Setting) -> Finding {
     const CHECK: &str = "token.user_pin";
     let said = token.said();
     if !token.flags.user_pin_initialised {
         let what = format!("the user PIN of {said} has not been set (CKF_USER_PIN_INITIALIZED is missing)");
-        let advice = format!(
-            "have its security officer set it: pkcs11-tool --slot {} --login --login-type so --init-pin",
-            token.slot
-        );
+        let advice = format!("have its security officer set it: {}", init_pin(token, setting));
         return Finding::problem(CHECK, what, advice);
     }
     if token.flags.user_pin_to_be_changed {
@@ -53,32 +50,34 @@ fn judge_user_pin(token: &Token) -> Finding {
     Finding::ok(CHECK, format!("the user PIN of {said} is set"))
 }
 
-fn judge_tries(token: &Token) -> Finding {
+fn judge_tries(token: &Token, setting: &Setting) -> Finding {
     const CHECK: &str = "token.pin_tries";
     let (said, flags) = (token.said(), &token.flags);
     let sure = "make sure that the PIN is right, then log in once: hsmux info --pin-despite-warning, with the same \
                 module, token and PIN source";
     if flags.user_pin_locked {
         let what = format!("the user PIN of {said} is locked (CKF_USER_PIN_LOCKED): no login goes well");
-        let advice = format!(
-            "have its security officer set it anew: pkcs11-tool --slot {} --login --login-type so --init-pin",
-            token.slot
-        );
+        let advice = format!("have its security officer set it anew: {}", init_pin(token, setting));
         return Finding::problem(CHECK, what, advice);
     }
-    if flags.user_pin_final_try {
-        let what = format!(
-            "one more wrong PIN locks {said} (CKF_USER_PIN_FINAL_TRY): the engine sends none without pin_despite_warning"
-        );
-        return Finding::problem(CHECK, what, sure);
+    let warning = match (flags.user_pin_final_try, flags.user_pin_count_low) {
+        (true, _) => format!("one more wrong PIN locks {said} (CKF_USER_PIN_FINAL_TRY)"),
+        (false, true) => format!("a wrong PIN was sent to {said} (CKF_USER_PIN_COUNT_LOW)"),
+        (false, false) => {
+            return Finding::ok(CHECK, format!("no wrong PIN was sent to {said}, as far as it tells"));
+        }
+    };
+    if setting.consents {
+        let what = format!("{warning}, and the engine sends one all the same, by pin_despite_warning");
+        return Finding::warning(CHECK, what, "make sure that the PIN is right before the service starts");
     }
-    if flags.user_pin_count_low {
-        let what = format!(
-            "a wrong PIN was sent to {said} (CKF_USER_PIN_COUNT_LOW): the engine sends none without pin_despite_warning"
-        );
-        return Finding::warning(CHECK, what, sure);
-    }
-    Finding::ok(CHECK, format!("no wrong PIN was sent to {said}, as far as it tells"))
+    Finding::problem(CHECK, format!("{warning}: no engine starts without pin_despite_warning"), sure)
+}
+
+/// The command by which a security officer sets the user's PIN.
+fn init_pin(token: &Token, setting: &Setting) -> String {
+    let (module, slot) = (&setting.module, token.slot);
+    format!("pkcs11-tool --module {module} --slot {slot} --login --login-type so --init-pin")
 }
 
 fn judge_pin_entry(token: &Token, asks_at_token: Option<bool>) -> Finding {
@@ -145,20 +144,24 @@ mod tests {
         Token { label: "pay-1".into(), flags, ..Token::default() }
     }
 
+    fn setting(consents: bool) -> Setting {
+        Setting { asks_at_token: Some(false), consents, module: "/m.so".to_owned() }
+    }
+
     #[test]
     fn every_flag_has_its_level_and_class() {
         let table: [(Token, &str, Level, Exit); 8] = [
             (with(|flags| flags.error_state = true), "token.state", Level::Problem, Exit::Token),
             (with(|flags| flags.user_pin_initialised = false), "token.user_pin", Level::Problem, Exit::Pin),
             (with(|flags| flags.user_pin_to_be_changed = true), "token.user_pin", Level::Problem, Exit::Pin),
-            (with(|flags| flags.user_pin_count_low = true), "token.pin_tries", Level::Warning, Exit::Pin),
+            (with(|flags| flags.user_pin_count_low = true), "token.pin_tries", Level::Problem, Exit::Pin),
             (with(|flags| flags.user_pin_final_try = true), "token.pin_tries", Level::Problem, Exit::Pin),
             (with(|flags| flags.user_pin_locked = true), "token.pin_tries", Level::Problem, Exit::Pin),
             (with(|flags| flags.login_required = false), "token.login", Level::Warning, Exit::Token),
             (with(|flags| flags.write_protected = true), "token.writable", Level::Warning, Exit::Token),
         ];
         for (token, check, level, exit) in table {
-            let findings = judge(&token, Some(false));
+            let findings = judge(&token, &setting(false));
             let wrong: Vec<_> = findings.iter().filter(|finding| finding.level != Level::Ok).collect();
             assert_eq!(wrong.len(), 1, "{findings:?}");
             assert_eq!((wrong[0].check, wrong[0].level, wrong[0].exit), (check, level, exit));
@@ -168,13 +171,36 @@ mod tests {
 
     #[test]
     fn a_lock_weighs_more_than_the_last_try_and_that_more_than_a_wrong_one() {
-        let said = |token: Token| judge_tries(&token).what;
+        let said = |token: Token| judge_tries(&token, &setting(false)).what;
         let all = with(|flags| {
             (flags.user_pin_count_low, flags.user_pin_final_try, flags.user_pin_locked) = (true, true, true);
         });
         assert!(said(all).contains("CKF_USER_PIN_LOCKED"));
         let last = with(|flags| (flags.user_pin_count_low, flags.user_pin_final_try) = (true, true));
         assert!(said(last).contains("CKF_USER_PIN_FINAL_TRY"));
+    }
+
+    #[test]
+    fn a_warning_keeps_no_service_that_consents_to_it_and_a_lock_keeps_every_one() {
+        let level = |token: &Token, consents| judge_tries(token, &setting(consents)).level;
+        for token in
+            [with(|flags| flags.user_pin_count_low = true), with(|flags| flags.user_pin_final_try = true)]
+        {
+            assert_eq!((level(&token, false), level(&token, true)), (Level::Problem, Level::Warning));
+        }
+        assert_eq!(level(&with(|flags| flags.user_pin_locked = true), true), Level::Problem);
+    }
+
+    #[test]
+    fn the_security_officers_command_names_module_and_slot() {
+        let command = "pkcs11-tool --module /m.so --slot 0 --login";
+        for token in
+            [with(|flags| flags.user_pin_locked = true), with(|flags| flags.user_pin_initialised = false)]
+        {
+            let findings = judge(&token, &setting(false));
+            let advised = findings.iter().filter_map(|finding| finding.advice.as_deref());
+            assert_eq!(advised.filter(|advice| advice.contains(command)).count(), 1, "{findings:?}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
 use super::super::finding::Level;
+use super::device::{judge_devices, judge_twice};
 use super::*;
 use crate::exit::Exit;
 
@@ -16,13 +17,14 @@ fn good() -> Token {
 }
 
 fn seen(tokens: Vec<Token>, uninitialised: Vec<Token>, names: Vec<Name>) -> Seen {
-    let (unreadable, asks_at_token, module) = (Vec::new(), Some(false), "/m.so".to_owned());
-    Seen { tokens, uninitialised, unreadable, names, asks_at_token, module }
+    let setting = Setting { asks_at_token: Some(false), consents: false, module: "/m.so".to_owned() };
+    Seen { tokens, uninitialised, unreadable: Vec::new(), names, setting }
 }
 
 fn name(tokens: &[usize], uninitialised: &[usize]) -> Name {
-    let said = "pay-1".to_owned();
-    Name { said, tokens: tokens.to_vec(), uninitialised: uninitialised.to_vec(), wrong: None }
+    let (said, label) = ("pay-1".to_owned(), Some("pay-1".to_owned()));
+    let (tokens, uninitialised) = (tokens.to_vec(), uninitialised.to_vec());
+    Name { said, label, tokens, uninitialised, ..Name::default() }
 }
 
 #[test]
@@ -50,9 +52,9 @@ fn a_name_is_one_tokens_or_a_problem_that_says_which_there_are() {
     let other = Token { serial: "02".into(), slot: 4, ..good() };
     let several = judge(vec![good(), other], Vec::new(), name(&[0, 1], &[]));
     assert!(several.what.contains("serial 01, slot 3") && several.what.contains("serial 02, slot 4"));
-    let any = judge(vec![good(), good()], Vec::new(), Name::of_any(2));
+    let any = judge(vec![good(), good()], Vec::new(), Name::of_any(2, Vec::new()));
     assert!(any.what.starts_with("none is named, and there are several tokens: pay-1 "), "{any:?}");
-    let nothing = judge(Vec::new(), Vec::new(), Name::of_any(0));
+    let nothing = judge(Vec::new(), Vec::new(), Name::of_any(0, Vec::new()));
     assert_eq!(nothing.what, "there is no token; present are: none");
     // The engine finds two as well.
     let both = judge(vec![good()], vec![blank()], name(&[0], &[0]));
@@ -71,7 +73,7 @@ fn only_tokens_that_are_named_without_a_doubt_are_looked_at_and_each_once() {
     let names = vec![name(&[], &[]), name(&[1], &[]), name(&[0, 1], &[]), name(&[1], &[])];
     let seen = seen(vec![good(), other], Vec::new(), names);
     assert_eq!(seen.chosen().map(Token::said).collect::<Vec<_>>(), ["pay-2"]);
-    assert_eq!(seen.logins(), [(1, 1)]);
+    assert_eq!(seen.logins(), [LoginAt { name: 1, token: 1, twin: None }]);
     let twice = judge_twice(&seen).unwrap();
     assert!(twice.level == Level::Problem && twice.what == "pay-2 is named twice", "{twice:?}");
 }
@@ -84,9 +86,46 @@ fn two_tokens_of_one_serial_number_are_one_device() {
         same.level == Level::Problem && same.what.contains("pay-1 (slot 3) and pay-2 (slot 4)"),
         "{same:?}"
     );
+    let other_make = Token { manufacturer: "another".into(), ..other };
+    let alike = judge_devices(&[&good(), &other_make]).unwrap();
+    assert!(alike.level == Level::Warning && alike.what.contains("the same serial number, 01"), "{alike:?}");
     let untold = || Token { serial: String::new(), ..good() };
     assert_eq!(judge_devices(&[&untold(), &untold()]).unwrap().level, Level::Ok);
     assert!(judge_devices(&[&good()]).is_none());
+}
+
+#[test]
+fn one_device_is_logged_in_to_once_in_whatever_slots_it_is() {
+    let other = Token { label: "pay-2".into(), slot: 4, ..good() };
+    let seen = seen(vec![good(), other], Vec::new(), vec![name(&[0], &[]), name(&[1], &[])]);
+    let twins: Vec<_> = seen.logins().iter().map(|login| login.twin).collect();
+    assert_eq!(twins, [None, Some(0)]);
+}
+
+#[test]
+fn the_only_token_that_can_be_read_is_not_taken_for_the_only_one() {
+    for said in ["", "the URI"] {
+        let name = Name { said: said.to_owned(), unreadable: vec![5], ..name(&[0], &[]) };
+        let seen = seen(vec![good()], Vec::new(), vec![name.clone()]);
+        let finding = judge_name(&seen, &name);
+        assert!(
+            finding.level == Level::Problem && finding.what.contains("slot 5 may hold another"),
+            "{finding:?}"
+        );
+        assert!(seen.logins().is_empty() && seen.chosen().next().is_none());
+    }
+}
+
+#[test]
+fn a_token_that_a_uri_names_is_not_labelled_with_the_uri() {
+    let seen = seen(Vec::new(), vec![Token { slot: 9, ..Token::default() }], Vec::new());
+    let name = |label: Option<&str>| Name {
+        said: "the URI".into(),
+        label: label.map(str::to_owned),
+        ..Name::default()
+    };
+    assert!(initialise(&seen, 9, &name(Some("pay 1"))).contains("--label 'pay 1',"));
+    assert!(initialise(&seen, 9, &name(None)).contains("--label LABEL,"));
 }
 
 #[test]
