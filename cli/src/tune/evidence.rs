@@ -20,6 +20,8 @@ pub(super) struct Entry {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value {
+    /// What stands there is as good as all else.
+    AsItIs,
     Number(usize),
     Switch(bool),
     Text(&'static str),
@@ -35,6 +37,8 @@ pub(super) struct Load {
     pub(super) callers: u32,
     /// The objective, if there is one.
     pub(super) slo: Option<String>,
+    /// Where, if there are several tokens.
+    pub(super) place: Option<String>,
 }
 
 /// Most other settings that a comment tells of.
@@ -48,15 +52,17 @@ impl Load {
             profile: bench.profile.name.clone(),
             callers: bench.profile.callers,
             slo: args.slo.as_ref().map(ToString::to_string),
+            place: bench.bare.place(),
         }
     }
 
-    /// How a comment begins: by this an older one is known.
-    pub(super) const BEGINS: &'static str = "# tuned ";
+    /// How a comment begins, before the day: by both an older one is known.
+    pub(super) const BEGINS: &'static str = "# hsmux tune ";
 
     fn header(&self) -> String {
         let slo = self.slo.as_ref().map_or_else(String::new, |slo| format!(", {slo}"));
-        format!("{} with {}, {} callers{slo}", self.day, self.profile, self.callers)
+        let place = self.place.as_ref().map_or_else(String::new, |place| format!(", {place}"));
+        format!("{} with {}, {} callers{slo}{place}", self.day, self.profile, self.callers)
     }
 }
 
@@ -90,26 +96,40 @@ const COALESCING: Switch = Switch {
     names_sessions: false,
 };
 
-/// The fields that were tuned: those of which something else was tried.
-pub(super) fn entries(advice: &Advice, limits: &Limits, load: &Load) -> Vec<Entry> {
+/// The fields that were tuned: those of which something else was tried, and all in which the advice differs from the start.
+/// `is_adaptive`: at start the engine finds the sessions by itself. So it does further on, if nothing was better.
+pub(super) fn entries(advice: &Advice, limits: &Limits, load: &Load, is_adaptive: bool) -> Vec<Entry> {
     let Some(best) = advice.best else { return Vec::new() };
     let entry = |name, value, told: String| Entry {
         name,
         value,
         evidence: format!("{}: {told}{}", load.header(), ends(advice)),
     };
-    let mut entries = vec![entry("sessions", Value::Number(best.sessions), by_sessions(advice, best))];
+    let stays = is_adaptive && best == advice.start;
+    let sessions = if stays { Value::AsItIs } else { Value::Number(best.sessions) };
+    let mut entries = vec![entry("sessions", sessions, by_sessions(advice, best))];
     let switches = [
         ("instances", limits.instances_max > 1, Value::Number(best.instances), INSTANCES),
         ("copies", limits.copies, Value::Text(on(best.copies, ["auto", "off"])), COPIES),
         ("coalescing", limits.coalescing, Value::Switch(best.coalescing), COALESCING),
     ];
     for (name, may_be_turned, value, switch) in switches {
-        if let Some(told) = switch.told(advice).filter(|_| may_be_turned) {
+        let other = Some((switch.name)(advice.start)).filter(|_| {
+            let alike = |setting: Setting| Setting { sessions: 0, ..setting };
+            (switch.name)(alike(best)) != (switch.name)(alike(advice.start))
+        });
+        let told = switch.told(advice).filter(|_| may_be_turned);
+        let by_all = || Some(format!("{}; at start {}{}", (switch.name)(best), other?, of_all(advice)));
+        if let Some(told) = told.or_else(by_all) {
             entries.push(entry(name, value, told));
         }
     }
     entries
+}
+
+/// What all that differs from the start brings.
+fn of_all(advice: &Advice) -> String {
+    advice.gain.map_or_else(String::new, |gain| format!("; all together {gain}"))
 }
 
 const fn on(is_on: bool, names: [&'static str; 2]) -> &'static str {
@@ -141,11 +161,8 @@ impl Switch {
         let rate = advice.tried_with(duel.champion).map_or_else(String::new, |tried| figures(tried, true));
         let (champion, challenger) = ((self.name)(duel.champion), (self.name)(duel.challenger));
         let mut text = format!("{champion} {rate}; {challenger}");
-        if let Some(ratio) = duel.ratio {
-            let _written = write!(text, " {}", percent(ratio));
-        }
-        if let Some(bounds) = duel.interval {
-            let _written = write!(text, " ({} to {})", percent(bounds.low), percent(bounds.high));
+        if let Some(gain) = duel.gain() {
+            let _written = write!(text, " {gain}");
         }
         let _written = write!(text, ", {}", duel.outcome.as_str());
         if !self.names_sessions {
@@ -159,11 +176,6 @@ impl Switch {
 /// Whether only the sessions differ.
 fn is_of_sessions(duel: &Duel) -> bool {
     duel.champion.has_switches_of(duel.challenger)
-}
-
-/// How much more or less a ratio is, for people.
-pub(super) fn percent(ratio: f64) -> String {
-    format!("{:+.1} %", (ratio - 1.0) * 100.0)
 }
 
 /// Those with the same switches that are told of: the nearest in sessions, in order.
@@ -252,14 +264,20 @@ pub(super) mod tests {
     }
 
     pub(in super::super) fn load() -> Load {
-        Load { day: "2026-11-29".to_owned(), profile: "dnssec".to_owned(), callers: 64, slo: None }
+        Load {
+            day: "2026-11-29".to_owned(),
+            profile: "dnssec".to_owned(),
+            callers: 64,
+            slo: None,
+            place: None,
+        }
     }
 
     #[test]
     fn each_field_has_what_was_tried_beside_it() {
         let limits = Limits::default();
         let advice = advice(Setting::default(), &limits);
-        let entries = entries(&advice, &limits, &load());
+        let entries = entries(&advice, &limits, &load(), false);
         let names: Vec<_> = entries.iter().map(|entry| entry.name).collect();
         assert_eq!(names, ["sessions", "copies", "coalescing"]);
         let sessions = &entries[0];
@@ -280,8 +298,46 @@ pub(super) mod tests {
     #[test]
     fn what_was_not_tried_is_not_written() {
         let limits = Limits { copies: false, coalescing: false, ..Limits::default() };
-        let entries = entries(&advice(Setting::default(), &limits), &limits, &load());
+        let entries = entries(&advice(Setting::default(), &limits), &limits, &load(), false);
         assert_eq!(entries.len(), 1);
+    }
+
+    #[test]
+    fn whatever_differs_from_the_start_is_written_even_if_the_search_was_stopped_before_it_was_tried_alone() {
+        let limits = Limits { instances_max: 2, ..Limits::default() };
+        let start = Setting { sessions: 8, instances: 2, coalescing: false, copies: false };
+        let mut advice = Tuner::new(start, limits.clone()).stopped();
+        let names = |advice: &Advice| -> Vec<_> {
+            entries(advice, &limits, &load(), false).iter().map(|entry| (entry.name, entry.value)).collect()
+        };
+        assert_eq!(names(&advice), [("sessions", Value::Number(8))]);
+        advice.best = Some(Setting::default());
+        let all = [
+            ("sessions", Value::Number(1)),
+            ("instances", Value::Number(1)),
+            ("copies", Value::Text("auto")),
+            ("coalescing", Value::Switch(true)),
+        ];
+        assert_eq!(names(&advice), all);
+        // The same instances with other sessions are the same instances.
+        advice.best = Some(start.with_sessions(4));
+        assert_eq!(names(&advice), [("sessions", Value::Number(4))]);
+    }
+
+    #[test]
+    fn an_engine_that_finds_its_sessions_goes_on_doing_so_if_nothing_was_better() {
+        let limits = Limits { copies: false, coalescing: false, ..Limits::default() };
+        let value = |start: usize| {
+            let advice = advice(Setting::default().with_sessions(start), &limits);
+            entries(&advice, &limits, &load(), true)[0].value
+        };
+        assert_eq!([value(4), value(1)], [Value::AsItIs, Value::Number(4)]);
+    }
+
+    #[test]
+    fn of_several_tokens_a_comment_says_on_which_it_was_measured() {
+        let on_first = Load { place: Some("measured on the first token".to_owned()), ..load() };
+        assert!(on_first.header().ends_with("64 callers, measured on the first token"));
     }
 
     #[test]

@@ -7,9 +7,10 @@ use hsmux_bench::TemporaryKey;
 use hsmux_bench::profile::{Operation, Profile};
 
 use super::args::Args;
+use super::tell;
 use crate::connection::Site;
-use crate::exit::Result;
-use crate::load::{check_kind, label_of, note, simulated_key};
+use crate::exit::{Exit, Failure, Result, printable};
+use crate::load::{check_kind, label_of, simulated_key};
 
 /// The keys, by operation. They are token keys, so that they outlive the engine that made them.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ impl Keys {
         }
         let removed = TemporaryKey::remove_left_over(engine)?;
         if removed > 0 {
-            note(&format!("removed {removed} temporary keys that earlier runs left behind"))?;
+            tell(&format!("removed {removed} temporary keys that earlier runs left behind"));
         }
         let of = |operation: &Operation| {
             let spec = operation.op.key_spec();
@@ -52,7 +53,7 @@ impl Keys {
         };
         // Until all are there each removes itself.
         let keys: Vec<Vec<_>> = profile.operations.iter().map(of).collect::<std::result::Result<_, _>>()?;
-        note(&format!("{} temporary keys on the first token, which serves this load", profile.keys()))?;
+        tell(&format!("{} temporary keys on the first token, which serves this load", profile.keys()));
         let release = |keys: Vec<TemporaryKey>| keys.into_iter().map(TemporaryKey::release).collect();
         Ok(Self::Temporary(keys.into_iter().map(release).collect()))
     }
@@ -72,11 +73,24 @@ impl Keys {
         matches!(self, Self::Temporary(_))
     }
 
-    /// Removes those that were made for this.
-    pub(super) fn remove(&mut self, engine: &Arc<Engine>) -> Result {
+    /// Removes those that were made for this, each of them whatever becomes of the others, and tells which remain and why. Without
+    /// an engine all do.
+    pub(super) fn remove(&mut self, engine: Option<&Arc<Engine>>) -> Result {
         let Self::Temporary(keys) = std::mem::replace(self, Self::Unneeded) else { return Ok(()) };
-        let keys: Vec<_> =
-            keys.into_iter().flatten().map(|label| TemporaryKey::adopt(engine, label)).collect();
-        Ok(keys.into_iter().try_for_each(TemporaryKey::remove)?)
+        let (mut remain, mut why) = (Vec::new(), None);
+        for label in keys.into_iter().flatten() {
+            let removed = engine.map(|engine| TemporaryKey::adopt(engine, label.clone()).remove());
+            if !matches!(removed, Some(Ok(()))) {
+                remain.push(label);
+                why = why.or(removed.and_then(std::result::Result::err));
+            }
+        }
+        if remain.is_empty() {
+            return Ok(());
+        }
+        let why = why.map_or_else(|| "no engine may be built".to_owned(), |error| error.to_string());
+        let names = printable(&remain.join(", "));
+        let text = format!("temporary keys remain on the first token ({why}): the next run removes {names}");
+        Err(Failure::new(Exit::Key, text))
     }
 }
