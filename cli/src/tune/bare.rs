@@ -38,6 +38,8 @@ pub(super) struct Bare<'a> {
     tokens: Vec<TokenDescription>,
     /// How many of them serve the load.
     serving: usize,
+    /// Whether it has gone to make room, and that did not help.
+    is_in_nobodys_way: bool,
     pub(super) made: Made,
     /// Whether no engine is built any more, not even to remove keys.
     is_over: bool,
@@ -82,7 +84,8 @@ impl<'a> Bare<'a> {
         // Temporary keys are on the first token alone.
         let serving = if keys.are_temporary() { 1 } else { in_service.max(1) };
         let engine = Some(engine);
-        Ok(Self { site, names, pin, module, engine, keys, tokens, serving, made, is_over: false })
+        let (is_in_nobodys_way, is_over) = (false, false);
+        Ok(Self { site, names, pin, module, engine, keys, tokens, serving, is_in_nobodys_way, made, is_over })
     }
 
     pub(super) fn try_all(&self, profile: &Profile) -> Result {
@@ -100,7 +103,8 @@ impl<'a> Bare<'a> {
         let callers = args.callers(profile, sessions.saturating_mul(self.serving))?;
         let all = sessions.saturating_add(OWN * instances).saturating_add(1 + OWN);
         if self.sessions_most().is_some_and(|has| has < all) {
-            self.make_room();
+            self.go();
+            tell("the token has no sessions to spare for keeping the login: each engine logs in by itself");
         }
         Ok(callers)
     }
@@ -123,15 +127,12 @@ impl<'a> Bare<'a> {
     /// The tokens as a configuration names them: as they were named, or by what a URI led to, for a URI may say more than is
     /// to be written down. By the serial number, if another has the label, too.
     pub(super) fn token_names(&self) -> Vec<String> {
-        let others = |label: &str| {
+        let is_alone = |label: &str| {
             self.module.iter().flat_map(|module| &module.tokens).filter(|token| token.label == label).count()
+                < 2
         };
-        let name = |(name, token): (&String, &TokenDescription)| match name {
-            uri if is_uri(uri) && (token.label.is_empty() || others(&token.label) > 1) => {
-                token.serial.clone()
-            }
-            uri if is_uri(uri) => token.label.clone(),
-            name => name.clone(),
+        let name = |(name, token): (&String, &TokenDescription)| {
+            written_name(name, &token.label, &token.serial, is_alone(&token.label)).to_owned()
         };
         self.names.iter().zip(&self.tokens).map(name).collect()
     }
@@ -141,12 +142,24 @@ impl<'a> Bare<'a> {
         builder(site, &self.names, &self.pin)
     }
 
+    /// Whether it has gone, so that another engine gets what it may have failed for.
+    pub(super) fn makes_room_for(&mut self, failure: &Failure) -> bool {
+        let is_of_setting = matches!(failure, Failure::Said { exit: Exit::Usage, .. });
+        !is_of_setting && !self.is_in_nobodys_way && self.go()
+    }
+
+    /// Comes back after it has gone for nothing, and stays.
+    pub(super) fn come_back(&mut self) -> std::result::Result<(), Missed> {
+        self.is_in_nobodys_way = true;
+        self.engine = Some(Arc::new(bare(self.site, &self.names, &self.pin).build()?));
+        Ok(())
+    }
+
     /// Ends the engine; returns whether there was one.
-    pub(super) fn make_room(&mut self) -> bool {
+    fn go(&mut self) -> bool {
         let engine = self.engine.take();
         if let Some(engine) = &engine {
             engine.drain(DRAIN);
-            tell("the token has no sessions to spare for keeping the login: each engine logs in by itself");
         }
         engine.is_some()
     }
@@ -174,9 +187,7 @@ impl<'a> Bare<'a> {
             }
         }
         let removed = self.keys.remove(self.engine.as_ref());
-        if let Some(engine) = self.engine.take() {
-            engine.drain(DRAIN);
-        }
+        self.go();
         removed
     }
 
@@ -185,6 +196,15 @@ impl<'a> Bare<'a> {
         if let Err(failure) = self.close() {
             tell(&failure.into_text());
         }
+    }
+}
+
+/// What a configuration calls a token that was named so.
+fn written_name<'a>(name: &'a str, label: &'a str, serial: &'a str, is_alone: bool) -> &'a str {
+    match name {
+        uri if is_uri(uri) && (label.is_empty() || !is_alone) => serial,
+        uri if is_uri(uri) => label,
+        name => name,
     }
 }
 
@@ -242,5 +262,19 @@ impl From<hsmux::Error> for Missed {
 impl From<Failure> for Missed {
     fn from(failure: Failure) -> Self {
         Self::Setting(failure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_a_uri_named_is_written_by_a_name_that_no_other_has() {
+        let uri = "pkcs11:serial=1?pin-value=1234";
+        assert_eq!(written_name(uri, "pay", "1", true), "pay");
+        assert_eq!(written_name(uri, "pay", "1", false), "1");
+        assert_eq!(written_name(uri, "", "1", true), "1");
+        assert_eq!(written_name("pay", "pay", "1", true), "pay");
     }
 }

@@ -78,6 +78,7 @@ impl<'a> Bench<'a> {
         }
         let lasts = (limits.total / FIND_PART).clamp(FIND[0], FIND[1]);
         let found = self.use_engine(None).and_then(|()| Ok(self.run(lasts)?));
+        let found = self.unless_lost(found);
         self.bare.watch(found)?;
         let tokens =
             self.running.as_ref().map(|running| running.engine.snapshot().tokens).unwrap_or_default();
@@ -92,15 +93,19 @@ impl<'a> Bench<'a> {
     pub(super) fn sample(&mut self, setting: Setting, lasts: Duration) -> Result<Sample> {
         let begun = Instant::now();
         let ran = self.use_engine(Some(setting)).and_then(|()| Ok(self.run(lasts)?));
-        // Looked at first: what fails because of it says nothing of the setting.
-        let lost = self.running.as_ref().and_then(|running| not_serving(&running.engine));
-        let ran = lost.map_or(ran, |failure| Err(Missed::Final(failure)));
-        let outcome = match ran {
+        let outcome = match self.unless_lost(ran) {
             Ok(outcome) => figures(&outcome),
             Err(Missed::Setting(failure)) => Err(failure.into_text()),
             Err(Missed::Final(failure)) => return Err(self.bare.give_up(failure)),
         };
         Ok(Sample { took: begun.elapsed(), outcome })
+    }
+
+    /// What has come of a run, unless a token has stopped serving: what fails because of that says nothing of the setting, and the
+    /// next engine would log in to it again.
+    fn unless_lost<T>(&self, ran: std::result::Result<T, Missed>) -> std::result::Result<T, Missed> {
+        let lost = self.running.as_ref().and_then(|running| not_serving(&running.engine));
+        lost.map_or(ran, |failure| Err(Missed::Final(failure)))
     }
 
     /// Ends the engines and removes the keys.
@@ -117,7 +122,13 @@ impl<'a> Bench<'a> {
         self.stop_engine();
         match self.build(setting) {
             // It may be that the one that keeps the login has what this one lacks.
-            Err(Missed::Setting(_)) if self.bare.make_room() => self.build(setting),
+            Err(Missed::Setting(failure)) if self.bare.makes_room_for(&failure) => {
+                let built = self.build(setting);
+                if matches!(built, Err(Missed::Setting(_))) {
+                    self.bare.come_back()?;
+                }
+                built
+            }
             built => built,
         }
     }

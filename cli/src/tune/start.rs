@@ -69,7 +69,7 @@ impl Start {
         let (sessions_min, sessions_max) = bounds.unwrap_or((usual.sessions_min, most));
         let may = |switch| !args.keep.contains(&switch);
         Limits {
-            sessions_min,
+            sessions_min: sessions_min.min(sessions_max),
             sessions_max,
             instances_max,
             coalescing: self.coalescing && may(Switch::Coalescing),
@@ -132,6 +132,7 @@ mod tests {
         };
         assert_eq!(limits("sessions = \"4-8\"\n", None, &[]), (4, 8));
         assert_eq!(limits("sessions = \"4-100\"\n", None, &["--sessions-max", "70"]), (4, 70));
+        assert_eq!(limits("sessions = \"4-8\"\n", None, &["--sessions-max", "2"]), (2, 2));
         assert_eq!(limits("", Some(32), &[]), (1, 22));
         assert_eq!(limits("", Some(64), &["--instances-max", "4"]), (1, 10));
         assert_eq!(limits("instances = 4\n", Some(64), &["--instances-max", "2"]), (1, 10));

@@ -227,8 +227,12 @@ fn without_a_configuration_a_complete_one_is_written_that_works_from_anywhere() 
     let sim = Sim::new("tokens=1,op_us=2000,cores=4,seed=4712");
     let out = sim.path("tuned.toml");
     let pin = format!("--pin-source=file:{}", sim.path("pin").display());
-    let ended = sim.run(&[&QUICK[..], &["--out", out.to_str().unwrap(), &pin, "--token", "sim-0"]].concat());
-    ended.succeeds();
+    let options = ["--out", out.to_str().unwrap(), &pin, "--token", "sim-0"];
+    let mut command = sim.command(&[&QUICK[..], &options].concat());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Nobody listens to what is tried meanwhile.
+    drop(child.stderr.take());
+    Ended::of(&child.wait_with_output().unwrap()).succeeds();
     let text = std::fs::read_to_string(&out).unwrap();
     assert!(text.contains(&format!("pin = \"file:{}\"", sim.path("pin").display())), "{text}");
     assert!(text.contains("[[token]]\nname = \"sim-0\"\n") && !text.contains("1234"), "{text}");
@@ -246,4 +250,36 @@ fn a_pin_that_is_refused_is_sent_once_and_nothing_is_measured() {
     ended.fails(5, &["PIN"]);
     assert!(!ended.stderr.contains("best so far"), "{ended:?}");
     assert_eq!(logins(&log), 1);
+}
+
+#[test]
+fn tokens_of_one_scope_are_not_tuned_by_what_one_of_them_does_alone() {
+    let sim = Sim::new("tokens=2,seed=4717");
+    let config = configured(&sim, "");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let other = "scope = \"box\"\n[[token]]\nname = \"sim-1\"\nscope = \"box\"\n";
+    std::fs::write(&config, text + other).unwrap();
+    sim.run(&[&QUICK[..], &["--config", &config]].concat()).fails(2, &["sim-0, sim-1", "\"box\""]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_to_is_refused_before_a_pin_is_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("logins");
+    let sim = Sim::new(&format!("tokens=1,seed=4718,pin_log={}", log.display()));
+    let config = configured(&sim, "");
+    // Nobody makes files there, whoever they are.
+    let ended = sim.run(&[&QUICK[..], &["--config", &config, "--out", "/proc/tuned.toml"]].concat());
+    ended.fails(2, &["/proc/tuned.toml cannot be written"]);
+    assert!(!log.exists());
+}
+
+#[test]
+fn of_two_tokens_the_one_that_was_measured_is_told() {
+    let sim = stored("seed=4719").with("tokens=2,op_us=2000,cores=4,seed=4719");
+    let config = configured(&sim, "sessions = 1\n");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text + "[[token]]\nname = \"sim-1\"\n").unwrap();
+    let ended = interrupted(&mut sim.command(&[&QUICK[..], &["--config", &config]].concat()), Signal::INT);
+    assert!(ended.stdout.contains("16 callers, measured on the first of 2 tokens"), "{ended:?}");
 }
