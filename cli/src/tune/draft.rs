@@ -35,8 +35,8 @@ impl Draft {
         // A link stays one.
         let path =
             if is_there { path.canonicalize().map_err(|error| cannot(&error))? } else { path.to_owned() };
-        if path.is_dir() {
-            return Err(cannot(&"it is a directory"));
+        if is_there && !path.is_file() {
+            return Err(cannot(&"it is no regular file"));
         }
         let beside = beside(&path);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&beside);
@@ -141,7 +141,11 @@ mod tests {
         Draft::create(&path, true).unwrap().finish("three", None).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "three");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
-        assert!(Draft::create(&directory.path().join("none/tuned.toml"), true).is_err());
+        for other in
+            [directory.path().join("none/tuned.toml"), directory.path().to_owned(), "/dev/null".into()]
+        {
+            assert!(Draft::create(&other, true).is_err(), "{other:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hsmux::Engine;
 use hsmux_bench::TemporaryKey;
-use hsmux_bench::profile::{Operation, Profile};
+use hsmux_bench::profile::Profile;
 
 use super::args::Args;
 use super::tell;
@@ -46,16 +46,16 @@ impl Keys {
         if removed > 0 {
             tell(&format!("removed {removed} temporary keys that earlier runs left behind"));
         }
-        let of = |operation: &Operation| {
-            let spec = operation.op.key_spec();
-            let count = spec.map_or(0, |_| operation.keys.count);
-            (0..count).filter_map(|_| spec).map(|spec| TemporaryKey::generate(engine, spec)).collect()
-        };
-        // Until all are there each removes itself.
-        let keys: Vec<Vec<_>> = profile.operations.iter().map(of).collect::<std::result::Result<_, _>>()?;
+        let mut labels = Vec::new();
+        let generated = generate(&mut labels, engine, profile);
+        let mut keys = Self::Temporary(labels);
+        if let Err(error) = generated {
+            // The failure that is returned is the first.
+            keys.remove(Some(engine)).unwrap_or_else(|remain| tell(&remain.into_text()));
+            return Err(error.into());
+        }
         tell(&format!("{} temporary keys on the first token, which serves this load", profile.keys()));
-        let release = |keys: Vec<TemporaryKey>| keys.into_iter().map(TemporaryKey::release).collect();
-        Ok(Self::Temporary(keys.into_iter().map(release).collect()))
+        Ok(keys)
     }
 
     /// The name of a key of an operation.
@@ -93,4 +93,23 @@ impl Keys {
         let text = format!("temporary keys remain on the first token ({why}): the next run removes {names}");
         Err(Failure::new(Exit::Key, text))
     }
+}
+
+/// Generates the keys of a profile, and says what they are called, by operation, as far as it got.
+fn generate(
+    labels: &mut Vec<Vec<String>>,
+    engine: &Arc<Engine>,
+    profile: &Profile,
+) -> std::result::Result<(), hsmux::Error> {
+    for operation in &profile.operations {
+        labels.push(Vec::new());
+        let Some(spec) = operation.op.key_spec() else { continue };
+        for _ in 0..operation.keys.count {
+            let key = TemporaryKey::generate(engine, spec)?;
+            if let Some(of_operation) = labels.last_mut() {
+                of_operation.push(key.release());
+            }
+        }
+    }
+    Ok(())
 }

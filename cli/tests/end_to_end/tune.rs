@@ -317,3 +317,14 @@ fn engines_that_cannot_be_built_are_a_result_and_leave_no_key() {
     keys.succeeds();
     assert!(!keys.stdout.contains("hsmux-load-"), "{keys:?}");
 }
+
+#[test]
+fn keys_that_were_made_before_one_failed_are_removed() {
+    let sim = stored("seed=process,fault=C_GenerateKeyPair:2=0x30");
+    let config = configured(&sim, "");
+    let ended = sim.run(&["tune", "--config", &config, "--profile", "dnssec"]);
+    ended.fails(1, &["C_GenerateKeyPair"]);
+    let keys = sim.run(&["info", "--config", &config]);
+    keys.succeeds();
+    assert!(!keys.stdout.contains("hsmux-load-"), "{keys:?}");
+}
