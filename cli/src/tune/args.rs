@@ -105,7 +105,8 @@ Examples:
 
 Do not run it beside production: it keeps the device busy, takes sessions that others may need,
 and what others do disturbs its measurements. An audit log of --config is not written to while
-it measures: a temporary one takes its place.
+it measures: a temporary one takes its place, signed by the log's own key on the tokens, which is
+made if there is none yet and stays.
 
 An engine is built about once for every two measurements, 50 to 175 times in all. Another one
 keeps the login and the keys meanwhile, so that C_Login answers that the user is logged in
