@@ -5,21 +5,20 @@
 //! been compared in interleaved rounds (A B, B A, ...) by [`Verdict::paired`](crate::verdict::Verdict::paired). From the
 //! fewest sessions on, the first setting that is not seen to be slower than the best of all looks is taken. Then each switch
 //! is tried the other way round, and one that is not the default has to be faster with evidence. If one was, the
-//! sessions are looked at once more. Last it is compared with the settings at start.
+//! sessions are looked at once more. Last it is compared with the settings at start, which stay unless it is faster, or
+//! simpler and surely not slower. So they do where the search ends before that comparison.
 //!
 //! Of 60 searches on each of the simulated devices of this module's tests, whose measurements vary by 2 % and in one of
-//! fifty cases stall, fifty-nine at least end within one doubling of the right number of sessions and within 5 %
+//! fifty cases stall, fifty-seven at least end within one doubling of the right number of sessions and within 5 %
 //! of what the best setting does.
 
 mod advice;
 mod duel;
 mod plan;
+mod setting;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::time::Duration;
-
-use serde::Serialize;
 
 use crate::knee::{Percentile, Point, Slo};
 use crate::verdict::Verdict;
@@ -27,24 +26,15 @@ use plan::{Found, Plan};
 
 pub use advice::{Advice, End, Gain, Tried};
 pub use duel::{Duel, Outcome};
-
-/// What is tuned. The rest of a configuration stays as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-pub struct Setting {
-    /// Sessions per token and instance.
-    pub sessions: usize,
-    /// How often the module is loaded.
-    pub instances: usize,
-    /// Whether requests share calls.
-    pub coalescing: bool,
-    /// Whether keys get warm copies where the engine finds that they pay.
-    pub copies: bool,
-}
+pub use setting::Setting;
 
 /// What may be tried, and for how long.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// Most sessions per token and instance. Default 64, as [`hsmux::Sessions::AUTO`] has it.
+    /// Fewest sessions per token and instance. Default 1.
+    pub sessions_min: usize,
+    /// Most sessions per token and instance. Default 64, as [`hsmux::Sessions::AUTO`] has it. The settings at start are
+    /// measured with what they have.
     pub sessions_max: usize,
     /// Most instances. Default 1, with which those of the start stay: whether a module may be loaded twice its maker says.
     pub instances_max: usize,
@@ -58,7 +48,7 @@ pub struct Limits {
     pub total: Duration,
     /// Shortest measurement. Default 50 ms.
     pub measure: Duration,
-    /// Longest measurement. Default 2 s: beyond that more rounds tell more.
+    /// Longest measurement, unless an objective needs more. Default 2 s: beyond that more rounds tell more.
     pub measure_max: Duration,
 }
 
@@ -141,12 +131,13 @@ struct Visit {
 }
 
 /// So many measurements a search takes with noise that keeps nearly every comparison open to its last round, and with
-/// instances: each lasts that part of the time that there is. In this module's tests they take 110 to 210 on average.
-const VISITS: u32 = 250;
+/// instances: each lasts that part of the time that there is. In this module's tests they take 110 to 250 on average.
+const VISITS: u32 = 350;
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            sessions_min: 1,
             sessions_max: 64,
             instances_max: 1,
             coalescing: true,
@@ -156,32 +147,6 @@ impl Default for Limits {
             measure: Duration::from_millis(50),
             measure_max: Duration::from_secs(2),
         }
-    }
-}
-
-/// One session, and the engine's defaults.
-impl Default for Setting {
-    fn default() -> Self {
-        Self { sessions: 1, instances: 1, coalescing: true, copies: true }
-    }
-}
-
-impl Setting {
-    /// With so many sessions.
-    #[must_use]
-    pub const fn with_sessions(self, sessions: usize) -> Self {
-        Self { sessions, ..self }
-    }
-
-    /// Whether all but the sessions are the same.
-    #[must_use]
-    pub fn has_switches_of(self, other: Self) -> bool {
-        self.with_sessions(0) == other.with_sessions(0)
-    }
-
-    /// What makes one setting simpler than another: fewer sessions in all, then fewer instances and more defaults.
-    const fn weight(self) -> (usize, usize, bool, bool) {
-        (self.sessions.saturating_mul(self.instances), self.instances, !self.coalescing, !self.copies)
     }
 }
 
@@ -240,7 +205,7 @@ impl Tuner {
     #[must_use]
     pub fn next(&self) -> Step {
         let Some(setting) = self.found.need else { return Step::Done(Box::new(self.advice(End::Found))) };
-        let (lasts, beside) = (self.lasts(), self.beside());
+        let (lasts, beside) = (self.lasts(setting), self.beside());
         let is_last = self.spent.saturating_add(lasts).saturating_add(beside) > self.limits.total;
         if is_last && !self.history.is_empty() {
             return Step::Done(Box::new(self.advice(End::OutOfTime)));
@@ -248,18 +213,18 @@ impl Tuner {
         Step::Measure { setting, lasts }
     }
 
-    /// What is known by now, if it is to end here: the best so far.
+    /// What is known by now, if it is to end here: the settings at start, unless a comparison with them was won.
     #[must_use]
     pub fn stopped(&self) -> Advice {
         self.advice(if self.found.need.is_some() { End::Stopped } else { End::Found })
     }
 
-    /// The best so far, with its operations per second.
+    /// What seems best so far, with its operations per second. It is not advised before it has been compared with the start.
     #[must_use]
     pub fn best(&self) -> Option<(Setting, f64)> {
-        let advice = self.stopped();
-        let best = advice.best?;
-        Some((best, advice.tried_with(best)?.per_s?))
+        let tried = self.tried();
+        let best = self.seems_best(&tried)?;
+        Some((best, tried.iter().find(|tried| tried.setting == best)?.per_s?))
     }
 
     /// Goes through the plan as far as what was measured leads.
@@ -271,11 +236,18 @@ impl Tuner {
 
     /// How long the next measurement lasts: its part of the time, less what goes with it. At least half of that, for fewer
     /// measurements that say something are worth more than many that mostly build engines.
-    fn lasts(&self) -> Duration {
+    fn lasts(&self, setting: Setting) -> Duration {
         let Limits { measure, measure_max, total, .. } = self.limits;
         let beside = self.beside();
         let lasts = (total / VISITS).saturating_sub(beside).max(beside / 2);
-        lasts.clamp(measure, measure_max.max(measure))
+        let same = self.history.iter().rfind(|visit| visit.setting == setting);
+        let needed = same.and_then(|visit| self.needed(visit)).unwrap_or_default();
+        lasts.clamp(measure, measure_max.max(measure).max(needed))
+    }
+
+    /// How long a measurement with the rate of this one has to last to tell whether the objective is met.
+    fn needed(&self, visit: &Visit) -> Option<Duration> {
+        Some(self.limits.slo.as_ref()?.lasts(visit.sample.rate().filter(|&per_s| per_s > 0.0)?))
     }
 
     /// What goes with a measurement: building an engine, the warm-up.
@@ -283,18 +255,6 @@ impl Tuner {
         let beside = |visit: &Visit| visit.sample.took.saturating_sub(visit.lasts);
         let visits = u32::try_from(self.history.len()).unwrap_or(u32::MAX).max(1);
         self.history.iter().map(beside).sum::<Duration>() / visits
-    }
-}
-
-/// As it is told: `8 sessions`, with what differs from the defaults.
-impl fmt::Display for Setting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} session{}", self.sessions, if self.sessions == 1 { "" } else { "s" })?;
-        if self.instances > 1 {
-            write!(f, " in each of {} instances", self.instances)?;
-        }
-        f.write_str(if self.coalescing { "" } else { ", no coalescing" })?;
-        f.write_str(if self.copies { "" } else { ", no copies" })
     }
 }
 

@@ -149,7 +149,8 @@ impl Site {
         }
     }
 
-    fn of_config(config: Config) -> Self {
+    /// All of a configuration.
+    pub(crate) fn of_config(config: Config) -> Self {
         let (module, init_args) = config.module();
         Self {
             module: module.to_owned(),

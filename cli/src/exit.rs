@@ -67,6 +67,14 @@ impl Failure {
         Self::Said { exit, text: text.into() }
     }
 
+    /// What there is to say.
+    pub(crate) fn into_text(self) -> String {
+        match self {
+            Self::Said { text, .. } => text,
+            Self::OutputClosed => "output closed".to_owned(),
+        }
+    }
+
     /// Says the failure on stderr and returns its exit code.
     pub(crate) fn end(self) -> ExitCode {
         match self {

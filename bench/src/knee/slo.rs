@@ -113,7 +113,7 @@ impl Slo {
     }
 
     /// How long a measurement at this rate must last to tell whether the objective is met.
-    pub(super) fn lasts(&self, per_s: f64) -> Duration {
+    pub(crate) fn lasts(&self, per_s: f64) -> Duration {
         let latency = self.latency.iter().map(|(percentile, limit)| {
             let requests = SLOWER / (1.0 - percentile.share());
             // A queue that grows evenly has reached that part of its length by that percentile.

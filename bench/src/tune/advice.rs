@@ -21,6 +21,11 @@ pub struct Advice {
     pub gain: Option<Gain>,
     /// Why the search has ended.
     pub end: End,
+    /// Whether it is more than the best of some looks: the search was done, or a comparison with the start was won before.
+    pub decided: bool,
+    /// How long each measurement would have to last to tell surely whether the objective is met, in seconds, if one
+    /// was shorter.
+    pub too_short_s: Option<f64>,
     /// Every setting that was measured, the simplest first.
     pub tried: Vec<Tried>,
     /// Every comparison that was decided, in order.
@@ -33,18 +38,18 @@ pub struct Advice {
 pub enum End {
     /// Everything was tried that was to be tried.
     Found,
-    /// Time was used up before: the best so far is advised.
+    /// Time was used up before: what has won a comparison with the start is advised, else the start.
     OutOfTime,
-    /// Whoever drives it has ended it: the best so far is advised.
+    /// Whoever drives it has ended it: the same.
     Stopped,
 }
 
-/// The rate of the advice over that of the start.
+/// The rate of one setting over that of another. It is shown as `+4.0 % (+3.1 % to +4.9 %)`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Gain {
     /// As a ratio.
     pub ratio: f64,
-    /// Where it lies with 98 % confidence; `None` if there was no time to compare them in rounds.
+    /// Where it lies with 98 % confidence; `None` without a comparison in enough rounds.
     pub interval: Option<Interval>,
 }
 
@@ -69,6 +74,44 @@ pub struct Tried {
 
 impl Tuner {
     pub(super) fn advice(&self, end: End) -> Advice {
+        let (tried, start) = (self.tried(), self.start);
+        let with = |setting: Setting| tried.iter().find(|tried| tried.setting == setting);
+        let won = match self.found.against_start.and_then(|place| self.found.duels.get(place)) {
+            Some(duel) => self.beat_start(duel),
+            None if end == End::Found => None,
+            None => self.found.duels.iter().rev().find_map(|duel| self.beat_start(duel)),
+        };
+        // As long as nothing has beaten it, what runs today is better known than any other.
+        let works = with(start).is_none_or(|tried| tried.per_s.is_some());
+        let best = match (end, won) {
+            (End::Found, _) => self.found.best,
+            (_, Some((winner, _))) => Some(winner),
+            (_, None) if works => Some(start),
+            _ => self.seems_best(&tried),
+        };
+        let meets = best.and_then(with).is_some_and(|tried| tried.meets);
+        let gain = best.filter(|&best| best != start).and_then(|best| match won {
+            Some((_, duel)) if duel.champion == start => duel.gain(),
+            _ => Some(Gain { ratio: with(best)?.per_s? / with(start)?.per_s?, interval: None }),
+        });
+        let short = |visit: &Visit| self.needed(visit).filter(|&needed| visit.lasts < needed);
+        let too_short_s = self.history.iter().filter_map(short).max().map(|needed| needed.as_secs_f64());
+        let decided = best.is_some() && (end == End::Found || won.is_some());
+        Advice { best, meets, start, gain, end, decided, too_short_s, tried, duels: self.found.duels.clone() }
+    }
+
+    /// What has beaten the start in this comparison, if it did.
+    fn beat_start<'a>(&self, duel: &'a Duel) -> Option<(Setting, &'a Duel)> {
+        Some((duel.beaten_by(self.start)?, duel))
+    }
+
+    /// What the plan has come to, or had the highest rate so far.
+    pub(super) fn seems_best(&self, tried: &[Tried]) -> Option<Setting> {
+        self.found.best.or_else(|| highest(tried))
+    }
+
+    /// Every setting that was measured, the simplest first.
+    pub(super) fn tried(&self) -> Vec<Tried> {
         let mut settings: Vec<_> = self.history.iter().map(|visit| visit.setting).collect();
         settings.sort_unstable_by_key(|setting| setting.weight());
         settings.dedup();
@@ -76,18 +119,7 @@ impl Tuner {
         let of = |setting: Setting| -> Vec<_> {
             self.history.iter().filter(|visit| visit.setting == setting).collect()
         };
-        let tried: Vec<_> =
-            settings.into_iter().map(|setting| Tried::of(setting, &of(setting), slo)).collect();
-        let best = self.found.best.or_else(|| highest(&tried));
-        let with = |setting: Setting| tried.iter().find(|tried| tried.setting == setting);
-        let meets = best.and_then(with).is_some_and(|tried| tried.meets);
-        let compared = self.found.against_start.and_then(|place| self.found.duels.get(place));
-        let gain = best.filter(|&best| best != self.start).and_then(|best| match compared {
-            Some(duel) => Some(Gain { ratio: duel.ratio?, interval: duel.interval }),
-            None => Some(Gain { ratio: with(best)?.per_s? / with(self.start)?.per_s?, interval: None }),
-        });
-        let (start, duels) = (self.start, self.found.duels.clone());
-        Advice { best, meets, start, gain, end, tried, duels }
+        settings.into_iter().map(|setting| Tried::of(setting, &of(setting), slo)).collect()
     }
 }
 
@@ -147,16 +179,27 @@ impl fmt::Display for Advice {
         match self.gain {
             None if best == self.start => f.write_str(", as at start")?,
             None => {}
-            Some(gain) => write!(f, "; {gain} the settings at start ({})", self.start)?,
+            Some(gain) => write!(f, "; {gain} against the settings at start ({})", self.start)?,
         }
-        if !self.meets {
-            f.write_str("; no setting was seen to meet the objective")?;
+        let was_tried = self.tried_with(best).is_some();
+        if was_tried && !self.meets {
+            let what = if self.end == End::Found { "no setting was" } else { "it was not" };
+            write!(f, "; {what} seen to meet the objective")?;
+        }
+        if let Some(seconds) = self.too_short_s {
+            write!(
+                f,
+                "; too short to be sure of the objective: {seconds:.1} s for each measurement would tell"
+            )?;
         }
         f.write_str(match self.end {
-            End::Found => "",
-            End::OutOfTime => "; unfinished: time was used up, this is the best so far",
-            End::Stopped => "; unfinished: it was stopped, this is the best so far",
-        })
+            End::Found => return Ok(()),
+            End::OutOfTime => "; unfinished: time was used up",
+            End::Stopped => "; unfinished: it was stopped",
+        })?;
+        let (won, none) =
+            (", this is the best so far", " before anything was seen to beat the settings at start");
+        f.write_str(if self.decided { won } else { none })
     }
 }
 
@@ -167,6 +210,6 @@ impl fmt::Display for Gain {
         if let Some(Interval { low, high }) = self.interval {
             write!(f, " ({:+.1} % to {:+.1} %)", percent(low), percent(high))?;
         }
-        f.write_str(" against")
+        Ok(())
     }
 }

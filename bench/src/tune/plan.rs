@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::duel::{Duel, Outcome, Rule};
+use super::duel::{Duel, Rule};
 use super::{Limits, Setting, Visit};
 use crate::stats::median;
 use crate::verdict::Verdict;
@@ -74,11 +74,13 @@ impl<'a> Plan<'a> {
 
     /// All of it.
     pub(super) fn go(&mut self) -> Result<(), Need> {
+        // What runs today is what there is to beat, and what is advised if there is no time for more.
+        self.measure(self.start)?;
         let base = self.base();
-        self.sessions(base, 1)?;
+        self.sessions(base, self.least())?;
         self.switches()?;
         if let Some(best) = self.best.filter(|best| !best.has_switches_of(base)) {
-            self.sessions(best, (best.sessions / 2).max(1))?;
+            self.sessions(best, (best.sessions / 2).max(self.least()))?;
         }
         self.compare_with_start()
     }
@@ -94,11 +96,15 @@ impl<'a> Plan<'a> {
         }
     }
 
+    fn least(&self) -> usize {
+        self.limits.sessions_min.clamp(1, self.limits.sessions_max.max(1))
+    }
+
     /// The fewest sessions that are as good as any, with the switches of `base`.
     fn sessions(&mut self, base: Setting, first: usize) -> Result<(), Need> {
         let mut all = self.climb(base, first)?;
         all.extend(self.between(&all));
-        if self.start.has_switches_of(base) && self.start.sessions <= self.limits.sessions_max {
+        if self.start.has_switches_of(base) {
             all.push(self.start);
         }
         all.sort_unstable_by_key(|setting| setting.sessions);
@@ -126,7 +132,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Doubles the sessions while that pays.
+    /// Doubles the sessions while that pays, and none is refused: who asks for yet more takes those of others.
     fn climb(&mut self, base: Setting, first: usize) -> Result<Vec<Setting>, Need> {
         let most = self.limits.sessions_max.max(1);
         let (mut rungs, mut sessions) = (Vec::new(), first.min(most));
@@ -135,11 +141,10 @@ impl<'a> Plan<'a> {
             let setting = base.with_sessions(sessions);
             self.measure(setting)?;
             rungs.push(setting);
-            let rate = self.rate(setting).unwrap_or(0.0);
+            let Some(rate) = self.rate(setting) else { return Ok(rungs) };
             if rate > best * GAIN {
                 (best, idle) = (rate, 0);
-            } else if best > 0.0 {
-                // As long as nothing has worked, more may.
+            } else {
                 idle += 1;
             }
             if idle >= IDLE_MAX || sessions >= most {
@@ -154,8 +159,10 @@ impl<'a> Plan<'a> {
         let Some(&middle) = self.near(rungs, 1.0 / GAIN).first() else { return Vec::new() };
         let most = self.limits.sessions_max;
         let counts = [middle.sessions * 3 / 4, middle.sessions * 3 / 2];
-        let is_new =
-            |&count: &usize| (1..=most).contains(&count) && rungs.iter().all(|rung| rung.sessions != count);
+        let least = self.least();
+        let is_new = |&count: &usize| {
+            (least..=most).contains(&count) && rungs.iter().all(|rung| rung.sessions != count)
+        };
         counts.into_iter().filter(is_new).map(|count| middle.with_sessions(count)).collect()
     }
 
@@ -170,7 +177,7 @@ impl<'a> Plan<'a> {
         while let Some(best) = self.best.filter(|best| best.instances < self.limits.instances_max) {
             let instances = (best.instances * 2).min(self.limits.instances_max);
             // As many in all: more would be another question.
-            let sessions = (best.sessions * best.instances).div_ceil(instances);
+            let sessions = (best.sessions * best.instances).div_ceil(instances).max(self.least());
             if !self.try_other(best, Setting { instances, sessions, ..best })? {
                 break;
             }
@@ -186,21 +193,29 @@ impl<'a> Plan<'a> {
         Ok(wins)
     }
 
-    /// What it is worth. Where the start turns out to be better after all, or as good and simpler, it stays.
+    /// What it is worth. What runs today stays unless the best is faster, or simpler and surely not slower: noise is no reason
+    /// to change anything.
     fn compare_with_start(&mut self) -> Result<(), Need> {
         let start = self.start;
-        let Some(best) = self.best.filter(|&best| best != start) else { return Ok(()) };
-        if start.sessions > self.limits.sessions_max {
+        let Some(best) = self.best.or_else(|| self.rate(start).map(|_| start)) else { return Ok(()) };
+        self.best = Some(best);
+        if best == start {
             return Ok(());
         }
-        let place = self.duels.len();
-        let wins = self.duel(start, best, Rule::Faster)?;
-        self.against_start = Some(place);
-        let is_slower = self.duels[place].outcome == Outcome::Slower;
-        if !wins && (is_slower || start.weight() < best.weight()) {
-            self.best = Some(start);
+        let is_won = |duel: &Duel| duel.champion == start && duel.beaten_by(start) == Some(best);
+        if let Some(place) = self.duels.iter().rposition(is_won) {
+            self.against_start = Some(place);
+            return Ok(());
         }
-        Ok(())
+        let rule = if best.weight() < start.weight() { Rule::AsGood } else { Rule::Faster };
+        self.against_start = Some(self.duels.len());
+        let compared = self.duel(start, best, rule);
+        match compared {
+            Ok(true) => {}
+            Ok(false) => self.best = Some(start),
+            Err(_) => self.against_start = None,
+        }
+        compared.map(drop)
     }
 
     /// Whether the challenger takes the champion's place.

@@ -1,5 +1,8 @@
 //! Searches on simulated devices whose best settings are known, and the ends of searches.
 
+mod duels;
+mod ends;
+
 use super::*;
 use crate::dice::Dice;
 
@@ -113,7 +116,9 @@ fn where_all_settings_are_alike_the_simplest_wins_whatever_the_noise() {
     for noise in [0.0, 0.02, 0.06] {
         let device = Device { servers: 1, noise, ..PLAIN };
         let limits = Limits { instances_max: 4, ..Limits::default() };
-        device.check(&limits, PER_S, |best| best == Setting::default());
+        // With much noise nothing shows that less is not slower: then what runs today stays.
+        let start = Setting::default().with_sessions(8);
+        device.check(&limits, PER_S, |best| best == Setting::default() || noise > 0.02 && best == start);
     }
 }
 
@@ -155,14 +160,15 @@ fn a_switch_that_must_not_be_turned_stays_as_it_was_at_start() {
 
 #[test]
 fn beyond_the_limit_no_sessions_are_asked_for_and_what_fails_ends_nothing() {
-    let limits = Limits { sessions_max: 6, ..Limits::default() };
-    let advice = Device { servers: 64, ..PLAIN }.tune(Setting::default(), limits, 1);
+    let limits = Limits { sessions_min: 2, sessions_max: 6, ..Limits::default() };
+    let advice = Device { servers: 64, ..PLAIN }.tune(Setting::default().with_sessions(2), limits, 1);
     assert_eq!(advice.best.unwrap().sessions, 6);
-    assert!(advice.tried.iter().all(|tried| tried.setting.sessions <= 6));
+    assert!(advice.tried.iter().all(|tried| (2..=6).contains(&tried.setting.sessions)));
     let few = Device { servers: 64, sessions: 3, ..PLAIN };
     let advice = few.tune(Setting::default(), Limits::default(), 1);
     assert_eq!((advice.best.unwrap().sessions, advice.end), (3, End::Found));
     let failed = advice.tried_with(Setting::default().with_sessions(4)).unwrap();
+    assert!(advice.tried.iter().all(|tried| tried.setting.sessions <= 4), "who is refused asks for no more");
     assert_eq!((failed.per_s, failed.failed.as_deref()), (None, Some("no more sessions")));
     let none = Device { sessions: 0, ..PLAIN }.tune(Setting::default(), Limits::default(), 1);
     assert_eq!((none.best, none.to_string().as_str()), (None, "no setting worked"));
@@ -189,6 +195,7 @@ fn of_the_settings_that_meet_the_objective_the_fastest_is_advised() {
     };
     let advice = advise("p99=8500us");
     assert_eq!((advice.best.unwrap().sessions, advice.meets), (8, true), "{advice}");
+    assert!(advice.too_short_s.is_some_and(|needed| needed > 2.0), "10,000 requests for p99: {advice}");
     let advice = advise("p99=500us");
     assert!(!advice.meets && advice.to_string().contains("no setting was seen to meet"), "{advice}");
 }
@@ -224,44 +231,6 @@ fn a_start_that_was_better_than_all_that_was_tried_stays() {
 }
 
 #[test]
-fn time_bounds_the_search_and_what_is_best_by_then_is_advised_as_unfinished() {
-    for seconds in [8, 20] {
-        let total = Duration::from_secs(seconds);
-        let limits = Limits { total, ..Limits::default() };
-        let (mut tuner, mut dice, mut spent) =
-            (Tuner::new(Setting::default(), limits), Dice::new(1), Duration::ZERO);
-        let advice = loop {
-            match tuner.next() {
-                Step::Measure { setting, lasts } => {
-                    let sample = PLAIN.measure(setting, lasts, &mut dice);
-                    spent += sample.took;
-                    tuner.measured(sample);
-                }
-                Step::Done(advice) => break advice,
-            }
-        };
-        assert!(spent <= total, "{spent:?}");
-        assert_eq!(advice.end, End::OutOfTime);
-        assert!((3..=8).contains(&advice.best.unwrap().sessions), "{advice}");
-        assert!(advice.to_string().contains("unfinished: time was used up"), "{advice}");
-    }
-}
-
-#[test]
-fn who_stops_it_has_the_best_so_far_marked_unfinished() {
-    let mut tuner = Tuner::new(Setting::default(), Limits::default());
-    assert_eq!((tuner.stopped().best, tuner.best()), (None, None));
-    let mut dice = Dice::new(1);
-    for _ in 0..4 {
-        let Step::Measure { setting, lasts } = tuner.next() else { panic!("over") };
-        tuner.measured(PLAIN.measure(setting, lasts, &mut dice));
-    }
-    let advice = tuner.stopped();
-    assert!(advice.best.is_some_and(|best| best.sessions >= 4) && advice.end == End::Stopped, "{advice}");
-    assert!(advice.to_string().ends_with("unfinished: it was stopped, this is the best so far"), "{advice}");
-}
-
-#[test]
 fn two_settings_are_measured_in_turn_and_in_changing_order() {
     let (mut tuner, mut dice, mut order) =
         (Tuner::new(Setting::default(), Limits::default()), Dice::new(1), Vec::new());
@@ -273,36 +242,4 @@ fn two_settings_are_measured_in_turn_and_in_changing_order() {
     let first = order.iter().position(without).unwrap();
     let turns: Vec<_> = order[first - 1..first + 7].iter().map(without).collect();
     assert_eq!(turns, [false, true, true, false, false, true, true, false]);
-}
-
-/// A duel of a simpler setting, which does these parts of what the other does, in turn.
-fn simpler(parts: [f64; 2]) -> Duel {
-    let champion = Setting::default().with_sessions(8);
-    let mut duel = Duel::new(champion, Setting::default(), duel::Rule::NotSlower, 0);
-    let mut verdicts = HashMap::new();
-    for round in 0.. {
-        for setting in duel.round() {
-            let part = if setting == champion { 1.0 } else { parts[round % 2] };
-            duel.took(setting, Some(1000.0 * part), true);
-        }
-        duel.judge(&mut verdicts);
-        if duel.is_over() {
-            break;
-        }
-    }
-    duel
-}
-
-#[test]
-fn a_simpler_setting_wins_unless_it_is_surely_slower() {
-    let alike = simpler([0.98, 1.0]);
-    assert!(alike.challenger_wins() && alike.outcome == Outcome::NoDifference, "{alike:?}");
-    for parts in [[0.8, 1.2], [0.93, 1.01]] {
-        let noisy = simpler(parts);
-        assert!(noisy.challenger_wins() && noisy.outcome == Outcome::TooNoisy, "{noisy:?}");
-    }
-    for parts in [[0.5, 0.6], [0.9, 0.95], [0.85, 1.0]] {
-        let slower = simpler(parts);
-        assert!(!slower.challenger_wins() && slower.outcome == Outcome::Slower, "{slower:?}");
-    }
 }

@@ -34,21 +34,22 @@ pub(crate) struct Args {
     pub(super) key: Option<String>,
 
     /// Callers at a time. With fewer than two for each session nothing is known of more sessions; with many, latencies are
-    /// those of a long queue. Default: what --profile says, and at least twice the most sessions of all tokens
+    /// those of a long queue. Default: what --profile says, and at least twice the most sessions of all tokens that serve the load
     #[arg(long, value_name = "N")]
     callers: Option<NonZeroU16>,
 
     /// What latencies have to be with so many callers, as p99=5ms or p50=1ms,p99.9=20ms: of the settings that meet it the one that
-    /// does most is advised. Default: whatever they are
-    #[arg(long, value_name = "LIMITS")]
+    /// does most is advised. With --callers, for latencies are those of a queue as long as that. Default: whatever they are
+    #[arg(long, value_name = "LIMITS", requires = "callers")]
     pub(super) slo: Option<Slo>,
 
-    /// Time for all measurements, 100 to 250 of them. If it is not enough, the best so far is advised, marked as unfinished
+    /// Time for all measurements, 100 to 350 of them. If it is not enough, the settings at start are advised unless something
+    /// was seen to beat them, and it ends with 7
     #[arg(long, value_name = "S", default_value = "5m")]
     pub(super) time: Seconds,
 
-    /// Most sessions per token and instance. Default: 64, and of a token that says how many it has no more than three
-    /// quarters
+    /// Most sessions per token and instance; the settings at start are measured with what they have. Default: 64, of a token that
+    /// says how many it has no more than three quarters, and of a range such as "4-8" in --config its end
     #[arg(long, value_name = "N")]
     pub(super) sessions_max: Option<NonZeroU16>,
 
@@ -73,7 +74,8 @@ pub(crate) struct Args {
     pub(super) sim: Option<PathBuf>,
 
     /// Write the configuration to this file: that of --config with the tuned fields changed or added, and its comments
-    /// kept, else a complete one. A PIN is never in it
+    /// kept, else a complete one. A PIN is never in it. Nothing is written if nothing was decided, or if the file of --config has
+    /// changed meanwhile
     #[arg(long, value_name = "FILE")]
     pub(super) out: Option<PathBuf>,
 
@@ -97,19 +99,27 @@ pub(super) enum Switch {
 pub(crate) const HELP: &str = "\
 Examples:
   hsmux tune --config hsmux.toml --profile payment-auth --out tuned.toml
-  hsmux tune --uri 'pkcs11:token=pay-1?pin-source=file:PIN_FILE' --op ecdsa-p256 --slo p99=5ms
+  hsmux tune --uri 'pkcs11:token=pay-1?pin-source=file:PIN_FILE' --op ecdsa-p256 \\
+      --callers 64 --slo p99=5ms
   hsmux tune --config hsmux.toml --profile dnssec --instances-max 4 --keep copies --json
 
-An engine is built, and the PIN sent to each token, about once for every two measurements:
-50 to 125 times in all. A PIN that is refused ends it at once. Ctrl-C ends it with the best so
-far. The file is written only if a setting worked.
+Do not run it beside production: it keeps the device busy, takes sessions that others may need,
+and what others do disturbs its measurements. An audit log of --config is not written to while
+it measures: a temporary one takes its place, signed by the log's own key on the tokens, which is
+made if there is none yet and stays.
+
+An engine is built about once for every two measurements, 50 to 175 times in all. Another one
+keeps the login and the keys meanwhile, so that C_Login answers that the user is logged in
+already; where a token has no session for it, and for instances beyond the first, each is a
+login of its own. It ends at once if a login fails that may have counted, or a token is lost.
+Ctrl-C ends it, too: then the settings at start stay unless something was seen to beat them.
 
 Exit codes:
   0  a setting is advised
   2  options, configuration, or --out is there already or cannot be written
   3  module, 4 token, 5 PIN, 6 key: as for the other commands
-  7  no setting worked, or none met the objective
-  130  interrupted by SIGINT, 143 by SIGTERM: the best so far was said and written";
+  7  no setting worked, none met the objective, or time was used up
+  130  interrupted by SIGINT, 143 by SIGTERM";
 
 /// The deadline of all requests. In a closed loop the queue is as long as there are callers, which is nobody's fault: what a
 /// profile says of services would fail all settings that are slower than that.

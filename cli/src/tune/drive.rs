@@ -1,44 +1,32 @@
 //! Measuring settings: one engine at a time, the same load on each.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hsmux::{Copies, Engine, Health, PinKeep, PinSource, TokenDescription};
+use hsmux::{Copies, Engine};
 use hsmux_bench::Works;
 use hsmux_bench::knee::Percentile;
 use hsmux_bench::profile::Profile;
-use hsmux_bench::result::Made;
 use hsmux_bench::run::{self, Flow, Outcome};
 use hsmux_bench::tune::{Figures, Limits, Sample, Setting};
 use quanta::Instant;
-use secrecy::SecretString;
 
 use super::args::Args;
-use super::keys::Keys;
+use super::bare::{Bare, Missed, REQUESTS_MAX, check_serving, not_serving};
+use super::sites::Sites;
 use super::start::Start;
-use crate::connection::{Site, is_uri};
+use super::tell;
 use crate::exit::{Exit, Failure, Result};
-use crate::load::{DRAIN, made, note};
+use crate::load::DRAIN;
 use crate::stop::Stop;
 
 /// Where settings are measured.
 pub(super) struct Bench<'a> {
-    args: &'a Args,
-    site: &'a Site,
-    /// As the site names them.
-    names: Vec<String>,
-    /// Read once: some sources give it once, and a person is not asked a hundred times.
-    pin: SecretString,
+    sites: &'a Sites,
     stop: &'a Stop,
     pub(super) profile: Profile,
-    keys: Keys,
-    /// As the first engine describes them, in the order of their names.
-    tokens: Vec<TokenDescription>,
-    made: Made,
+    pub(super) bare: Bare<'a>,
     running: Option<Running>,
-    /// Whether a PIN was refused: then no engine is built any more, not even to remove keys.
-    is_locked_out: bool,
 }
 
 /// An engine and what it does; its setting, unless it is as the site says.
@@ -62,68 +50,25 @@ const FAILED_MAX: f64 = 0.01;
 const FIND_PART: u32 = 20;
 const FIND: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(10)];
 
-/// Requests in flight that engines take while they are measured: whoever has fewer callers is not refused.
-const REQUESTS_MAX: usize = 65_536;
-
 impl<'a> Bench<'a> {
-    /// Builds an engine as the site says, makes the keys, and tries each operation once.
+    /// Logs in, makes the keys, and tries each operation once.
     pub(super) fn open(
         args: &'a Args,
-        site: &'a Site,
-        profile: Profile,
+        sites: &'a Sites,
+        mut profile: Profile,
         start: &Start,
         stop: &'a Stop,
     ) -> Result<Self> {
-        let source = site.pin()?;
-        if matches!(source, PinSource::ProtectedAuthenticationPath) {
-            let text = "tune logs in a hundred times, for which nobody types a PIN at the token";
-            return Err(Failure::new(Exit::Usage, text));
-        }
-        let names = site.tokens()?;
-        let module = site.describe().ok();
-        let pin = source.read()?;
-        let engine = Arc::new(builder(site, &names, &pin).requests_max(REQUESTS_MAX).build()?);
-        let tokens = engine.tokens();
-        let made = made(site.module(), module.as_ref(), &engine, BTreeMap::new(), profile.seed);
-        let mut keys = Keys::make(args, site, &engine, &profile)?;
-        let works = match works(&engine, &profile, &keys) {
-            Ok(works) => works,
+        let mut bare = Bare::open(args, sites, &profile)?;
+        let callers = bare.try_all(&profile).and_then(|()| bare.enough_callers(args, &profile, start));
+        match callers {
+            Ok(callers) => profile.callers = callers,
             Err(failure) => {
-                // The failure that is told is the first.
-                let _removed = keys.remove(&engine);
+                bare.close_and_tell();
                 return Err(failure);
             }
-        };
-        let running = Some(Running { setting: None, engine, works, is_warm: false });
-        let mut bench =
-            Self { args, site, names, pin, stop, profile, keys, tokens, made, running, is_locked_out: false };
-        let callers = bench.enough_callers(start);
-        match callers {
-            Ok(callers) => bench.profile.callers = callers,
-            Err(failure) => return Err(bench.close().err().unwrap_or(failure)),
         }
-        Ok(bench)
-    }
-
-    /// Most sessions that each of the tokens has, if they say so.
-    pub(super) fn sessions_most(&self) -> Option<usize> {
-        let most = self.tokens.iter().filter_map(|token| token.sessions_max).min()?;
-        usize::try_from(most).ok()
-    }
-
-    /// The tokens as a configuration names them: as they were named, or by what a URI led to, for a URI may say more than is
-    /// to be written down.
-    pub(super) fn token_names(&self) -> Vec<String> {
-        let name = |(name, token): (&String, &TokenDescription)| match name {
-            uri if is_uri(uri) && token.label.is_empty() => token.serial.clone(),
-            uri if is_uri(uri) => token.label.clone(),
-            name => name.clone(),
-        };
-        self.names.iter().zip(&self.tokens).map(name).collect()
-    }
-
-    pub(super) const fn made(&self) -> &Made {
-        &self.made
+        Ok(Self { sites, stop, profile, bare, running: None })
     }
 
     /// The settings at start. Where nobody says how many sessions, the engine is given a load, and asked.
@@ -132,80 +77,87 @@ impl<'a> Bench<'a> {
             return Ok(start.setting(sessions));
         }
         let lasts = (limits.total / FIND_PART).clamp(FIND[0], FIND[1]);
-        let Some(running) = &self.running else { return Ok(start.setting(1)) };
-        let engine = Arc::clone(&running.engine);
-        self.run(lasts)?;
-        let tokens = engine.snapshot().tokens;
+        let found = self.use_engine(None).and_then(|()| Ok(self.run(lasts)?));
+        let found = self.unless_lost(found);
+        self.bare.watch(found)?;
+        let tokens =
+            self.running.as_ref().map(|running| running.engine.snapshot().tokens).unwrap_or_default();
         let found = tokens.iter().map(|token| token.sessions - token.parked.min(token.sessions)).max();
-        let sessions = found.unwrap_or(1).clamp(1, limits.sessions_max);
-        note(&format!("by itself the engine settles at {sessions} sessions: that is the start"))?;
+        let sessions = found.unwrap_or(1).clamp(limits.sessions_min, limits.sessions_max);
+        tell(&format!("by itself the engine settles at {sessions} sessions: that is the start"));
         Ok(start.setting(sessions))
     }
 
-    /// Measures a setting. What it fails by is a sample, too, unless the PIN was the matter: that is not sent again.
+    /// Measures a setting. What it fails by is a sample, too, unless a login may have counted as a wrong try or a token is lost:
+    /// then the PIN is not sent again.
     pub(super) fn sample(&mut self, setting: Setting, lasts: Duration) -> Result<Sample> {
         let begun = Instant::now();
-        let outcome = match self.use_setting(setting).and_then(|()| self.run(lasts)) {
+        let ran = self.use_engine(Some(setting)).and_then(|()| Ok(self.run(lasts)?));
+        let outcome = match self.unless_lost(ran) {
             Ok(outcome) => figures(&outcome),
-            Err(failure) if is_final(&failure) => {
-                self.is_locked_out = true;
-                return Err(failure);
-            }
-            Err(Failure::Said { text, .. }) => Err(text),
-            Err(Failure::OutputClosed) => Err("output closed".to_owned()),
+            Err(Missed::Setting(failure)) => Err(failure.into_text()),
+            Err(Missed::Final(failure)) => return Err(self.bare.give_up(failure)),
         };
         Ok(Sample { took: begun.elapsed(), outcome })
     }
 
-    /// Removes the keys and ends the engine.
+    /// What has come of a run, unless a token has stopped serving: what fails because of that says nothing of the setting, and the
+    /// next engine would log in to it again.
+    fn unless_lost<T>(&self, ran: std::result::Result<T, Missed>) -> std::result::Result<T, Missed> {
+        let lost = self.running.as_ref().and_then(|running| not_serving(&running.engine));
+        lost.map_or(ran, |failure| Err(Missed::Final(failure)))
+    }
+
+    /// Ends the engines and removes the keys.
     pub(super) fn close(&mut self) -> Result {
-        if self.is_locked_out && self.keys.are_temporary() {
-            return note("temporary keys stay on the token: the next run removes them");
-        }
-        if self.keys.are_temporary() && self.running.is_none() {
-            let engine = Arc::new(builder(self.site, &self.names, &self.pin).build()?);
-            let works = Arc::new(Works::new(&engine, &self.profile, |operation, key| {
-                self.keys.label(operation, key)
-            })?);
-            self.running = Some(Running { setting: None, engine, works, is_warm: false });
-        }
-        let removed = self.running.as_ref().map_or(Ok(()), |running| self.keys.remove(&running.engine));
         self.stop_engine();
-        removed
+        self.bare.close()
     }
 
-    fn enough_callers(&self, start: &Start) -> Result<u32> {
-        let most = start.limits(self.args, self.sessions_most());
-        let instances = most.instances_max.max(start.instances);
-        let sessions = most.sessions_max.saturating_mul(instances).saturating_mul(self.tokens.len());
-        self.args.callers(&self.profile, sessions)
-    }
-
-    /// Sees to it that an engine with this setting runs.
-    fn use_setting(&mut self, setting: Setting) -> Result {
-        if self.running.as_ref().is_some_and(|running| running.setting == Some(setting)) {
+    /// Sees to it that an engine with this setting runs, or one as the site says.
+    fn use_engine(&mut self, setting: Option<Setting>) -> std::result::Result<(), Missed> {
+        if setting.is_some() && self.running.as_ref().is_some_and(|running| running.setting == setting) {
             return Ok(());
         }
         self.stop_engine();
-        let mut builder = builder(self.site, &self.names, &self.pin)
-            .requests_max(REQUESTS_MAX)
-            .sessions(setting.sessions)
-            .instances(setting.instances);
-        // What is on stays as the site says: copies may be required.
-        if !setting.coalescing {
-            builder = builder.coalescing(false);
+        match self.build(setting) {
+            // It may be that the one that keeps the login has what this one lacks.
+            Err(Missed::Setting(failure)) if self.bare.makes_room_for(&failure) => {
+                let built = self.build(setting);
+                if matches!(built, Err(Missed::Setting(_))) {
+                    self.bare.come_back()?;
+                }
+                built
+            }
+            built => built,
         }
-        if !setting.copies {
-            builder = builder.copies(Copies::Off);
+    }
+
+    fn build(&mut self, setting: Option<Setting>) -> std::result::Result<(), Missed> {
+        if let Some(log) = &self.sites.log {
+            log.renew()?;
+        }
+        let mut builder = self.bare.builder(&self.sites.measured).requests_max(REQUESTS_MAX);
+        if let Some(setting) = setting {
+            builder = builder.sessions(setting.sessions).instances(setting.instances);
+            // What is on stays as the site says: copies may be required.
+            if !setting.coalescing {
+                builder = builder.coalescing(false);
+            }
+            if !setting.copies {
+                builder = builder.copies(Copies::Off);
+            }
         }
         let engine = Arc::new(builder.build()?);
-        if let Err(failure) = check_sessions(&engine, setting) {
+        let checked = check_serving(&engine).and_then(|()| check_sessions(&engine, setting));
+        if let Err(missed) = checked {
             engine.drain(DRAIN);
-            return Err(failure);
+            return Err(missed);
         }
-        let works = Works::new(&engine, &self.profile, |operation, key| self.keys.label(operation, key))?;
-        self.running =
-            Some(Running { setting: Some(setting), engine, works: Arc::new(works), is_warm: false });
+        let keys = &self.bare.keys;
+        let works = Works::new(&engine, &self.profile, |operation, key| keys.label(operation, key));
+        let works = Arc::new(works.map_err(Failure::from)?);
+        self.running = Some(Running { setting, engine, works, is_warm: false });
         Ok(())
     }
 
@@ -236,29 +188,15 @@ impl<'a> Bench<'a> {
     }
 }
 
-fn builder(
-    site: &Site,
-    names: &[String],
-    pin: &SecretString,
-) -> hsmux::Builder<std::path::PathBuf, Vec<String>, PinSource> {
-    // It was read already, and cannot be again.
-    site.builder(names, PinSource::from(pin.clone())).pin_keep(PinKeep::Memory)
-}
-
-fn works(engine: &Arc<Engine>, profile: &Profile, keys: &Keys) -> Result<Arc<Works>> {
-    let works = Works::new(engine, profile, |operation, key| keys.label(operation, key))?;
-    works.try_all(profile)?;
-    Ok(Arc::new(works))
-}
-
 /// Refuses an engine that got fewer sessions than were asked for: it would be measured under a wrong name.
-fn check_sessions(engine: &Engine, setting: Setting) -> Result {
+fn check_sessions(engine: &Engine, setting: Option<Setting>) -> std::result::Result<(), Missed> {
     let tokens = engine.snapshot().tokens;
-    let serving = tokens.iter().filter(|token| token.health == Health::Serving && !token.drained);
-    match serving.map(|token| token.sessions).min() {
-        Some(given) if given < setting.sessions => {
+    let given = tokens.iter().filter(|token| !token.drained).map(|token| token.sessions).min();
+    match (given, setting) {
+        (Some(given), Some(setting)) if given < setting.sessions => {
             let plural = if given == 1 { "" } else { "s" };
-            Err(Failure::new(Exit::Busy, format!("the token gives only {given} session{plural}")))
+            let text = format!("the token gives only {given} session{plural}");
+            Err(Missed::Setting(Failure::new(Exit::Busy, text)))
         }
         _ => Ok(()),
     }
@@ -287,9 +225,4 @@ fn figures(outcome: &Outcome) -> std::result::Result<Figures, String> {
         errors: counts.errors,
         latencies_ns: Percentile::ALL.map(|percentile| counts.latency.value_at_quantile(percentile.share())),
     })
-}
-
-/// Whether nothing more may be tried: a PIN that was refused is not sent again.
-const fn is_final(failure: &Failure) -> bool {
-    matches!(failure, Failure::Said { exit: Exit::Pin, .. })
 }

@@ -20,6 +20,8 @@ pub(super) struct Entry {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value {
+    /// What stands there is as good as all else.
+    AsItIs,
     Number(usize),
     Switch(bool),
     Text(&'static str),
@@ -35,6 +37,8 @@ pub(super) struct Load {
     pub(super) callers: u32,
     /// The objective, if there is one.
     pub(super) slo: Option<String>,
+    /// Where, if there are several tokens.
+    pub(super) place: Option<String>,
 }
 
 /// Most other settings that a comment tells of.
@@ -48,15 +52,17 @@ impl Load {
             profile: bench.profile.name.clone(),
             callers: bench.profile.callers,
             slo: args.slo.as_ref().map(ToString::to_string),
+            place: bench.bare.place(),
         }
     }
 
-    /// How a comment begins: by this an older one is known.
-    pub(super) const BEGINS: &'static str = "# tuned ";
+    /// How a comment begins, before the day: by both an older one is known.
+    pub(super) const BEGINS: &'static str = "# hsmux tune ";
 
     fn header(&self) -> String {
         let slo = self.slo.as_ref().map_or_else(String::new, |slo| format!(", {slo}"));
-        format!("{} with {}, {} callers{slo}", self.day, self.profile, self.callers)
+        let place = self.place.as_ref().map_or_else(String::new, |place| format!(", {place}"));
+        format!("{} with {}, {} callers{slo}{place}", self.day, self.profile, self.callers)
     }
 }
 
@@ -90,26 +96,40 @@ const COALESCING: Switch = Switch {
     names_sessions: false,
 };
 
-/// The fields that were tuned: those of which something else was tried.
-pub(super) fn entries(advice: &Advice, limits: &Limits, load: &Load) -> Vec<Entry> {
+/// The fields that were tuned: those of which something else was tried, and all in which the advice differs from the start.
+/// `is_adaptive`: at start the engine finds the sessions by itself. So it does further on, if nothing was better.
+pub(super) fn entries(advice: &Advice, limits: &Limits, load: &Load, is_adaptive: bool) -> Vec<Entry> {
     let Some(best) = advice.best else { return Vec::new() };
     let entry = |name, value, told: String| Entry {
         name,
         value,
         evidence: format!("{}: {told}{}", load.header(), ends(advice)),
     };
-    let mut entries = vec![entry("sessions", Value::Number(best.sessions), by_sessions(advice, best))];
+    let stays = is_adaptive && best == advice.start;
+    let sessions = if stays { Value::AsItIs } else { Value::Number(best.sessions) };
+    let mut entries = vec![entry("sessions", sessions, by_sessions(advice, best))];
     let switches = [
         ("instances", limits.instances_max > 1, Value::Number(best.instances), INSTANCES),
         ("copies", limits.copies, Value::Text(on(best.copies, ["auto", "off"])), COPIES),
         ("coalescing", limits.coalescing, Value::Switch(best.coalescing), COALESCING),
     ];
     for (name, may_be_turned, value, switch) in switches {
-        if let Some(told) = switch.told(advice).filter(|_| may_be_turned) {
+        let other = Some((switch.name)(advice.start)).filter(|_| {
+            let alike = |setting: Setting| Setting { sessions: 0, ..setting };
+            (switch.name)(alike(best)) != (switch.name)(alike(advice.start))
+        });
+        let told = switch.told(advice).filter(|_| may_be_turned);
+        let by_all = || Some(format!("{}; at start {}{}", (switch.name)(best), other?, of_all(advice)));
+        if let Some(told) = told.or_else(by_all) {
             entries.push(entry(name, value, told));
         }
     }
     entries
+}
+
+/// What all that differs from the start brings.
+fn of_all(advice: &Advice) -> String {
+    advice.gain.map_or_else(String::new, |gain| format!("; all together {gain}"))
 }
 
 const fn on(is_on: bool, names: [&'static str; 2]) -> &'static str {
@@ -141,11 +161,8 @@ impl Switch {
         let rate = advice.tried_with(duel.champion).map_or_else(String::new, |tried| figures(tried, true));
         let (champion, challenger) = ((self.name)(duel.champion), (self.name)(duel.challenger));
         let mut text = format!("{champion} {rate}; {challenger}");
-        if let Some(ratio) = duel.ratio {
-            let _written = write!(text, " {}", percent(ratio));
-        }
-        if let Some(bounds) = duel.interval {
-            let _written = write!(text, " ({} to {})", percent(bounds.low), percent(bounds.high));
+        if let Some(gain) = duel.gain() {
+            let _written = write!(text, " {gain}");
         }
         let _written = write!(text, ", {}", duel.outcome.as_str());
         if !self.names_sessions {
@@ -159,11 +176,6 @@ impl Switch {
 /// Whether only the sessions differ.
 fn is_of_sessions(duel: &Duel) -> bool {
     duel.champion.has_switches_of(duel.challenger)
-}
-
-/// How much more or less a ratio is, for people.
-pub(super) fn percent(ratio: f64) -> String {
-    format!("{:+.1} %", (ratio - 1.0) * 100.0)
 }
 
 /// Those with the same switches that are told of: the nearest in sessions, in order.
@@ -224,68 +236,4 @@ pub(super) fn grouped(number: f64) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::time::Duration;
-
-    use hsmux_bench::tune::{Figures, Sample, Step, Tuner};
-
-    use super::*;
-
-    /// A search on a device without noise that does four operations at once, and more with copies.
-    pub(in super::super) fn advice(start: Setting, limits: &Limits) -> Advice {
-        let mut tuner = Tuner::new(start, limits.clone());
-        loop {
-            match tuner.next() {
-                Step::Measure { setting, lasts } => {
-                    let factor = if setting.copies { 1.0 } else { 0.5 };
-                    let ops_per_s = 3100.0 * factor * setting.sessions.min(4) as f64;
-                    let outcome = if setting.sessions > 8 {
-                        Err("no more\nsessions".to_owned())
-                    } else {
-                        Ok(Figures { ops_per_s, ops: 100, errors: 0, latencies_ns: [1_000_000; 5] })
-                    };
-                    tuner.measured(Sample { took: lasts + Duration::from_millis(50), outcome });
-                }
-                Step::Done(advice) => return *advice,
-            }
-        }
-    }
-
-    pub(in super::super) fn load() -> Load {
-        Load { day: "2026-11-29".to_owned(), profile: "dnssec".to_owned(), callers: 64, slo: None }
-    }
-
-    #[test]
-    fn each_field_has_what_was_tried_beside_it() {
-        let limits = Limits::default();
-        let advice = advice(Setting::default(), &limits);
-        let entries = entries(&advice, &limits, &load());
-        let names: Vec<_> = entries.iter().map(|entry| entry.name).collect();
-        assert_eq!(names, ["sessions", "copies", "coalescing"]);
-        let sessions = &entries[0];
-        assert_eq!(sessions.value, Value::Number(4));
-        let begins = "2026-11-29 with dnssec, 64 callers: 4 sessions 12,400/s (12,400 to 12,400); 1: 3,100/s, slower; 2: 6,200/s; 3: 9,300/s; 6: 12,400/s";
-        assert!(sessions.evidence.starts_with(begins), "{}", sessions.evidence);
-        assert_eq!(entries[1].value, Value::Text("auto"));
-        assert!(
-            entries[1].evidence.contains("; off -50.0 %, slower; with 4 sessions"),
-            "{}",
-            entries[1].evidence
-        );
-        assert_eq!(entries[2].value, Value::Switch(true));
-        assert!(entries[2].evidence.contains("no difference"), "{}", entries[2].evidence);
-        assert!(!entries.iter().any(|entry| entry.evidence.contains('\n')));
-    }
-
-    #[test]
-    fn what_was_not_tried_is_not_written() {
-        let limits = Limits { copies: false, coalescing: false, ..Limits::default() };
-        let entries = entries(&advice(Setting::default(), &limits), &limits, &load());
-        assert_eq!(entries.len(), 1);
-    }
-
-    #[test]
-    fn thousands_are_grouped() {
-        assert_eq!([0.4, 999.0, 1000.0, 1_234_567.2].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-    }
-}
+pub(super) mod tests;

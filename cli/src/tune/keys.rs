@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use hsmux::Engine;
 use hsmux_bench::TemporaryKey;
-use hsmux_bench::profile::{Operation, Profile};
+use hsmux_bench::profile::Profile;
 
 use super::args::Args;
+use super::tell;
 use crate::connection::Site;
-use crate::exit::Result;
-use crate::load::{check_kind, label_of, note, simulated_key};
+use crate::exit::{Exit, Failure, Result, printable};
+use crate::load::{check_kind, label_of, simulated_key};
 
 /// The keys, by operation. They are token keys, so that they outlive the engine that made them.
 #[derive(Debug)]
@@ -43,18 +44,18 @@ impl Keys {
         }
         let removed = TemporaryKey::remove_left_over(engine)?;
         if removed > 0 {
-            note(&format!("removed {removed} temporary keys that earlier runs left behind"))?;
+            tell(&format!("removed {removed} temporary keys that earlier runs left behind"));
         }
-        let of = |operation: &Operation| {
-            let spec = operation.op.key_spec();
-            let count = spec.map_or(0, |_| operation.keys.count);
-            (0..count).filter_map(|_| spec).map(|spec| TemporaryKey::generate(engine, spec)).collect()
-        };
-        // Until all are there each removes itself.
-        let keys: Vec<Vec<_>> = profile.operations.iter().map(of).collect::<std::result::Result<_, _>>()?;
-        note(&format!("{} temporary keys on the first token, which serves this load", profile.keys()))?;
-        let release = |keys: Vec<TemporaryKey>| keys.into_iter().map(TemporaryKey::release).collect();
-        Ok(Self::Temporary(keys.into_iter().map(release).collect()))
+        let mut labels = Vec::new();
+        let generated = generate(&mut labels, engine, profile);
+        let mut keys = Self::Temporary(labels);
+        if let Err(error) = generated {
+            // The failure that is returned is the first.
+            keys.remove(Some(engine)).unwrap_or_else(|remain| tell(&remain.into_text()));
+            return Err(error.into());
+        }
+        tell(&format!("{} temporary keys on the first token, which serves this load", profile.keys()));
+        Ok(keys)
     }
 
     /// The name of a key of an operation.
@@ -72,11 +73,43 @@ impl Keys {
         matches!(self, Self::Temporary(_))
     }
 
-    /// Removes those that were made for this.
-    pub(super) fn remove(&mut self, engine: &Arc<Engine>) -> Result {
+    /// Removes those that were made for this, each of them whatever becomes of the others, and tells which remain and why. Without
+    /// an engine all do.
+    pub(super) fn remove(&mut self, engine: Option<&Arc<Engine>>) -> Result {
         let Self::Temporary(keys) = std::mem::replace(self, Self::Unneeded) else { return Ok(()) };
-        let keys: Vec<_> =
-            keys.into_iter().flatten().map(|label| TemporaryKey::adopt(engine, label)).collect();
-        Ok(keys.into_iter().try_for_each(TemporaryKey::remove)?)
+        let (mut remain, mut why) = (Vec::new(), None);
+        for label in keys.into_iter().flatten() {
+            let removed = engine.map(|engine| TemporaryKey::adopt(engine, label.clone()).remove());
+            if !matches!(removed, Some(Ok(()))) {
+                remain.push(label);
+                why = why.or(removed.and_then(std::result::Result::err));
+            }
+        }
+        if remain.is_empty() {
+            return Ok(());
+        }
+        let why = why.map_or_else(|| "no engine may be built".to_owned(), |error| error.to_string());
+        let names = printable(&remain.join(", "));
+        let text = format!("temporary keys remain on the first token ({why}): the next run removes {names}");
+        Err(Failure::new(Exit::Key, text))
     }
+}
+
+/// Generates the keys of a profile, and says what they are called, by operation, as far as it got.
+fn generate(
+    labels: &mut Vec<Vec<String>>,
+    engine: &Arc<Engine>,
+    profile: &Profile,
+) -> std::result::Result<(), hsmux::Error> {
+    for operation in &profile.operations {
+        labels.push(Vec::new());
+        let Some(spec) = operation.op.key_spec() else { continue };
+        for _ in 0..operation.keys.count {
+            let key = TemporaryKey::generate(engine, spec)?;
+            if let Some(of_operation) = labels.last_mut() {
+                of_operation.push(key.release());
+            }
+        }
+    }
+    Ok(())
 }

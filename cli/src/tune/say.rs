@@ -8,10 +8,10 @@ use hsmux_bench::tune::{Advice, Duel, Sample, Setting, Tried};
 use serde::Serialize;
 
 use super::args::Args;
-use super::evidence::{Load, grouped, percent};
+use super::evidence::{Load, grouped};
+use super::tell;
 use crate::exit::{Result, printable};
 use crate::figures::{table, time};
-use crate::load::note;
 
 /// What `--json` prints, schema 1.
 #[derive(Debug, Serialize)]
@@ -45,7 +45,7 @@ pub(super) fn live(
     sample: &Sample,
     best: Option<(Setting, f64)>,
     [spent, total]: [Duration; 2],
-) -> Result {
+) {
     let found = match &sample.outcome {
         Ok(figures) => {
             let p99 = figures.latencies_ns[hsmux_bench::knee::Percentile::P99 as usize];
@@ -57,7 +57,7 @@ pub(super) fn live(
         || "nothing works so far".to_owned(),
         |(best, per_s)| format!("best so far: {best}, {}/s", grouped(per_s)),
     );
-    note(&format!("{:.0} of {:.0} s: {setting}: {found}; {best}", spent.as_secs_f64(), total.as_secs_f64()))
+    tell(&format!("{:.0} of {:.0} s: {setting}: {found}; {best}", spent.as_secs_f64(), total.as_secs_f64()));
 }
 
 /// Says all of it.
@@ -76,7 +76,8 @@ pub(super) fn all(args: &Args, advice: &Advice, load: &Load, made: &Made, spent:
 
 fn write(out: &mut impl Write, advice: &Advice, load: &Load) -> io::Result<()> {
     let slo = load.slo.as_ref().map_or_else(String::new, |slo| format!(", {slo}"));
-    writeln!(out, "{}, closed, {} callers{slo}", load.profile, load.callers)?;
+    let place = load.place.as_ref().map_or_else(String::new, |place| format!(", {place}"));
+    writeln!(out, "{}, closed, {} callers{slo}{place}", load.profile, load.callers)?;
     let mut table = table(COLUMNS, 1);
     table.add_rows(advice.tried.iter().map(|tried| row(advice, tried)));
     writeln!(out, "{table}")?;
@@ -119,15 +120,9 @@ fn row(advice: &Advice, tried: &Tried) -> [String; 10] {
 }
 
 fn told(duel: &Duel) -> String {
-    let ratio = duel.ratio.map_or_else(String::new, |ratio| format!(" {}", percent(ratio)));
-    let bounds = duel
-        .interval
-        .map_or_else(String::new, |bounds| format!(" ({} to {})", percent(bounds.low), percent(bounds.high)));
+    let gain = duel.gain().map_or_else(String::new, |gain| format!(" {gain}"));
     let outcome = duel.outcome.as_str();
-    format!(
-        "{} against {}:{ratio}{bounds} in {} rounds: {outcome}",
-        duel.challenger, duel.champion, duel.rounds
-    )
+    format!("{} against {}:{gain} in {} rounds: {outcome}", duel.challenger, duel.champion, duel.rounds)
 }
 
 #[cfg(test)]

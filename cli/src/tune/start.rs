@@ -11,6 +11,8 @@ use crate::exit::{Exit, Failure, Result};
 pub(super) struct Start {
     /// `None` if the engine finds the number by itself.
     pub(super) sessions: Option<usize>,
+    /// Between which numbers it looks for it, where the operator says that: there nothing else is tried.
+    bounds: Option<(usize, usize)>,
     pub(super) instances: usize,
     pub(super) coalescing: bool,
     /// `None` if keys must have copies: then there is nothing to try.
@@ -20,7 +22,7 @@ pub(super) struct Start {
 /// What there is without a configuration.
 impl Default for Start {
     fn default() -> Self {
-        Self { sessions: None, instances: 1, coalescing: true, copies: Some(true) }
+        Self { sessions: None, bounds: None, instances: 1, coalescing: true, copies: Some(true) }
     }
 }
 
@@ -37,6 +39,7 @@ impl Start {
         let sessions = count("sessions").or_else(|| text("sessions")?.parse().ok());
         Ok(Self {
             sessions,
+            bounds: bounds(&document).filter(|_| sessions.is_none()),
             instances: count("instances").unwrap_or(1).max(1),
             coalescing: document.get("coalescing").and_then(Item::as_bool).unwrap_or(true),
             copies: match text("copies") {
@@ -55,12 +58,20 @@ impl Start {
     /// What may be tried, on tokens that have so many sessions for an engine.
     pub(super) fn limits(&self, args: &Args, sessions_most: Option<usize>) -> Limits {
         let usual = Limits::default();
-        let own = sessions_most.map_or(usize::MAX, |most| usual_part(most / self.instances));
+        let instances_max = args.instances_max.map_or(1, |most| most.get().into());
+        let instances = self.instances.max(instances_max);
+        let own = sessions_most.map_or(usize::MAX, |most| usual_part(most / instances));
         let by_default = usual.sessions_max.max(self.sessions.unwrap_or(0)).min(own);
+        let most = args.sessions_max.map_or(by_default, |most| most.get().into());
+        let bounds = self.bounds.map(|(least, most_of_bounds)| {
+            (least, args.sessions_max.map_or(most_of_bounds, |_| most.min(most_of_bounds)))
+        });
+        let (sessions_min, sessions_max) = bounds.unwrap_or((usual.sessions_min, most));
         let may = |switch| !args.keep.contains(&switch);
         Limits {
-            sessions_max: args.sessions_max.map_or(by_default, |most| most.get().into()),
-            instances_max: args.instances_max.map_or(1, |most| most.get().into()),
+            sessions_min: sessions_min.min(sessions_max),
+            sessions_max,
+            instances_max,
             coalescing: self.coalescing && may(Switch::Coalescing),
             copies: self.copies == Some(true) && may(Switch::Copies),
             slo: args.slo.clone(),
@@ -68,6 +79,16 @@ impl Start {
             ..usual
         }
     }
+}
+
+/// The numbers that `sessions` lies between: "4-8" or `{ min = 4, max = 8 }`.
+fn bounds(document: &DocumentMut) -> Option<(usize, usize)> {
+    let sessions = document.get("sessions")?;
+    if let Some((least, most)) = sessions.as_str().and_then(|text| text.split_once('-')) {
+        return Some((least.trim().parse().ok()?, most.trim().parse().ok()?));
+    }
+    let number = |name| usize::try_from(sessions.get(name)?.as_integer()?).ok();
+    Some((number("min")?, number("max")?))
 }
 
 /// What an engine that finds its sessions by itself takes of a token's: three quarters, its own two included.
@@ -84,12 +105,37 @@ mod tests {
     fn a_configuration_says_what_there_is_at_start_and_what_may_be_turned() {
         let of = |text: &str| Start::of(text).unwrap();
         assert_eq!(of("module = \"m\"\n"), Start::default());
-        assert_eq!(of("sessions = \"4-64\"\n").sessions, None);
+        for text in
+            ["sessions = \"4-8\"\n", "sessions = { min = 4, max = 8 }\n", "[sessions]\nmin = 4\nmax = 8\n"]
+        {
+            assert_eq!((of(text).sessions, of(text).bounds), (None, Some((4, 8))), "{text}");
+        }
         assert_eq!([of("sessions = 12\n").sessions, of("sessions = \"12\"\n").sessions], [Some(12); 2]);
         let off = of("instances = 2\ncoalescing = false\ncopies = \"off\"\n");
         assert_eq!(off.setting(3), Setting { sessions: 3, instances: 2, coalescing: false, copies: false });
         assert_eq!(of("copies = \"required\"\n").copies, None);
         assert!(Start::of("sessions = \n").is_err());
+    }
+
+    #[test]
+    fn the_search_stays_within_the_bounds_of_the_operator_and_shares_a_token_among_its_instances() {
+        #[derive(clap::Parser)]
+        struct Options {
+            #[command(flatten)]
+            args: Args,
+        }
+        let limits = |text: &str, most, options: &[&str]| {
+            let line = [&["tune", "--op", "ecdsa-p256"], options].concat();
+            let options = <Options as clap::Parser>::parse_from(line);
+            let limits = Start::of(text).unwrap().limits(&options.args, most);
+            (limits.sessions_min, limits.sessions_max)
+        };
+        assert_eq!(limits("sessions = \"4-8\"\n", None, &[]), (4, 8));
+        assert_eq!(limits("sessions = \"4-100\"\n", None, &["--sessions-max", "70"]), (4, 70));
+        assert_eq!(limits("sessions = \"4-8\"\n", None, &["--sessions-max", "2"]), (2, 2));
+        assert_eq!(limits("", Some(32), &[]), (1, 22));
+        assert_eq!(limits("", Some(64), &["--instances-max", "4"]), (1, 10));
+        assert_eq!(limits("instances = 4\n", Some(64), &["--instances-max", "2"]), (1, 10));
     }
 
     #[test]

@@ -1,9 +1,6 @@
 //! The configuration that is advised, as a file.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use hsmux::{Config, PinSource};
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table};
@@ -47,57 +44,6 @@ pub(super) fn complete(site: &Site, tokens: &[String], entries: &[Entry]) -> Res
     checked(document.to_string())
 }
 
-/// Refuses a file that is there, unless it may be overwritten, and a directory that is not.
-pub(super) fn check_free(path: &Path, force: bool) -> Result {
-    if !force && path.symlink_metadata().is_ok() {
-        let text = format!("{} is there already: say --force to overwrite it", path.display());
-        return Err(Failure::new(Exit::Usage, text));
-    }
-    match directory(path).metadata() {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => Err(cannot(path, &"its directory is none")),
-        Err(error) => Err(cannot(path, &error)),
-    }
-}
-
-/// Writes the file: whole or not at all, with the permissions of the one that it comes from.
-pub(super) fn to(path: &Path, text: &str, like: Option<&Path>, force: bool) -> Result {
-    let beside = beside(path);
-    let mode = like.and_then(|like| fs::metadata(like).ok()).map(|like| like.permissions().mode() & 0o777);
-    let put = write_new(&beside, text, mode).and_then(|()| {
-        if force {
-            fs::rename(&beside, path)
-        } else {
-            // Unlike a rename it refuses a file that has come since.
-            fs::hard_link(&beside, path)
-        }
-    });
-    // After a rename it is not there any more.
-    let _removed = fs::remove_file(&beside);
-    put.and_then(|()| File::open(directory(path))?.sync_all()).map_err(|error| cannot(path, &error))
-}
-
-fn write_new(path: &Path, text: &str, mode: Option<u32>) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode.unwrap_or(0o644)).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
-}
-
-/// A name in the same directory that nobody else uses.
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".new-{}", std::process::id()));
-    path.with_file_name(name)
-}
-
-fn directory(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn cannot(path: &Path, why: &dyn std::fmt::Display) -> Failure {
-    Failure::new(Exit::Usage, format!("{} cannot be written: {why}", path.display()))
-}
-
 /// What does not load is not handed out.
 fn checked(text: String) -> Result<String> {
     match text.parse::<Config>() {
@@ -110,7 +56,13 @@ fn checked(text: String) -> Result<String> {
 
 fn set(root: &mut Table, entries: &[Entry]) {
     for entry in entries {
+        let text = format!("{}{}", Load::BEGINS, entry.evidence);
         let value = match entry.value {
+            // Where it does not stand, there is nothing to comment on.
+            Value::AsItIs => {
+                comment(root, entry.name, &text);
+                continue;
+            }
             Value::Number(number) => toml_edit::Value::from(i64::try_from(number).unwrap_or(i64::MAX)),
             Value::Switch(on) => toml_edit::Value::from(on),
             Value::Text(text) => toml_edit::Value::from(text),
@@ -125,7 +77,7 @@ fn set(root: &mut Table, entries: &[Entry]) {
             Some(other) => *other = Item::Value(value),
             None => drop(root.insert(entry.name, Item::Value(value))),
         }
-        comment(root, entry.name, &format!("{}{}", Load::BEGINS, entry.evidence));
+        comment(root, entry.name, &text);
     }
 }
 
@@ -135,7 +87,7 @@ fn comment(root: &mut Table, name: &str, line: &str) {
     let before = key.leaf_decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
     let (lines, indent) = before.rsplit_once('\n').map_or(("", before), |(lines, indent)| (lines, indent));
     let mut prefix = String::new();
-    let is_kept = |line: &&str| !line.trim_start().starts_with(Load::BEGINS);
+    let is_kept = |line: &&str| !is_ours(line);
     if before.contains('\n') {
         lines.split('\n').filter(is_kept).for_each(|line| {
             prefix.push_str(line);
@@ -144,6 +96,17 @@ fn comment(root: &mut Table, name: &str, line: &str) {
     }
     prefix.push_str(&format!("{indent}{line}\n{indent}"));
     key.leaf_decor_mut().set_prefix(prefix);
+}
+
+/// Whether a comment was written by an earlier tuning: what people write begins otherwise.
+fn is_ours(line: &str) -> bool {
+    let day = line.trim_start().strip_prefix(Load::BEGINS).and_then(|rest| rest.get(..10));
+    day.is_some_and(|day| {
+        let is_of_it = |(place, byte): (usize, u8)| {
+            if matches!(place, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() }
+        };
+        day.bytes().enumerate().all(is_of_it)
+    })
 }
 
 fn text_item(text: &str) -> Item {
@@ -198,22 +161,39 @@ loss = \"stop\"
     #[test]
     fn only_tuned_fields_change_and_comments_stay() {
         let entries =
-            [entry("sessions", Value::Number(8), "a: 8"), entry("copies", Value::Text("off"), "a: off")];
+            [entry("sessions", Value::Number(8), "A: 8"), entry("copies", Value::Text("off"), "A: off")];
         let text = changed(TEXT, &entries).unwrap();
         let expected = TEXT
-            .replace("  sessions = \"auto\" #", "  # tuned a: 8\n  sessions = 8 #")
-            .replace("pin = \"file:/pin\"\n", "pin = \"file:/pin\"\n# tuned a: off\ncopies = \"off\"\n");
+            .replace("  sessions = \"auto\" #", "  # hsmux tune A: 8\n  sessions = 8 #")
+            .replace("pin = \"file:/pin\"\n", "pin = \"file:/pin\"\n# hsmux tune A: off\ncopies = \"off\"\n");
         assert_eq!(text, expected);
     }
 
     #[test]
     fn a_later_tuning_takes_the_place_of_an_earlier_one() {
         let of = |sessions, day| changed(TEXT, &[entry("sessions", Value::Number(sessions), day)]).unwrap();
-        let once = of(8, "a");
-        let twice = changed(&once, &[entry("sessions", Value::Number(4), "b")]).unwrap();
-        assert_eq!(twice, of(4, "b"));
+        let once = of(8, "2026-11-28 a");
+        let twice = changed(&once, &[entry("sessions", Value::Number(4), "2026-11-29 b")]).unwrap();
+        assert_eq!(twice, of(4, "2026-11-29 b"));
         let example = changed(Config::EXAMPLE, &[entry("sessions", Value::Number(4), "b")]).unwrap();
         assert_eq!(example.lines().count(), Config::EXAMPLE.lines().count() + 2);
+    }
+
+    #[test]
+    fn comments_that_people_wrote_stay_even_if_they_speak_of_tuning() {
+        let theirs = "# tuned by hand\n# hsmux tune was wrong here\n  sessions = \"auto\"";
+        let text = TEXT.replace("  sessions = \"auto\"", theirs);
+        let changed = changed(&text, &[entry("sessions", Value::Number(8), "2026-11-29: 8")]).unwrap();
+        let between = "here\n  # hsmux tune 2026-11-29: 8\n  sessions = 8";
+        assert_eq!(changed, text.replace("here\n  sessions = \"auto\"", between));
+    }
+
+    #[test]
+    fn a_field_that_stays_as_it_is_gets_a_comment_where_it_stands() {
+        let as_it_is = |text| changed(text, &[entry("sessions", Value::AsItIs, "a")]).unwrap();
+        assert_eq!(as_it_is(TEXT), TEXT.replace("  sessions", "  # hsmux tune a\n  sessions"));
+        let without = TEXT.replace("  sessions = \"auto\" # for now\n", "");
+        assert_eq!(as_it_is(&without), without);
     }
 
     #[test]
@@ -227,21 +207,5 @@ loss = \"stop\"
             assert_eq!(form(&source.parse().unwrap()).as_deref(), Some(source));
         }
         assert_eq!(form(&PinSource::from("1234".to_owned())), None);
-    }
-
-    #[test]
-    fn a_file_that_is_there_stays_unless_told_otherwise() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("tuned.toml");
-        check_free(&path, false).unwrap();
-        to(&path, "one", None, false).unwrap();
-        assert!(check_free(&path, false).is_err());
-        assert!(to(&path, "two", None, false).is_err(), "it may come while there is measured");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "one");
-        check_free(&path, true).unwrap();
-        to(&path, "three", None, true).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "three");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
-        assert!(check_free(&directory.path().join("none/tuned.toml"), true).is_err());
     }
 }

@@ -35,6 +35,11 @@ impl Sim {
         sim
     }
 
+    /// The same directory with another configuration.
+    pub(crate) fn with(self, config: &str) -> Self {
+        Self { config: config.to_owned(), ..self }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
