@@ -45,8 +45,8 @@ use course::{Course, Said, Wishes};
 use workbench::Workbench;
 
 pub use found::{
-    CallCost, CopiesFound, CopyGain, GcmFound, IvFound, LimitsFound, MechanismFound, ProbeResult, ProbeStage,
-    ProfiledModule, ProfiledToken, ScalingFound, ScalingPoint, SeenBy, SessionsFound, TagFound,
+    CallCost, CopiesFound, CopyGain, DataFound, GcmFound, IvFound, LimitsFound, MechanismFound, ProbeResult,
+    ProbeStage, ProfiledModule, ProfiledToken, ScalingFound, ScalingPoint, SeenBy, SessionsFound, TagFound,
     TooSmallFound,
 };
 pub use profile::ModuleProfile;

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use hsmux::probe::{IvFound, ModuleProfile, Probe, ProbeResult, ProbeStage, SeenBy, TagFound, TooSmallFound};
+use hsmux::probe::{
+    DataFound, IvFound, ModuleProfile, Probe, ProbeResult, ProbeStage, SeenBy, TagFound, TooSmallFound,
+};
 use hsmux::{AesCbc, AesEcb, AesGcm, Copies, Ecdsa, Ed25519, ErrorKind, Hmac, Outcome, Sessions, Verdict};
 use hsmux_tests::{Hsm, LONG};
 
@@ -55,7 +57,7 @@ fn a_sound_module_is_found_to_be_one_and_nothing_is_left_open() {
     assert_eq!(profile.mechanism("encrypt-3des-cbc").unwrap().mechanism, "CKM_DES3_CBC");
     let gcm = profile.gcm.as_ref().unwrap();
     assert_eq!((gcm.iv, gcm.seen_by, gcm.tag), (IvFound::Used, SeenBy::Software, TagFound::Behind));
-    assert_eq!((&gcm.iv_lengths[..], gcm.associated_data), (&[12, 16][..], true));
+    assert_eq!((&gcm.iv_lengths[..], gcm.associated_data), (&[12, 16][..], DataFound::Authenticated));
     let sessions = profile.sessions.as_ref().unwrap();
     assert_eq!((sessions.told, sessions.opened), (Some(20), 20));
     assert_eq!(sessions.refused.as_deref(), Some("CKR_SESSION_COUNT"));
@@ -250,6 +252,27 @@ fn a_module_that_chooses_the_iv_itself_is_found_out_and_gcm_is_refused_at_once()
     let gcm = profile.gcm.as_ref().unwrap();
     assert_eq!((gcm.iv, gcm.zero_iv), (IvFound::Replaced, Some(IvFound::Replaced)));
     assert!(why(&profile, "encrypt-aes-gcm").contains("an IV of its own choice"));
+    let engine = hsm.builder().module_profile(profile).build().unwrap();
+    let key = engine.key("aes256").unwrap();
+    let before = hsm.calls();
+    let error = key.encrypt(AesGcm::new(), b"message").wait().unwrap_err();
+    assert_eq!((error.kind(), hsm.calls()), (ErrorKind::MechanismUnavailable, before));
+    assert_eq!(engine.drain(LONG), 0);
+}
+
+#[test]
+fn a_module_that_ignores_ivs_both_ways_is_found_out_and_refused_at_once() {
+    let hsm = Hsm::new(1, "seed=915,interface=2.40,own_iv=2");
+    let profile = probe(&hsm);
+    let gcm = profile.gcm.as_ref().unwrap();
+    assert_eq!((gcm.iv, gcm.zero_iv), (IvFound::Ignored, Some(IvFound::Ignored)));
+    for way in ["encrypt", "decrypt"] {
+        assert!(why(&profile, &format!("{way}-aes-gcm")).contains("under another IV"));
+        for mode in ["aes-cbc", "aes-cbc-pad", "aes-ctr", "3des-cbc", "3des-cbc-pad"] {
+            assert!(why(&profile, &format!("{way}-{mode}")).contains("the IV makes no difference"), "{mode}");
+        }
+        assert_eq!(result(&profile, &format!("{way}-aes-ecb")), ProbeResult::Works);
+    }
     let engine = hsm.builder().module_profile(profile).build().unwrap();
     let key = engine.key("aes256").unwrap();
     let before = hsm.calls();

@@ -88,6 +88,9 @@ impl Course {
             ProbeStage::Gcm => {
                 plain(0, 1);
                 profile.gcm = gcm::look(bench, &profile.mechanisms)?;
+                if let Some(found) = &profile.gcm {
+                    gcm::condemn(found, &mut profile.mechanisms);
+                }
             }
             ProbeStage::Sessions => {
                 profile.sessions = sessions::count(bench, wishes.told, wishes.sessions_max, until, plain)?;

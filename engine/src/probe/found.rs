@@ -115,8 +115,8 @@ pub struct GcmFound {
     /// Lengths of IVs that were taken, in bytes, of 0, 1, 8, 12, 16 and 32. 0 is a fault of the module: that IV is always
     /// the same, and the engine never gives it.
     pub iv_lengths: Vec<usize>,
-    /// Whether associated data are taken, and authenticated.
-    pub associated_data: bool,
+    /// What becomes of associated data.
+    pub associated_data: DataFound,
     /// Where the tag is.
     pub tag: TagFound,
     /// The code that was answered to the caller's IV, where it was refused.
@@ -137,6 +137,21 @@ pub enum IvFound {
     Ignored,
     /// The call fails.
     Refused,
+}
+
+/// What becomes of associated data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum DataFound {
+    /// They are taken, and the tag depends on them.
+    Authenticated,
+    /// They are taken, and the tag is the same without them: nobody notices when they are exchanged.
+    LeftOut,
+    /// The call fails.
+    Refused,
+    /// Not seen.
+    Unknown,
 }
 
 /// How something was seen.
@@ -286,6 +301,18 @@ pub enum TooSmallFound {
     Ends,
     /// The call answers something else than `CKR_BUFFER_TOO_SMALL`.
     AnswersOtherwise,
+}
+
+impl GcmFound {
+    /// Why AES-GCM of this module is not to be used, if it is not, although it decrypts what it encrypts.
+    pub(super) fn flaw(&self) -> Option<&'static str> {
+        match (self.iv, self.associated_data, self.tag) {
+            (IvFound::Ignored, ..) => Some("it encrypts under another IV than the one it is given"),
+            (_, DataFound::LeftOut, _) => Some("associated data are not authenticated"),
+            (.., TagFound::InFront) => Some("the tag is in front of the ciphertext"),
+            _ => None,
+        }
+    }
 }
 
 impl ProbeStage {

@@ -21,7 +21,7 @@ fn every_key_is_read() {
         keypad: true,
         holds_back: true,
         input_max: 64,
-        own_iv: true,
+        own_iv: OwnIv::Written,
         stamped: true,
         seed: 5,
         live,
