@@ -251,6 +251,7 @@ fn a_module_that_chooses_the_iv_itself_is_found_out_and_gcm_is_refused_at_once()
     let profile = probe(&hsm);
     let gcm = profile.gcm.as_ref().unwrap();
     assert_eq!((gcm.iv, gcm.zero_iv), (IvFound::Replaced, Some(IvFound::Replaced)));
+    assert!(gcm.iv_lengths.is_empty(), "{gcm:?}");
     assert!(why(&profile, "encrypt-aes-gcm").contains("an IV of its own choice"));
     let engine = hsm.builder().module_profile(profile).build().unwrap();
     let key = engine.key("aes256").unwrap();

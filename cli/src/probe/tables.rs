@@ -101,6 +101,8 @@ fn gcm(found: &GcmFound) -> String {
         _ => "seen by decryption only",
     };
     let lengths: Vec<_> = found.iv_lengths.iter().map(usize::to_string).collect();
+    let lengths =
+        if lengths.is_empty() { String::new() } else { format!("IVs of {} bytes; ", lengths.join(", ")) };
     let data = match found.associated_data {
         DataFound::Authenticated => "associated data are taken",
         DataFound::LeftOut => "associated data are not authenticated",
@@ -113,7 +115,7 @@ fn gcm(found: &GcmFound) -> String {
         _ => "tag not seen",
     };
     let why = found.why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-    format!("{iv}{why}{zero} ({seen}); IVs of {} bytes; {data}; {tag}", lengths.join(", "))
+    format!("{iv}{why}{zero} ({seen}); {lengths}{data}; {tag}")
 }
 
 fn copies(found: &CopiesFound) -> String {

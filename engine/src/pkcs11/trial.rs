@@ -9,6 +9,10 @@ use crate::pkcs11::library::{Library, Slot, check, to_ulong, to_usize};
 use crate::pkcs11::mechanism::{Mechanism, pointer};
 use crate::pkcs11::session::{Init, ObjectHandle, Run, Session};
 
+/// Bytes that a module has room for where the IV of AES-GCM is, however long the one is that it is given: one that chooses IVs
+/// itself may write its own without a look at the length.
+pub(crate) const IV_ROOM: usize = 64;
+
 /// What is done in two calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TwoCalls {
@@ -75,20 +79,20 @@ impl Session {
         result.map(|()| to_usize(len).min(out.len()))
     }
 
-    /// Encrypts by AES-GCM with a tag of 16 bytes. What the module writes over the IV stays there.
+    /// Encrypts by AES-GCM with a tag of 16 bytes, under an IV of so many bytes. What the module writes over it stays there.
     pub(crate) fn encrypt_gcm(
         &mut self,
         key: ObjectHandle,
-        iv: &mut [u8],
+        (iv, iv_len): (&mut [u8; IV_ROOM], usize),
         aad: &[u8],
         data: &[u8],
         out: &mut [u8],
     ) -> Result<usize, Fault> {
         let (init, run) = self.two_functions(TwoCalls::Encrypt)?;
         let mut parameter = sys::CK_GCM_PARAMS {
-            pIv: if iv.is_empty() { std::ptr::null_mut() } else { iv.as_mut_ptr() },
-            ulIvLen: to_ulong(iv.len()),
-            ulIvBits: to_ulong(iv.len() * 8),
+            pIv: iv.as_mut_ptr(),
+            ulIvLen: to_ulong(iv_len.min(IV_ROOM)),
+            ulIvBits: to_ulong(iv_len.min(IV_ROOM) * 8),
             pAAD: pointer(aad),
             ulAADLen: to_ulong(aad.len()),
             ulTagBits: 128,

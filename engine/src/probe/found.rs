@@ -112,8 +112,7 @@ pub struct GcmFound {
     pub zero_iv: Option<IvFound>,
     /// How that was seen: by comparison with software, or only by decrypting on the token.
     pub seen_by: SeenBy,
-    /// Lengths of IVs that were taken, in bytes, of 0, 1, 8, 12, 16 and 32. 0 is a fault of the module: that IV is always
-    /// the same, and the engine never gives it.
+    /// Lengths of IVs that were taken, in bytes, of 1, 8, 12, 16 and 32; none where the caller's is not used.
     pub iv_lengths: Vec<usize>,
     /// What becomes of associated data.
     pub associated_data: DataFound,

@@ -6,7 +6,7 @@ use super::found::{DataFound, GcmFound, IvFound, MechanismFound, ProbeResult, Se
 use super::trials::TrialKey;
 use super::workbench::{OUTPUT_MAX, Workbench, is_end};
 use crate::error::{ErrorKind, Result};
-use crate::pkcs11::{Fault, Mechanism, ObjectHandle};
+use crate::pkcs11::{Fault, IV_ROOM, Mechanism, ObjectHandle};
 use crate::token::task::GCM_TAG_LEN;
 
 /// A value that is no secret.
@@ -19,7 +19,7 @@ const TEXT: &[u8; 40] = b"hsmux probe: a text of forty bytes in it";
 const DATA: &[u8] = b"hsmux probe: associated data";
 
 /// Lengths of IVs that are tried.
-const IV_LENS: [usize; 6] = [0, 1, 8, 12, 16, 32];
+const IV_LENS: [usize; 5] = [1, 8, 12, 16, 32];
 
 /// A key by which AES-GCM is looked at.
 struct Gcm<'a> {
@@ -32,6 +32,8 @@ struct Gcm<'a> {
 struct Sealed {
     /// As the module left it.
     iv: Vec<u8>,
+    /// Whether the module has written to it, or behind it.
+    is_replaced: bool,
     text: Vec<u8>,
 }
 
@@ -80,8 +82,9 @@ fn look_once(bench: &mut Workbench, found: &[MechanismFound]) -> Result<Option<G
     let Some((iv, why)) = gcm.iv(&IV)? else { return Ok(None) };
     let zero_iv = if iv == IvFound::Used { None } else { gcm.iv(&[0; 12])?.map(|(iv, _)| iv) };
     let mut iv_lengths = Vec::new();
+    // Where it is not the caller's that is used, modules write what they choose, as long as that is.
     for len in IV_LENS {
-        if gcm.takes_iv(len)? {
+        if iv == IvFound::Used && gcm.takes_iv(len)? {
             iv_lengths.push(len);
         }
     }
@@ -99,7 +102,7 @@ impl Gcm<'_> {
                 return Ok(Some((IvFound::Refused, Some(why))));
             }
         };
-        if sealed.iv != given {
+        if sealed.is_replaced {
             return Ok(Some((IvFound::Replaced, None)));
         }
         let is_used = match self.seen_by {
@@ -118,7 +121,7 @@ impl Gcm<'_> {
     fn takes_iv(&mut self, len: usize) -> Result<bool> {
         let iv = vec![7; len];
         match self.seal(&iv, &[], TEXT)? {
-            Ok(sealed) if sealed.iv == iv => Ok(self.opens(&iv, &[], &sealed.text)? == Some(true)),
+            Ok(sealed) if !sealed.is_replaced => Ok(self.opens(&iv, &[], &sealed.text)? == Some(true)),
             _ => Ok(false),
         }
     }
@@ -146,10 +149,14 @@ impl Gcm<'_> {
     /// # Errors
     /// If the token is gone.
     fn seal(&mut self, iv: &[u8], data: &[u8], text: &[u8]) -> Result<Result<Sealed, Fault>> {
-        let mut iv = iv.to_vec();
-        let mut out = [0; OUTPUT_MAX];
-        match self.bench.work.encrypt_gcm(self.key, &mut iv, data, text, &mut out) {
-            Ok(written) => Ok(Ok(Sealed { iv, text: out[..written].to_vec() })),
+        let mut room = [0; IV_ROOM];
+        room[..iv.len()].copy_from_slice(iv);
+        let (before, mut out) = (room, [0; OUTPUT_MAX]);
+        match self.bench.work.encrypt_gcm(self.key, (&mut room, iv.len()), data, text, &mut out) {
+            Ok(written) => {
+                let (iv, is_replaced) = (room[..iv.len()].to_vec(), room != before);
+                Ok(Ok(Sealed { iv, is_replaced, text: out[..written].to_vec() }))
+            }
             Err(fault) if is_end(fault) => Err(fault.into()),
             Err(fault) => {
                 self.bench.renew()?;
