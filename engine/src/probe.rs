@@ -20,6 +20,7 @@ mod limits;
 pub(crate) mod measured;
 mod mechanisms;
 mod profile;
+mod runs;
 mod sessions;
 mod trials;
 mod units;

@@ -281,3 +281,33 @@ fn a_module_that_ignores_ivs_both_ways_is_found_out_and_refused_at_once() {
     assert_eq!((error.kind(), hsm.calls()), (ErrorKind::MechanismUnavailable, before));
     assert_eq!(engine.drain(LONG), 0);
 }
+
+#[test]
+fn what_fails_on_a_device_that_does_nothing_else_either_is_not_held_against_a_mechanism() {
+    let hsm = Hsm::new(1, "seed=916,fault=C_SignInit:1+=0x30");
+    let profile = probe(&hsm);
+    assert!(why(&profile, "sign-rsa-pss").contains("CKR_DEVICE_ERROR"), "it gives random bytes");
+    let ill = Hsm::new(1, "seed=917,fault=C_SignInit:1+=0x30;C_GenerateRandom:1+=0x30");
+    let profile = probe(&ill);
+    assert_eq!(result(&profile, "sign-rsa-pss"), ProbeResult::NotTried);
+    assert_eq!(result(&profile, "encrypt-aes-gcm"), ProbeResult::Works);
+}
+
+#[test]
+fn a_failure_has_to_come_each_time_and_at_the_end_again() {
+    let rules = [
+        format!("C_Sign:1=flip{}", key("p521")),
+        format!("C_Sign:2=flip{}", key("p521")),
+        format!("C_SignInit:1=0x31{}", key("p384")),
+        format!("C_SignInit:2=0x70{}", key("p384")),
+        format!("C_SignInit:1+=0x62{}", key("ed25519")),
+        format!("C_SignInit:1+=0x68{}", key("hmac")),
+    ];
+    let hsm = Hsm::new(1, &format!("seed=918,fault={}", rules.join(";")));
+    let profile = probe(&hsm);
+    assert_eq!(result(&profile, "sign-ecdsa-p521"), ProbeResult::Works, "the third time it was right");
+    assert_eq!(result(&profile, "sign-ecdsa-p384"), ProbeResult::NotTried, "it failed once");
+    // The key is at fault, not the mechanism.
+    assert_eq!(result(&profile, "sign-ed25519"), ProbeResult::NotTried);
+    assert_eq!(result(&profile, "sign-hmac-sha256"), ProbeResult::NotTried);
+}

@@ -37,7 +37,7 @@ pub(super) fn look(
         Err(fault) if is_end(fault) => return Err(fault.into()),
         Err(fault) => {
             bench.renew()?;
-            let why = Some(format!("{} answered {}", fault.function.name(), fault.name()));
+            let why = Some(fault.answered());
             return Ok(CopiesFound { work: false, why, gains: Vec::new() });
         }
     }

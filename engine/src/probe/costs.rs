@@ -5,7 +5,7 @@ use std::time::Duration;
 use cryptoki::object::Attribute;
 
 use super::found::{CallCost, MechanismFound, ProbeResult};
-use super::mechanisms::with_fixed_iv;
+use super::runs::with_fixed_iv;
 use super::trials;
 use super::workbench::{OUTPUT_MAX, Signer, Workbench, is_end};
 use crate::clock::{Time, now};

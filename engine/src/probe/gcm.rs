@@ -98,8 +98,7 @@ impl Gcm<'_> {
         let sealed = match self.seal(given, &[], TEXT)? {
             Ok(sealed) => sealed,
             Err(fault) => {
-                let why = format!("{} answered {}", fault.function.name(), fault.name());
-                return Ok(Some((IvFound::Refused, Some(why))));
+                return Ok(Some((IvFound::Refused, Some(fault.answered()))));
             }
         };
         if sealed.is_replaced {

@@ -6,7 +6,7 @@ use cryptoki::object::{Attribute, KeyType, ObjectClass};
 use cryptoki_sys as sys;
 
 use super::found::{MechanismFound, ProbeResult};
-use super::trials::{self, TrialKey};
+use super::trials::{self, Trial, TrialKey};
 use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::generate::{Generated, KeySpec, generate_in_session, guarded};
@@ -145,10 +145,14 @@ impl Workbench {
             let mut found = found.iter().filter(|found| found.operation == **name);
             found.any(|found| matches!(found.result, ProbeResult::Works | ProbeResult::NotListedButWorks))
         };
-        let trial = of.iter().find(works).and_then(|name| trials::named(name))?;
+        of.iter().find(works).and_then(|name| self.signer_of(trials::named(name)?))
+    }
+
+    /// What runs such a trial again and again. None if its key could not be made.
+    pub(super) fn signer_of(&mut self, trial: &Trial) -> Option<Signer> {
         let key = self.key(trial.key).ok()?.key;
         let mechanism = trial.mechanism();
-        let input = super::mechanisms::input(&mechanism);
+        let input = super::runs::input(&mechanism);
         Some(Signer { operation: trial.operation, key, mechanism, input })
     }
 }
