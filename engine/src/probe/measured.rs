@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::keys::copies::Copies;
 use crate::pkcs11::{Library, MechanismInfo, Slot};
 use crate::token::facts::KeyKind;
-use crate::token::mechanism::Usage;
+use crate::token::mechanism::{Mechanism, Usage};
 
 /// Findings that bear on the tokens of an engine; nothing where it has no profile.
 #[derive(Clone, Default)]
@@ -39,8 +39,14 @@ impl Measured {
             Some((trial, found.result))
         });
         let is_failing = |result| result == ProbeResult::ListedButFails;
-        let failing: Vec<_> =
+        let mut failing: Vec<_> =
             tried.clone().filter_map(|(trial, result)| is_failing(result).then_some(trial)).collect();
+        // The engine looks at no counter's length before it uses CTR, so all lengths that are tried have to fail.
+        let every_counter = |usage| {
+            let mut rows = trials::TRIALS.iter().filter(|trial| is_ctr(trial) && trial.usage == usage);
+            rows.all(|row| profile.mechanism(row.operation).is_some_and(|found| is_failing(found.result)))
+        };
+        failing.retain(|trial| !is_ctr(trial) || every_counter(trial.usage));
         let number_of = |trial: &Trial| (trial.mechanism().number(), trial.usage);
         let mut failing_numbers: Vec<_> = failing.iter().map(|trial| number_of(trial)).collect();
         // One that works with another key, or another hash, is there.
@@ -95,6 +101,10 @@ impl Measured {
     }
 }
 
+fn is_ctr(trial: &Trial) -> bool {
+    matches!(trial.mechanism(), Mechanism::AesCtr { .. })
+}
+
 impl ModuleProfile {
     /// Whether the profile is that of the module and these tokens. Another version is only warned of.
     ///
@@ -145,7 +155,7 @@ mod tests {
     use super::super::profile::tests::profile;
     use super::*;
     use crate::token::facts::Curve;
-    use crate::token::mechanism::Mechanism;
+    use crate::token::mechanism::Iv;
 
     fn of(results: &[(&str, ProbeResult)]) -> Measured {
         let mut profile = profile();
@@ -204,6 +214,28 @@ mod tests {
         assert!(!measured.fails(Mechanism::OAEP_MORE - 1, Usage::Decrypt, KeyKind::Rsa { bits: 4096 }));
         let oaep = flags(&measured, sys::CKM_RSA_PKCS_OAEP, sys::CKF_DECRYPT);
         assert_eq!(oaep, Some(sys::CKF_DECRYPT));
+    }
+
+    #[test]
+    fn a_counter_of_one_length_that_fails_leaves_ctr_to_the_other() {
+        let both = sys::CKF_ENCRYPT | sys::CKF_DECRYPT;
+        let ctr = Mechanism::AesCtr { iv: Iv::Drawn, counter_bits: 128 }.index().unwrap();
+        let aes = KeyKind::Aes { len: 32 };
+        for other in [Works, NotTried] {
+            let measured = of(&[("encrypt-aes-ctr", ListedButFails), ("encrypt-aes-ctr-128", other)]);
+            assert!(!measured.fails(ctr, Usage::Encrypt, aes), "{other:?}");
+            assert_eq!(flags(&measured, sys::CKM_AES_CTR, both), Some(both));
+        }
+        let measured = of(&[("encrypt-aes-ctr", ListedButFails), ("encrypt-aes-ctr-128", ListedButFails)]);
+        assert!(measured.fails(ctr, Usage::Encrypt, aes) && !measured.fails(ctr, Usage::Decrypt, aes));
+    }
+
+    #[test]
+    fn oaep_with_labels_goes_with_other_hashes_and_not_with_sha1() {
+        let measured = of(&[("decrypt-rsa-oaep-sha1", Works), ("decrypt-rsa-oaep-label", ListedButFails)]);
+        let rsa = KeyKind::Rsa { bits: 2048 };
+        assert!(measured.fails(Mechanism::OAEP_MORE, Usage::Decrypt, rsa));
+        assert!(!measured.fails(Mechanism::OAEP_MORE - 1, Usage::Decrypt, rsa));
     }
 
     #[test]

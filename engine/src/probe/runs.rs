@@ -156,8 +156,10 @@ fn with_iv(mechanism: &Mechanism, iv: &'static [u8; 16]) -> pkcs11::Mechanism<'s
 /// What RSA is to decrypt is encrypted here, with the public key.
 pub(super) fn decrypts(bench: &mut Workbench, made: &Made, mechanism: &Mechanism) -> Result<Tried, Fault> {
     let ask = match mechanism {
-        Mechanism::RsaOaep { hash: Hash::Sha1, .. } => Ask::encrypt(RsaOaep::SHA1),
-        Mechanism::RsaOaep { .. } => Ask::encrypt(RsaOaep::SHA256),
+        Mechanism::RsaOaep { hash, label } => {
+            let oaep = if *hash == Hash::Sha1 { RsaOaep::SHA1 } else { RsaOaep::SHA256 };
+            Ask::encrypt(oaep.label(label.as_deref().unwrap_or_default()))
+        }
         _ => Ask::encrypt(RsaPkcs1Encryption),
     };
     let text = &PLAIN[..PLAIN_LEN];
