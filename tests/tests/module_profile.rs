@@ -68,7 +68,7 @@ fn a_sound_module_is_found_to_be_one_and_nothing_is_left_open() {
     assert!(profile.costs.iter().any(|cost| cost.call == "C_Sign" && cost.samples > 0));
     assert_eq!(profile.scaling.as_ref().unwrap().points.len(), 5);
     hsm.assert_sound();
-    hsm.refused = 1;
+    hsm.refused = 2;
     hsm.wait_closed();
 }
 
@@ -310,4 +310,39 @@ fn a_failure_has_to_come_each_time_and_at_the_end_again() {
     // The key is at fault, not the mechanism.
     assert_eq!(result(&profile, "sign-ed25519"), ProbeResult::NotTried);
     assert_eq!(result(&profile, "sign-hmac-sha256"), ProbeResult::NotTried);
+}
+
+#[test]
+fn only_sessions_that_are_refused_twice_for_their_number_are_a_limit() {
+    // Of the eight before two were closed again, and one is closed to see whether it comes back.
+    for (fault, opened, refused) in [
+        ("C_OpenSession:9=0xb1", 20, None),
+        ("C_OpenSession:9+=0x5", 6, Some("CKR_GENERAL_ERROR")),
+        ("C_OpenSession:9+=0xb1", 5, Some("CKR_SESSION_COUNT")),
+    ] {
+        // Without AES-GCM nothing is refused, after which a session is opened.
+        let hsm = Hsm::new(1, &format!("seed=919,hide=0x1087,fault={fault}"));
+        let profile = Probe::new(hsm.builder()).sessions_max(20).run(|_| ()).unwrap();
+        let sessions = profile.sessions.as_ref().unwrap();
+        assert_eq!((sessions.opened, sessions.refused.as_deref()), (opened, refused), "{fault}");
+    }
+}
+
+#[test]
+fn two_cores_are_found_by_the_rate_and_a_refusal_that_comes_once_does_not_count() {
+    let hsm = Hsm::new(1, "seed=920,cores=2,op_us=2000");
+    let refusing = std::sync::atomic::AtomicBool::new(false);
+    let profile = Probe::new(hsm.builder())
+        .time_limit(Duration::from_secs(600))
+        .run(|progress| {
+            let scales = progress.stage == ProbeStage::Scaling;
+            if scales && !refusing.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                hsm.sim.configure("fault=C_OpenSession:5=0xb1").unwrap();
+            }
+        })
+        .unwrap();
+    let scaling = profile.scaling.unwrap();
+    let counts: Vec<_> = scaling.points.iter().map(|point| point.sessions).collect();
+    assert_eq!(counts, [1, 2, 4, 8, 16]);
+    assert!([2, 4].contains(&scaling.recommended), "{scaling:?}");
 }

@@ -187,7 +187,8 @@ pub struct SessionsFound {
     pub told: Option<u64>,
     /// How many were open at once, those of the probe itself included.
     pub opened: usize,
-    /// The code by which one more was refused; none if as many were opened as were wanted.
+    /// The code by which one more was refused; none if as many were opened as were wanted. That there are no more is said by
+    /// `CKR_SESSION_COUNT` only, which came twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
 }

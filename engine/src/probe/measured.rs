@@ -57,7 +57,8 @@ impl Measured {
         let gain = |gain: &CopyGain| Some((kind_named(&gain.key)?, gain.faster));
         let copies = profile.copies.as_ref();
         let gains = copies.map(|copies| copies.gains.iter().filter_map(gain).collect()).unwrap_or_default();
-        let limit = profile.sessions.as_ref().filter(|found| found.refused.is_some());
+        let limit =
+            profile.sessions.as_ref().filter(|found| found.refused.as_deref() == Some("CKR_SESSION_COUNT"));
         let sessions = Found {
             recommended: profile.scaling.as_ref().map(|scaling| scaling.recommended),
             limit: limit.map(|found| found.opened),
@@ -245,10 +246,12 @@ mod tests {
         assert_eq!(measured.gains, [(KeyKind::Aes { len: 32 }, true)]);
         assert_eq!(measured.sessions, Found { recommended: Some(8), limit: Some(20) });
         assert_eq!(measured.copies(Copies::Auto), Copies::Auto);
-        profile.sessions.as_mut().unwrap().refused = None;
+        for refused in [None, Some("CKR_GENERAL_ERROR".to_owned())] {
+            profile.sessions.as_mut().unwrap().refused = refused;
+            assert_eq!(Measured::of(&profile).sessions.limit, None, "nobody says that there are no more");
+        }
         profile.copies.as_mut().unwrap().work = false;
         let measured = Measured::of(&profile);
-        assert_eq!(measured.sessions.limit, None, "as many were wanted: there may be more");
         assert_eq!(measured.copies(Copies::Auto), Copies::Off);
         assert_eq!(measured.copies(Copies::Required), Copies::Required, "it fails by itself, and says why");
     }
