@@ -27,7 +27,7 @@ pub(crate) struct AfterTooSmall {
     pub(crate) first: Result<(), Fault>,
     /// To `C_Sign` with room enough, or to `C_SignInit` without a mechanism.
     pub(crate) second: Result<(), Fault>,
-    /// To another `C_SignInit` after the latter.
+    /// To another `C_SignInit` after the latter, and to its `C_Sign`.
     pub(crate) third: Result<(), Fault>,
 }
 
@@ -143,9 +143,17 @@ impl Session {
             // SAFETY: without a mechanism nothing is read; the module is one of 3.0, which defines it.
             let code = unsafe { init(self.handle(), std::ptr::null_mut(), key.number()) };
             let second = self.check(Function::SignInit, code);
-            // SAFETY: as for the first one; the session is closed by its owner before it does anything else.
+            // SAFETY: as for the first one.
             let code = unsafe { init(self.handle(), mechanism, key.number()) };
-            Ok(AfterTooSmall { first, second, third: self.check(Function::SignInit, code) })
+            let begun = self.check(Function::SignInit, code);
+            let third = begun.and_then(|()| {
+                let mut len = to_ulong(out.len());
+                // SAFETY: as above.
+                let code = unsafe { run(self.handle(), data, data_len, out.as_mut_ptr(), &raw mut len) };
+                // The operation has ended before its mechanism goes.
+                self.check(Function::Sign, code)
+            });
+            Ok(AfterTooSmall { first, second, third })
         });
         answers
     }

@@ -45,7 +45,7 @@ pub(super) fn measure(
             Ok(of_kind) => costs.extend(of_kind),
             Err(fault) if is_end(fault) => return Err(fault.into()),
             // What the module does not have costs nothing.
-            Err(_) => bench.renew().map_err(Error::from)?,
+            Err(fault) => bench.renew_after(fault).map_err(Error::from)?,
         }
     }
     Ok(costs)
@@ -66,7 +66,10 @@ fn signing(bench: &mut Workbench, rest: &Rest<'_>, share: Duration) -> Result<Ve
     let (names, of) = (["C_SignInit", "C_Sign"], signer.operation);
     two_calls(names, of, share, |between| {
         let mut out = [0; OUTPUT_MAX];
-        bench.work.in_two_calls(TwoCalls::Sign, signer.key, &how, &signer.input, &mut out, between).map(drop)
+        bench
+            .work()?
+            .in_two_calls(TwoCalls::Sign, signer.key, &how, &signer.input, &mut out, between)
+            .map(drop)
     })
 }
 
@@ -83,7 +86,7 @@ fn enciphering(bench: &mut Workbench, rest: &Rest<'_>, share: Duration) -> Resul
     two_calls(names, &format!("{}, {TEXT_LEN} bytes", trial.operation), share, |between| {
         let mut out = [0; TEXT_LEN + 32];
         let how = with_fixed_iv(&mechanism);
-        bench.work.in_two_calls(TwoCalls::Encrypt, key, &how, &[7; TEXT_LEN], &mut out, between).map(drop)
+        bench.work()?.in_two_calls(TwoCalls::Encrypt, key, &how, &[7; TEXT_LEN], &mut out, between).map(drop)
     })
 }
 
@@ -96,18 +99,20 @@ fn opening(bench: &mut Workbench, _: &Rest<'_>, share: Duration) -> Result<Vec<C
 fn finding(bench: &mut Workbench, _: &Rest<'_>, share: Duration) -> Result<Vec<CallCost>, Fault> {
     let template = [Attribute::Label(b"hsmux probe: nothing is called so".to_vec())];
     one_call("C_FindObjectsInit to C_FindObjectsFinal", "a label that is not there", share, || {
-        bench.work.find(&template).map(drop)
+        bench.work()?.find(&template).map(drop)
     })
 }
 
 fn reading(bench: &mut Workbench, rest: &Rest<'_>, share: Duration) -> Result<Vec<CallCost>, Fault> {
     let Some(signer) = rest.signer else { return Ok(Vec::new()) };
-    one_call("C_GetAttributeValue", "the class of a session key", share, || bench.work.read_class(signer.key))
+    one_call("C_GetAttributeValue", "the class of a session key", share, || {
+        bench.work()?.read_class(signer.key)
+    })
 }
 
 fn drawing(bench: &mut Workbench, _: &Rest<'_>, share: Duration) -> Result<Vec<CallCost>, Fault> {
     one_call("C_GenerateRandom", &format!("{RANDOM_LEN} bytes"), share, || {
-        bench.work.random(&mut [0; RANDOM_LEN])
+        bench.work()?.random(&mut [0; RANDOM_LEN])
     })
 }
 

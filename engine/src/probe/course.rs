@@ -108,7 +108,7 @@ impl Course {
             ProbeStage::Copies => {
                 plain(0, 1);
                 let Some(signer) = bench.signer(&SIGNERS, &profile.mechanisms) else { return Ok(true) };
-                profile.copies = Some(copies::look(bench, &signer, wishes.token_keys, until)?);
+                profile.copies = copies::look(bench, &signer, wishes.token_keys, until)?;
             }
             ProbeStage::Limits => {
                 plain(0, 1);

@@ -151,14 +151,18 @@ impl Gcm<'_> {
         let mut room = [0; IV_ROOM];
         room[..iv.len()].copy_from_slice(iv);
         let (before, mut out) = (room, [0; OUTPUT_MAX]);
-        match self.bench.work.encrypt_gcm(self.key, (&mut room, iv.len()), data, text, &mut out) {
+        let sealed = self
+            .bench
+            .work()
+            .and_then(|work| work.encrypt_gcm(self.key, (&mut room, iv.len()), data, text, &mut out));
+        match sealed {
             Ok(written) => {
                 let (iv, is_replaced) = (room[..iv.len()].to_vec(), room != before);
                 Ok(Ok(Sealed { iv, is_replaced, text: out[..written].to_vec() }))
             }
             Err(fault) if is_end(fault) => Err(fault.into()),
             Err(fault) => {
-                self.bench.renew()?;
+                self.bench.renew_after(fault)?;
                 Ok(Err(fault))
             }
         }
@@ -168,11 +172,12 @@ impl Gcm<'_> {
     fn opens(&mut self, iv: &[u8], data: &[u8], sealed: &[u8]) -> Result<Option<bool>> {
         let how = Mechanism::Gcm { iv, aad: data, tag_len: GCM_TAG_LEN };
         let mut out = [0; OUTPUT_MAX];
-        match self.bench.work.decrypt(self.key, &how, sealed, &mut out) {
+        let opened = self.bench.work().and_then(|work| work.decrypt(self.key, &how, sealed, &mut out));
+        match opened {
             Ok(written) => Ok(Some(out[..written] == TEXT[..])),
             Err(fault) if is_end(fault) => Err(fault.into()),
             Err(fault) => {
-                self.bench.renew()?;
+                self.bench.renew_after(fault)?;
                 Ok((fault.class().kind == ErrorKind::DecryptFailed).then_some(false))
             }
         }

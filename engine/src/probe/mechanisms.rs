@@ -119,11 +119,11 @@ fn judge(is_listed: bool, tried: &Tried) -> (ProbeResult, Option<String>) {
 }
 
 /// What a fault says of a mechanism. Nothing is concluded of what may be over in a moment, of what the key that was made does not
-/// allow, and of a verification that was only to show what the signature is worth.
+/// allow, of a verification that was only to show what the signature is worth, and where no session was to be had.
 pub(super) fn of_fault(fault: Fault) -> Tried {
     let why = fault.answered().into();
     match fault.class().kind {
-        _ if fault.function == Function::Verify => Tried::Not(why),
+        _ if matches!(fault.function, Function::Verify | Function::OpenSession) => Tried::Not(why),
         ErrorKind::Busy
         | ErrorKind::SessionLost
         | ErrorKind::TokenLost
@@ -174,6 +174,7 @@ fn try_once(bench: &mut Workbench, trial: &Trial, all: &[Tried]) -> Result<[Trie
         Usage::Sign => signs(bench, &made, &mechanism).map(alone),
         Usage::Decrypt => decrypts(bench, &made, &mechanism).map(alone),
     };
+    let ended = run.as_ref().err().copied();
     let tried = match run {
         Ok(tried) => tried,
         Err(fault) if is_end(fault) => return Err(fault.into()),
@@ -182,7 +183,10 @@ fn try_once(bench: &mut Workbench, trial: &Trial, all: &[Tried]) -> Result<[Trie
     if tried == [Tried::Right, Tried::Right] {
         return Ok(tried);
     }
-    bench.renew()?;
+    match ended {
+        Some(fault) => bench.renew_after(fault)?,
+        None => bench.renew()?,
+    }
     let is_well =
         if tried.iter().any(|tried| matches!(tried, Tried::Ill(_))) { is_well(bench, all)? } else { true };
     Ok(tried.map(|tried| tried.on_device(is_well)))
@@ -190,19 +194,19 @@ fn try_once(bench: &mut Workbench, trial: &Trial, all: &[Tried]) -> Result<[Trie
 
 /// Whether the device does something else: gives random bytes, or signs as it did before.
 fn is_well(bench: &mut Workbench, all: &[Tried]) -> Result<bool> {
-    match bench.work.random(&mut [0; 32]) {
+    match bench.work().and_then(|work| work.random(&mut [0; 32])) {
         Ok(()) => return Ok(true),
         Err(fault) if is_end(fault) => return Err(fault.into()),
-        Err(_) => bench.renew()?,
+        Err(fault) => bench.renew_after(fault)?,
     }
     let mut signed = TRIALS.iter().zip(all).filter(|(_, tried)| **tried == Tried::Right);
     let signed = signed.find(|(trial, _)| trial.usage == Usage::Sign);
     let Some(signer) = signed.and_then(|(trial, _)| bench.signer_of(trial)) else { return Ok(false) };
-    match signer.sign(&mut bench.work, &mut [0; OUTPUT_MAX]) {
+    match bench.work().and_then(|work| signer.sign(work, &mut [0; OUTPUT_MAX])) {
         Ok(_) => Ok(true),
         Err(fault) if is_end(fault) => Err(fault.into()),
-        Err(_) => {
-            bench.renew()?;
+        Err(fault) => {
+            bench.renew_after(fault)?;
             Ok(false)
         }
     }

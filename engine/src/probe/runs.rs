@@ -34,7 +34,7 @@ pub(super) fn input(mechanism: &Mechanism) -> Vec<u8> {
 pub(super) fn signs(bench: &mut Workbench, made: &Made, mechanism: &Mechanism) -> Result<Tried, Fault> {
     let (how, input) = (without_iv(mechanism), input(mechanism));
     let mut out = [0; OUTPUT_MAX];
-    let written = bench.work.sign(made.key, &how, &input, &mut out)?;
+    let written = bench.work()?.sign(made.key, &how, &input, &mut out)?;
     let signature = &out[..written];
     let by_software = made.facts.public.as_ref();
     match by_software.and_then(|public| software::is_signature(mechanism, public, &input, signature)) {
@@ -46,16 +46,16 @@ pub(super) fn signs(bench: &mut Workbench, made: &Made, mechanism: &Mechanism) -
         return Ok(failed("the MAC has another length than its hash"));
     }
     // A MAC, or a key that does not show its public half.
-    match bench.work.verify(made.public.unwrap_or(made.key), &how, &input, signature) {
+    match bench.work()?.verify(made.public.unwrap_or(made.key), &how, &input, signature) {
         Ok(()) => Ok(Tried::Right),
         Err(fault) if fault.is(sys::CKR_SIGNATURE_INVALID) || fault.is(sys::CKR_SIGNATURE_LEN_RANGE) => {
             Ok(failed("the token does not accept what it has made"))
         }
         // NSS 3.87 makes MACs by AES-CMAC and verifies none.
         Err(fault) if made.public.is_none() && !is_end(fault) => {
-            bench.renew()?;
+            bench.renew_after(fault)?;
             let mut again = [0; OUTPUT_MAX];
-            let len = bench.work.sign(made.key, &how, &input, &mut again)?;
+            let len = bench.work()?.sign(made.key, &how, &input, &mut again)?;
             Ok(if again[..len] == *signature { Tried::Right } else { failed("the second MAC is another") })
         }
         Err(fault) => Err(fault),
@@ -71,13 +71,13 @@ pub(super) fn round_trip(
 ) -> Result<[Tried; 2], Fault> {
     let plain = plain(mechanism);
     let mut sealed = [0; OUTPUT_MAX];
-    let written = bench.work.encrypt(made.key, &with_fixed_iv(mechanism), plain, &mut sealed)?;
+    let written = bench.work()?.encrypt(made.key, &with_fixed_iv(mechanism), plain, &mut sealed)?;
     if written != sealed_len(mechanism, plain.len()) || sealed.starts_with(plain) {
         let wrong = failed("the ciphertext has another length, or is the text itself");
         return Ok([wrong.clone(), wrong]);
     }
     let mut opened = [0; OUTPUT_MAX];
-    match bench.work.decrypt(made.key, &with_fixed_iv(mechanism), &sealed[..written], &mut opened) {
+    match bench.work()?.decrypt(made.key, &with_fixed_iv(mechanism), &sealed[..written], &mut opened) {
         Ok(len) if opened[..len] == *plain => heeds_iv(bench, made, mechanism, &sealed[..written]),
         Ok(_) => {
             let wrong = failed("what was encrypted comes out otherwise");
@@ -105,7 +105,7 @@ fn heeds_iv(
     }
     let mut other = [0; OUTPUT_MAX];
     let how = with_iv(mechanism, &OTHER_IV);
-    let written = bench.work.encrypt(made.key, &how, plain(mechanism), &mut other)?;
+    let written = bench.work()?.encrypt(made.key, &how, plain(mechanism), &mut other)?;
     let tried = if other[..written] == *sealed { failed("the IV makes no difference") } else { Tried::Right };
     Ok([tried.clone(), tried])
 }
@@ -168,7 +168,7 @@ pub(super) fn decrypts(bench: &mut Workbench, made: &Made, mechanism: &Mechanism
         Err(error) => return Ok(unshown(&error)),
     };
     let mut out = [0; OUTPUT_MAX];
-    let written = bench.work.decrypt(made.key, &without_iv(mechanism), &sealed, &mut out)?;
+    let written = bench.work()?.decrypt(made.key, &without_iv(mechanism), &sealed, &mut out)?;
     let opened = &out[..written];
     let is_right = match (mechanism, &made.facts.public) {
         (Mechanism::RsaRaw, Some(public)) => software::is_bare_rsa(public, &sealed, opened) == Some(true),

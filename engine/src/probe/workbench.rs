@@ -11,7 +11,9 @@ use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::generate::{Generated, KeySpec, generate_in_session, guarded};
 use crate::keys::listing::Listed;
-use crate::pkcs11::{self, Fault, Library, MechanismInfo, ObjectHandle, Session, Slot};
+use crate::pkcs11::{
+    self, Fault, Function, Library, MechanismInfo, ObjectHandle, Session, SessionFate, Slot,
+};
 use crate::token::copies::SESSION_LABEL;
 use crate::token::facts::KeyFacts;
 use crate::token::session::without_iv;
@@ -21,8 +23,9 @@ pub(super) struct Workbench {
     pub(super) library: Library,
     pub(super) slot: Slot,
     pub(super) mechanisms: Vec<MechanismInfo>,
-    /// Does the work. After a failure another takes its place, for the operation may be active still.
-    pub(super) work: Session,
+    /// Does the work. After a failure another takes its place, for the operation may be active still; none, while the token
+    /// refuses it.
+    work: Result<Session, Fault>,
     keys: Vec<(TrialKey, Result<Made, Fault>)>,
     /// What else is to be destroyed in the end.
     objects: Vec<ObjectHandle>,
@@ -63,7 +66,16 @@ impl Workbench {
         (holder, work): (Session, Session),
         until: Time,
     ) -> Self {
-        Self { library, slot, mechanisms, work, keys: Vec::new(), objects: Vec::new(), until, holder }
+        Self {
+            library,
+            slot,
+            mechanisms,
+            work: Ok(work),
+            keys: Vec::new(),
+            objects: Vec::new(),
+            until,
+            holder,
+        }
     }
 
     /// Time that is left for a stage that may take so long.
@@ -71,10 +83,49 @@ impl Workbench {
         now().after(limit).min(self.until)
     }
 
+    /// The session that works.
+    ///
+    /// # Errors
+    /// What the token answered when it refused one.
+    pub(super) fn work(&mut self) -> Result<&mut Session, Fault> {
+        if self.work.is_err() {
+            self.work = self.library.open(self.slot);
+        }
+        self.work.as_mut().map_err(|fault| *fault)
+    }
+
     /// Puts another session in the place of the one that works.
+    ///
+    /// # Errors
+    /// If the token is gone. If it only has no session just now, whatever needs one fails.
     pub(super) fn renew(&mut self) -> Result<(), Fault> {
-        self.work = self.library.open(self.slot)?;
-        Ok(())
+        // Closed before another is opened: there may be no more than these.
+        self.work = Err(Fault::new(Function::OpenSession, sys::CKR_SESSION_COUNT));
+        self.work = self.library.open(self.slot).or_else(|_| self.library.open(self.slot));
+        match &self.work {
+            Err(fault) if is_end(*fault) => Err(*fault),
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`renew`](Self::renew), after this fault of that session: what is not there any more is not closed.
+    pub(super) fn renew_after(&mut self, fault: Fault) -> Result<(), Fault> {
+        if let Ok(work) = &mut self.work
+            && fault.class().session == SessionFate::Abandon
+        {
+            work.abandon();
+        }
+        self.renew()
+    }
+
+    /// As [`renew_after`](Self::renew_after), of what the engine made of a fault.
+    pub(super) fn renew_after_error(&mut self, error: &Error) -> Result<(), Fault> {
+        if let Ok(work) = &mut self.work
+            && error.kind() == ErrorKind::SessionLost
+        {
+            work.abandon();
+        }
+        self.renew()
     }
 
     /// Whether the token lists a mechanism for this use. One without any use counts for all, as it does for engines.
