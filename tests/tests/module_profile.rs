@@ -210,11 +210,20 @@ fn a_profile_of_another_module_is_refused_before_any_login_and_one_of_another_ve
     let hsm = Hsm::new(1, "seed=909");
     let profile = probe(&hsm);
     hsm.sim.reset_counters();
-    for (from, to) in [("simulated HSM", "another HSM"), ("model = \"p11-sim\"", "model = \"box 9\"")] {
+    let token = |of: &str| format!("[token]\nmodel = \"p11-sim\"\nmanufacturer = \"{of}\"");
+    let maker = profile.token.manufacturer.clone();
+    for (from, to) in [
+        ("simulated HSM", "another HSM"),
+        ("model = \"p11-sim\"", "model = \"box 9\""),
+        (&token(&maker), &token("nobody")),
+    ] {
         let error = hsm.builder().module_profile(altered(&profile, from, to)).build().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration);
-        let both =
-            if from.contains("model") { ["box 9", "p11-sim"] } else { ["another HSM", "simulated HSM"] };
+        let both = match to {
+            "another HSM" => ["another HSM", "simulated HSM"],
+            "model = \"box 9\"" => ["box 9", "p11-sim"],
+            _ => ["p11-sim of nobody", &format!("p11-sim of {maker}")],
+        };
         both.iter().for_each(|name| assert!(error.to_string().contains(name), "{error}"));
     }
     assert_eq!(hsm.sim.calls_of("C_Login"), 0);

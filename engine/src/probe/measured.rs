@@ -113,9 +113,10 @@ impl ModuleProfile {
     /// `Configuration`, if it is another's.
     pub(crate) fn check_is_of(&self, library: &Library, slots: &[Slot]) -> Result<()> {
         let info = library.info()?;
-        self.check_module(&info.description, &info.manufacturer)?;
+        self.check_module([&info.description, &info.manufacturer])?;
         for &slot in slots {
-            self.check_model(&library.token_info(slot)?.model)?;
+            let token = library.token_info(slot)?;
+            self.check_token([&token.model, &token.manufacturer])?;
         }
         warn_of(("the module", self.module.version), info.version);
         for &slot in slots {
@@ -125,16 +126,25 @@ impl ModuleProfile {
         Ok(())
     }
 
-    fn check_module(&self, description: &str, manufacturer: &str) -> Result<()> {
-        let named = |description: &str, manufacturer: &str| format!("{description} of {manufacturer}");
-        let (is, of) =
-            (named(description, manufacturer), named(&self.module.description, &self.module.manufacturer));
-        if is == of { Ok(()) } else { Err(another("module", &of, &is)) }
+    fn check_module(&self, is: [&str; 2]) -> Result<()> {
+        check_named("module", [&self.module.description, &self.module.manufacturer], is)
     }
 
-    fn check_model(&self, model: &str) -> Result<()> {
-        if model == self.token.model { Ok(()) } else { Err(another("token model", &self.token.model, model)) }
+    fn check_token(&self, is: [&str; 2]) -> Result<()> {
+        check_named("token model", [&self.token.model, &self.token.manufacturer], is)?;
+        if is[0].is_empty() {
+            tracing::warn!(
+                "the token names no model: whether the module profile is that of its model nobody knows"
+            );
+        }
+        Ok(())
     }
+}
+
+/// Compares names one by one: what is written together may be the same of others.
+fn check_named(what: &str, of: [&str; 2], is: [&str; 2]) -> Result<()> {
+    let named = |[name, manufacturer]: [&str; 2]| format!("{name} of {manufacturer}");
+    if of == is { Ok(()) } else { Err(another(what, &named(of), &named(is))) }
 }
 
 fn another(what: &str, of: &str, is: &str) -> Error {
@@ -259,16 +269,22 @@ mod tests {
     #[test]
     fn a_profile_of_another_module_or_model_is_refused_by_both_their_names() {
         let profile = profile();
-        assert!(profile.check_module("Cryptoki library", "A maker").is_ok());
-        assert!(profile.check_model("Box 9").is_ok());
+        assert!(profile.check_module(["Cryptoki library", "A maker"]).is_ok());
+        assert!(profile.check_token(["Box 9", "A maker"]).is_ok());
         for (description, manufacturer) in [("Cryptoki library", "Another"), ("Other library", "A maker")] {
-            let error = profile.check_module(description, manufacturer).unwrap_err();
+            let error = profile.check_module([description, manufacturer]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Configuration);
             let said = error.to_string();
             let other = format!("{description} of {manufacturer}");
             assert!(said.contains("Cryptoki library of A maker") && said.contains(&other), "{said}");
         }
-        let said = profile.check_model("Box 10").unwrap_err().to_string();
+        let said = profile.check_token(["Box 10", "A maker"]).unwrap_err().to_string();
         assert!(said.contains("Box 9") && said.contains("Box 10"), "{said}");
+        let said = profile.check_token(["Box 9", "Another"]).unwrap_err().to_string();
+        assert!(said.contains("Box 9 of A maker") && said.contains("Box 9 of Another"), "{said}");
+        // Written together these would be the same.
+        let mut profile = profile;
+        (profile.token.model, profile.token.manufacturer) = ("Box".into(), "North of South".into());
+        assert!(profile.check_token(["Box of North", "South"]).is_err());
     }
 }
