@@ -10,6 +10,9 @@ use hsmux::probe::{
 use hsmux::{AesCbc, AesEcb, AesGcm, Copies, Ecdsa, Ed25519, ErrorKind, Hmac, Outcome, Sessions, Verdict};
 use hsmux_tests::{Hsm, LONG};
 
+/// Time enough on a loaded machine.
+const TIME: Duration = Duration::from_secs(600);
+
 /// A key of the probe, as rules of the simulator name it.
 fn key(of: &str) -> String {
     let id: String = format!("hsmux-probe-{of}").bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -17,7 +20,7 @@ fn key(of: &str) -> String {
 }
 
 fn probe(hsm: &Hsm) -> ModuleProfile {
-    Probe::new(hsm.builder()).run(|_| ()).unwrap()
+    Probe::new(hsm.builder()).time_limit(TIME).run(|_| ()).unwrap()
 }
 
 fn result(profile: &ModuleProfile, operation: &str) -> ProbeResult {
@@ -42,6 +45,7 @@ fn a_sound_module_is_found_to_be_one_and_nothing_is_left_open() {
     let mut hsm = Hsm::new(1, "seed=901,sessions=20");
     let mut stages = Vec::new();
     let profile = Probe::new(hsm.builder())
+        .time_limit(TIME)
         .run(|progress| {
             assert!(progress.done < progress.of, "{progress:?}");
             if stages.last() != Some(&progress.stage) {
@@ -65,7 +69,18 @@ fn a_sound_module_is_found_to_be_one_and_nothing_is_left_open() {
     assert_eq!((limits.sign_input_max, limits.random_max), (Some(1 << 20), Some(1 << 20)));
     assert_eq!(limits.too_small, Some(TooSmallFound::GoesOn));
     assert!(profile.copies.as_ref().unwrap().work && profile.copies.as_ref().unwrap().gains.is_empty());
-    assert!(profile.costs.iter().any(|cost| cost.call == "C_Sign" && cost.samples > 0));
+    let calls: Vec<_> = profile.costs.iter().map(|cost| (cost.call.as_str(), cost.of.as_str())).collect();
+    let expected = [
+        ("C_SignInit", "sign-ecdsa-p256, session key"),
+        ("C_Sign", "sign-ecdsa-p256, session key"),
+        ("C_EncryptInit", "encrypt-aes-gcm, 64 bytes, session key"),
+        ("C_Encrypt", "encrypt-aes-gcm, 64 bytes, session key"),
+        ("C_OpenSession and C_CloseSession", "a session"),
+        ("C_FindObjectsInit to C_FindObjectsFinal", "a label that is not there"),
+        ("C_GetAttributeValue", "the class of a session key"),
+        ("C_GenerateRandom", "32 bytes"),
+    ];
+    assert_eq!(calls, expected);
     assert_eq!(profile.scaling.as_ref().unwrap().points.len(), 5);
     hsm.assert_sound();
     hsm.refused = 2;
@@ -182,7 +197,7 @@ fn auto_sessions_begin_with_what_was_recommended() {
 #[test]
 fn auto_copies_follow_what_was_measured_and_measure_nothing() {
     let hsm = Hsm::new(1, "seed=908");
-    let profile = Probe::new(hsm.builder()).token_keys(true).run(|_| ()).unwrap();
+    let profile = Probe::new(hsm.builder()).time_limit(TIME).token_keys(true).run(|_| ()).unwrap();
     let copies = profile.copies.as_ref().unwrap();
     let kinds: Vec<_> = copies.gains.iter().map(|gain| gain.key.as_str()).collect();
     assert!(kinds.contains(&"AES-256") && kinds.contains(&"EC P-256"), "{kinds:?}");
@@ -331,7 +346,7 @@ fn only_sessions_that_are_refused_twice_for_their_number_are_a_limit() {
     ] {
         // Without AES-GCM nothing is refused, after which a session is opened.
         let hsm = Hsm::new(1, &format!("seed=919,hide=0x1087,fault={fault}"));
-        let profile = Probe::new(hsm.builder()).sessions_max(20).run(|_| ()).unwrap();
+        let profile = Probe::new(hsm.builder()).time_limit(TIME).sessions_max(20).run(|_| ()).unwrap();
         let sessions = profile.sessions.as_ref().unwrap();
         assert_eq!((sessions.opened, sessions.refused.as_deref()), (opened, refused), "{fault}");
     }
@@ -342,7 +357,7 @@ fn two_cores_are_found_by_the_rate_and_a_refusal_that_comes_once_does_not_count(
     let hsm = Hsm::new(1, "seed=920,cores=2,op_us=2000");
     let refusing = std::sync::atomic::AtomicBool::new(false);
     let profile = Probe::new(hsm.builder())
-        .time_limit(Duration::from_secs(600))
+        .time_limit(TIME)
         .run(|progress| {
             let scales = progress.stage == ProbeStage::Scaling;
             if scales && !refusing.swap(true, std::sync::atomic::Ordering::Relaxed) {
@@ -350,8 +365,35 @@ fn two_cores_are_found_by_the_rate_and_a_refusal_that_comes_once_does_not_count(
             }
         })
         .unwrap();
+    // What occupies a core takes as long as that, and Init does not.
+    let p50 = |call| profile.costs.iter().find(|cost| cost.call == call).unwrap().p50;
+    let op = Duration::from_millis(2);
+    assert!(p50("C_Sign") >= op && p50("C_Encrypt") >= op && p50("C_SignInit") < op, "{:?}", profile.costs);
     let scaling = profile.scaling.unwrap();
     let counts: Vec<_> = scaling.points.iter().map(|point| point.sessions).collect();
     assert_eq!(counts, [1, 2, 4, 8, 16]);
     assert!([2, 4].contains(&scaling.recommended), "{scaling:?}");
+}
+
+#[test]
+fn a_stage_that_is_cut_short_is_named_and_what_it_found_is_kept() {
+    // A key and a signature take longer than the half of the time that there is for mechanisms.
+    let hsm = Hsm::new(1, "seed=921,op_us=30000");
+    let profile = Probe::new(hsm.builder()).time_limit(Duration::from_millis(100)).run(|_| ()).unwrap();
+    assert!(profile.not_reached.contains(&ProbeStage::Mechanisms), "{:?}", profile.not_reached);
+    let last = profile.mechanism("decrypt-rsa-pkcs1").unwrap();
+    assert_eq!((last.result, last.why.as_deref()), (ProbeResult::NotTried, Some("the time was up")));
+    // The way there and back takes ten turns of 150 ms, and has a sixth of the time.
+    let hsm = Hsm::new(1, "seed=922,hide=0x1041;0x1057;0x1;0xd");
+    let profile = Probe::new(hsm.builder()).time_limit(Duration::from_secs(6)).run(|_| ()).unwrap();
+    assert!(profile.not_reached.contains(&ProbeStage::Scaling), "{:?}", profile.not_reached);
+}
+
+#[test]
+fn a_probe_that_is_stopped_ends_and_leaves_nothing_open() {
+    let hsm = Hsm::new(1, "seed=923");
+    let error = Probe::new(hsm.builder()).time_limit(TIME).stop_when(|| true).run(|_| ()).unwrap_err();
+    assert_eq!((error.kind(), hsm.sim.calls_of("C_GenerateKeyPair")), (ErrorKind::Draining, 0));
+    hsm.assert_sound();
+    hsm.wait_closed();
 }

@@ -70,8 +70,12 @@ fn gains(bench: &mut Workbench, until: Time) -> Result<Vec<CopyGain>> {
     for (_, listed) in keys {
         let kind = listed.facts.kind;
         let tries: &mut usize = tried.entry(kind).or_default();
-        if kind == KeyKind::Other || *tries >= KEYS_PER_KIND || now() >= until {
+        if kind == KeyKind::Other || *tries >= KEYS_PER_KIND {
             continue;
+        }
+        if now() >= until {
+            bench.is_cut = true;
+            break;
         }
         *tries += 1;
         let measured = bench.work().map_err(Error::from).and_then(|work| times(work, &mechanisms, listed));
@@ -92,7 +96,10 @@ fn gains(bench: &mut Workbench, until: Time) -> Result<Vec<CopyGain>> {
 fn list(bench: &mut Workbench, until: Time) -> Result<Option<Listing>> {
     let listed = bench.work().map_err(Error::from);
     match listed.and_then(|work| Listing::list_until(String::new(), work, 0, until)) {
-        Ok(listing) => Ok(Some(listing)),
+        Ok(listing) => {
+            bench.is_cut |= now() >= until;
+            Ok(Some(listing))
+        }
         Err(error) if is_end_of_all(&error) => Err(error),
         Err(error) => {
             bench.renew_after_error(&error)?;

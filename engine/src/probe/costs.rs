@@ -34,13 +34,13 @@ pub(super) fn measure(
     signer: Option<&Signer>,
     found: &[MechanismFound],
     until: Time,
-    mut step: impl FnMut(usize, usize),
+    mut step: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<Vec<CallCost>> {
     let mut costs = Vec::new();
     let share = now().until(until) / KINDS;
     let kinds: [Kind; KINDS as usize] = [signing, enciphering, opening, finding, reading, drawing];
     for (at, kind) in kinds.into_iter().enumerate() {
-        step(at, kinds.len());
+        step(at, kinds.len())?;
         match kind(bench, &Rest { signer, found }, share) {
             Ok(of_kind) => costs.extend(of_kind),
             Err(fault) if is_end(fault) => return Err(fault.into()),
@@ -63,8 +63,8 @@ struct Rest<'a> {
 fn signing(bench: &mut Workbench, rest: &Rest<'_>, share: Duration) -> Result<Vec<CallCost>, Fault> {
     let Some(signer) = rest.signer else { return Ok(Vec::new()) };
     let how = without_iv(&signer.mechanism);
-    let (names, of) = (["C_SignInit", "C_Sign"], signer.operation);
-    two_calls(names, of, share, |between| {
+    let (names, of) = (["C_SignInit", "C_Sign"], format!("{}, session key", signer.operation));
+    two_calls(names, &of, share, |between| {
         let mut out = [0; OUTPUT_MAX];
         bench
             .work()?
@@ -83,7 +83,7 @@ fn enciphering(bench: &mut Workbench, rest: &Rest<'_>, share: Duration) -> Resul
     };
     let (key, mechanism) = (bench.key(trial.key)?.key, trial.mechanism());
     let names = ["C_EncryptInit", "C_Encrypt"];
-    two_calls(names, &format!("{}, {TEXT_LEN} bytes", trial.operation), share, |between| {
+    two_calls(names, &format!("{}, {TEXT_LEN} bytes, session key", trial.operation), share, |between| {
         let mut out = [0; TEXT_LEN + 32];
         let how = with_fixed_iv(&mechanism);
         bench.work()?.in_two_calls(TwoCalls::Encrypt, key, &how, &[7; TEXT_LEN], &mut out, between).map(drop)

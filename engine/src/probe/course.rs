@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::found::ProbeStage;
 use super::profile::ModuleProfile;
 use super::workbench::Workbench;
-use super::{Progress, copies, costs, gcm, limits, mechanisms, sessions};
+use super::{Progress, Stop, copies, costs, gcm, limits, mechanisms, sessions};
 use crate::clock::now;
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::pkcs11::forked;
@@ -31,6 +31,7 @@ pub(super) struct Wishes {
 pub(super) struct Course {
     bench: Workbench,
     said: Sender<Said>,
+    stop: Stop,
     wishes: Wishes,
     profile: ModuleProfile,
 }
@@ -47,13 +48,13 @@ const OF_MESSAGES: [&str; 4] =
     ["sign-hmac-sha256", "sign-aes-cmac", "sign-ecdsa-sha256", "sign-rsa-pkcs1-sha256"];
 
 impl Course {
-    pub(super) const fn new(
+    pub(super) fn new(
         bench: Workbench,
-        said: Sender<Said>,
+        (said, stop): (Sender<Said>, Stop),
         wishes: Wishes,
         profile: ModuleProfile,
     ) -> Self {
-        Self { bench, said, wishes, profile }
+        Self { bench, said, stop, wishes, profile }
     }
 
     /// Goes through all stages; keys and sessions are gone when it returns.
@@ -62,19 +63,21 @@ impl Course {
             if forked() {
                 return Err(Error::new(ErrorKind::Forked, Retry::Never, Outcome::NotDone));
             }
-            if now() >= self.bench.until || !self.stage(stage)? {
+            self.bench.is_cut = false;
+            if now() >= self.bench.until || !self.stage(stage)? || self.bench.is_cut {
                 self.profile.not_reached.push(stage);
             }
         }
         Ok(self.profile)
     }
 
-    /// False if there was no time for it. Where nothing signs there is nothing to be measured.
+    /// False if there was no time for it; whether there was too little is said by the workbench. Where nothing signs there is nothing to be measured.
     fn stage(&mut self, stage: ProbeStage) -> Result<bool> {
-        let (said, wishes) = (&self.said, self.wishes);
+        let (said, stop, wishes) = (&self.said, &self.stop, self.wishes);
         let step = |done, of, what| {
-            // Who does not listen any more does not want to know.
-            let _told = said.send(Said::Progress(Progress { stage, what, done, of }));
+            let told = said.send(Said::Progress(Progress { stage, what, done, of }));
+            // Who does not listen any more does not want to know the rest either.
+            if told.is_err() || stop() { Err(stopped()) } else { Ok(()) }
         };
         let plain = |done, of| step(done, of, stage.as_str());
         let until = self.bench.within(wishes.time_limit / PARTS * parts(stage));
@@ -86,7 +89,7 @@ impl Course {
                 return Ok(is_whole);
             }
             ProbeStage::Gcm => {
-                plain(0, 1);
+                plain(0, 1)?;
                 profile.gcm = gcm::look(bench, &profile.mechanisms)?;
                 if let Some(found) = &profile.gcm {
                     gcm::condemn(found, &mut profile.mechanisms);
@@ -106,12 +109,13 @@ impl Course {
                 return Ok(profile.scaling.is_some());
             }
             ProbeStage::Copies => {
-                plain(0, 1);
+                plain(0, 1)?;
                 let Some(signer) = bench.signer(&SIGNERS, &profile.mechanisms) else { return Ok(true) };
                 profile.copies = copies::look(bench, &signer, wishes.token_keys, until)?;
+                return Ok(profile.copies.is_some());
             }
             ProbeStage::Limits => {
-                plain(0, 1);
+                plain(0, 1)?;
                 let signer = bench.signer(&SIGNERS, &profile.mechanisms);
                 let messages = bench.signer(&OF_MESSAGES, &profile.mechanisms);
                 profile.limits = Some(limits::look(bench, messages.as_ref(), signer.as_ref(), until)?);
@@ -119,6 +123,11 @@ impl Course {
         }
         Ok(true)
     }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Draining, Retry::Never, Outcome::NotDone)
+        .because("the probe was stopped".to_owned())
 }
 
 /// How much of the time a stage may take: keys are made in the first.

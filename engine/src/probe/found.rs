@@ -200,7 +200,7 @@ pub struct SessionsFound {
 pub struct CallCost {
     /// The function.
     pub call: String,
-    /// What it was called for.
+    /// What it was called for. Keys are session keys: those of the token may be slower.
     pub of: String,
     /// Half of the calls took no longer.
     #[serde(with = "units::duration")]
@@ -217,7 +217,7 @@ pub struct CallCost {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ScalingFound {
-    /// What was run, as [`MechanismFound::operation`] has it.
+    /// What was run, as [`MechanismFound::operation`] has it, with a session key.
     pub operation: String,
     /// The fewest sessions whose rate is within a twentieth of the best.
     pub recommended: usize,

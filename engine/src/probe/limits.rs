@@ -48,6 +48,7 @@ fn attempt(
     call: impl FnOnce(&mut Workbench) -> Result<(), Fault>,
 ) -> Result<Option<bool>> {
     if now() >= until {
+        bench.is_cut = true;
         return Ok(None);
     }
     match call(bench) {

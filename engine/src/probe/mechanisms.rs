@@ -29,13 +29,13 @@ pub(super) enum Tried {
 pub(super) fn try_all(
     bench: &mut Workbench,
     until: Time,
-    mut step: impl FnMut(usize, usize, &'static str),
+    mut step: impl FnMut(usize, usize, &'static str) -> Result<()>,
 ) -> Result<(Vec<MechanismFound>, bool)> {
     let mut all = vec![not("the time was up"); TRIALS.len()];
     let mut is_whole = true;
     let rows = || TRIALS.iter().enumerate().filter(|(at, _)| !is_behind_encryption(*at));
     for (at, trial) in rows() {
-        step(at, TRIALS.len(), trial.operation);
+        step(at, TRIALS.len(), trial.operation)?;
         if now() >= until {
             is_whole = false;
             continue;
@@ -49,7 +49,7 @@ pub(super) fn try_all(
         if !is_listed || !before.iter().any(|tried| matches!(tried, Tried::Failed(_))) {
             continue;
         }
-        step(TRIALS.len() - 1, TRIALS.len(), trial.operation);
+        step(TRIALS.len() - 1, TRIALS.len(), trial.operation)?;
         let again = if now() < until {
             try_once(bench, trial, &all)?
         } else {

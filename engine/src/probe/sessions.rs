@@ -29,7 +29,7 @@ pub(super) fn count(
     told: Option<u64>,
     most: usize,
     until: Time,
-    mut step: impl FnMut(usize, usize),
+    mut step: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<Option<SessionsFound>> {
     let mut open = Vec::new();
     let mut refused = None;
@@ -38,7 +38,7 @@ pub(super) fn count(
             // As many may be had as were wanted: nobody knows.
             return Ok(None);
         }
-        step(OWN_SESSIONS + open.len(), most);
+        step(OWN_SESSIONS + open.len(), most)?;
         match bench.library.open(bench.slot) {
             Ok(session) => open.push(session),
             Err(fault) if is_end(fault) => return Err(fault.into()),
@@ -70,21 +70,22 @@ fn is_refused_again(bench: &Workbench, open: &mut Vec<Session>) -> Result<bool> 
 /// Signs with ever more sessions at once, and with ever fewer again. None if there was no time for each to have a turn, for
 /// the best might be among the others.
 pub(super) fn scale(
-    bench: &Workbench,
+    bench: &mut Workbench,
     signer: &Signer,
     until: Time,
-    mut step: impl FnMut(usize, usize),
+    mut step: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<Option<ScalingFound>> {
     let mut points: Vec<ScalingPoint> = Vec::new();
     // What so many sessions at once are refused, or fail with, is no rate: it goes on with fewer.
     let mut most = usize::MAX;
     let turns = COUNTS.into_iter().chain(COUNTS.into_iter().rev());
     for (at, sessions) in turns.enumerate() {
-        step(at, COUNTS.len() * ROUNDS);
+        step(at, COUNTS.len() * ROUNDS)?;
         if now().after(LASTS) > until {
             if at < COUNTS.len() {
                 return Ok(None);
             }
+            bench.is_cut = true;
             break;
         }
         if sessions >= most {

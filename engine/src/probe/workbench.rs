@@ -31,6 +31,8 @@ pub(super) struct Workbench {
     objects: Vec<ObjectHandle>,
     /// When the probe is to be done.
     pub(super) until: Time,
+    /// Whether a stage has left something out for want of time.
+    pub(super) is_cut: bool,
     /// Keeps the login, and the keys: they go when the session that made them is closed (PKCS#11 2.40, 4.4). The last field,
     /// so that it closes last.
     pub(super) holder: Session,
@@ -74,6 +76,7 @@ impl Workbench {
             keys: Vec::new(),
             objects: Vec::new(),
             until,
+            is_cut: false,
             holder,
         }
     }
