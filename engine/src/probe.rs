@@ -17,7 +17,7 @@ mod course;
 mod found;
 mod gcm;
 mod limits;
-pub(crate) mod measured;
+mod measured;
 mod mechanisms;
 mod profile;
 mod runs;

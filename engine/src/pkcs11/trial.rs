@@ -126,33 +126,28 @@ impl Session {
         let (init, run) = self.two_functions(TwoCalls::Sign)?;
         let (data, data_len) = (data.as_ptr().cast_mut(), to_ulong(data.len()));
         // As long as the longest modulus that is in use, whatever length the module is told.
-        let mut out = [0; 2_048];
+        const ROOM: usize = 2_048;
+        let mut out = [0; ROOM];
+        let mut sign = |room: usize| {
+            let mut len = to_ulong(room);
+            // SAFETY: `data` is only read, `out` has room for `len`; both outlive the call.
+            let code = unsafe { run(self.handle(), data, data_len, out.as_mut_ptr(), &raw mut len) };
+            self.check(Function::Sign, code)
+        };
         let (answers, _) = how.with(|mechanism| {
             // SAFETY: the mechanism lives until `with` returns, after the operation.
             self.check(Function::SignInit, unsafe { init(self.handle(), mechanism, key.number()) })?;
-            let mut len = 1;
-            // SAFETY: `data` is only read, `out` has room for `len`; both outlive the call.
-            let code = unsafe { run(self.handle(), data, data_len, out.as_mut_ptr(), &raw mut len) };
-            let first = self.check(Function::Sign, code);
+            let first = sign(1);
             if !cancel {
-                let mut len = to_ulong(out.len());
-                // SAFETY: as above.
-                let code = unsafe { run(self.handle(), data, data_len, out.as_mut_ptr(), &raw mut len) };
-                return Ok(AfterTooSmall { first, second: self.check(Function::Sign, code), third: Ok(()) });
+                return Ok(AfterTooSmall { first, second: sign(ROOM), third: Ok(()) });
             }
             // SAFETY: without a mechanism nothing is read; the module is one of 3.0, which defines it.
             let code = unsafe { init(self.handle(), std::ptr::null_mut(), key.number()) };
             let second = self.check(Function::SignInit, code);
             // SAFETY: as for the first one.
             let code = unsafe { init(self.handle(), mechanism, key.number()) };
-            let begun = self.check(Function::SignInit, code);
-            let third = begun.and_then(|()| {
-                let mut len = to_ulong(out.len());
-                // SAFETY: as above.
-                let code = unsafe { run(self.handle(), data, data_len, out.as_mut_ptr(), &raw mut len) };
-                // The operation has ended before its mechanism goes.
-                self.check(Function::Sign, code)
-            });
+            // The operation has ended before its mechanism goes.
+            let third = self.check(Function::SignInit, code).and_then(|()| sign(ROOM));
             Ok(AfterTooSmall { first, second, third })
         });
         answers

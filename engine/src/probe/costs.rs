@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cryptoki::object::Attribute;
 
-use super::found::{CallCost, MechanismFound, ProbeResult};
+use super::found::{CallCost, MechanismFound, works};
 use super::runs::with_fixed_iv;
 use super::trials;
 use super::workbench::{OUTPUT_MAX, Signer, Workbench, is_end};
@@ -74,11 +74,7 @@ fn signing(bench: &mut Workbench, rest: &Rest<'_>, share: Duration) -> Result<Ve
 }
 
 fn enciphering(bench: &mut Workbench, rest: &Rest<'_>, share: Duration) -> Result<Vec<CallCost>, Fault> {
-    let works = |name: &&&str| {
-        let mut found = rest.found.iter().filter(|found| found.operation == **name);
-        found.any(|found| matches!(found.result, ProbeResult::Works | ProbeResult::NotListedButWorks))
-    };
-    let Some(trial) = CIPHERS.iter().find(works).and_then(|name| trials::named(name)) else {
+    let Some(trial) = CIPHERS.into_iter().find(|name| works(rest.found, name)).and_then(trials::named) else {
         return Ok(Vec::new());
     };
     let (key, mechanism) = (bench.key(trial.key)?.key, trial.mechanism());

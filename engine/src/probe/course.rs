@@ -7,7 +7,7 @@ use super::found::ProbeStage;
 use super::profile::ModuleProfile;
 use super::workbench::Workbench;
 use super::{Progress, Stop, copies, costs, gcm, limits, mechanisms, sessions};
-use crate::clock::now;
+use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::pkcs11::forked;
 
@@ -71,16 +71,12 @@ impl Course {
         Ok(self.profile)
     }
 
-    /// False if there was no time for it; whether there was too little is said by the workbench. Where nothing signs there is nothing to be measured.
+    /// False if there was no time for it; whether there was too little is said by the workbench.
     fn stage(&mut self, stage: ProbeStage) -> Result<bool> {
-        let (said, stop, wishes) = (&self.said, &self.stop, self.wishes);
-        let step = |done, of, what| {
-            let told = said.send(Said::Progress(Progress { stage, what, done, of }));
-            // Who does not listen any more does not want to know the rest either.
-            if told.is_err() || stop() { Err(stopped()) } else { Ok(()) }
-        };
-        let plain = |done, of| step(done, of, stage.as_str());
+        let wishes = self.wishes;
         let until = self.bench.within(wishes.time_limit / PARTS * parts(stage));
+        let step = step(&self.said, &self.stop, stage);
+        let plain = |done, of| step(done, of, stage.as_str());
         let (bench, profile) = (&mut self.bench, &mut self.profile);
         match stage {
             ProbeStage::Mechanisms => {
@@ -99,29 +95,59 @@ impl Course {
                 profile.sessions = sessions::count(bench, wishes.told, wishes.sessions_max, until, plain)?;
                 return Ok(profile.sessions.is_some());
             }
-            ProbeStage::Costs => {
-                let signer = bench.signer(&SIGNERS, &profile.mechanisms);
-                profile.costs = costs::measure(bench, signer.as_ref(), &profile.mechanisms, until, plain)?;
-            }
-            ProbeStage::Scaling => {
-                let Some(signer) = bench.signer(&SIGNERS, &profile.mechanisms) else { return Ok(true) };
-                profile.scaling = sessions::scale(bench, &signer, until, plain)?;
-                return Ok(profile.scaling.is_some());
-            }
-            ProbeStage::Copies => {
-                plain(0, 1)?;
-                let Some(signer) = bench.signer(&SIGNERS, &profile.mechanisms) else { return Ok(true) };
-                profile.copies = copies::look(bench, &signer, wishes.token_keys, until)?;
-                return Ok(profile.copies.is_some());
-            }
-            ProbeStage::Limits => {
-                plain(0, 1)?;
-                let signer = bench.signer(&SIGNERS, &profile.mechanisms);
-                let messages = bench.signer(&OF_MESSAGES, &profile.mechanisms);
-                profile.limits = Some(limits::look(bench, messages.as_ref(), signer.as_ref(), until)?);
+            ProbeStage::Costs | ProbeStage::Scaling | ProbeStage::Copies | ProbeStage::Limits => {
+                return measure(bench, profile, (stage, wishes), until, plain);
             }
         }
         Ok(true)
+    }
+}
+
+/// The stages that use a signature that was found to work. Where nothing signs there is nothing to be measured.
+fn measure(
+    bench: &mut Workbench,
+    profile: &mut ModuleProfile,
+    (stage, wishes): (ProbeStage, Wishes),
+    until: Time,
+    plain: impl Fn(usize, usize) -> Result<()>,
+) -> Result<bool> {
+    match stage {
+        ProbeStage::Costs => {
+            let signer = bench.signer(&SIGNERS, &profile.mechanisms);
+            profile.costs = costs::measure(bench, signer.as_ref(), &profile.mechanisms, until, plain)?;
+        }
+        ProbeStage::Scaling => {
+            let Some(signer) = bench.signer(&SIGNERS, &profile.mechanisms) else { return Ok(true) };
+            profile.scaling = sessions::scale(bench, &signer, until, plain)?;
+            return Ok(profile.scaling.is_some());
+        }
+        ProbeStage::Copies => {
+            plain(0, 1)?;
+            let Some(signer) = bench.signer(&SIGNERS, &profile.mechanisms) else { return Ok(true) };
+            profile.copies = copies::look(bench, &signer, wishes.token_keys, until)?;
+            return Ok(profile.copies.is_some());
+        }
+        ProbeStage::Limits => {
+            plain(0, 1)?;
+            let signer = bench.signer(&SIGNERS, &profile.mechanisms);
+            let messages = bench.signer(&OF_MESSAGES, &profile.mechanisms);
+            profile.limits = Some(limits::look(bench, messages.as_ref(), signer.as_ref(), until)?);
+        }
+        ProbeStage::Mechanisms | ProbeStage::Gcm | ProbeStage::Sessions => {}
+    }
+    Ok(true)
+}
+
+/// Tells of a step, unless the probe is to end before it.
+fn step(
+    said: &Sender<Said>,
+    stop: &Stop,
+    stage: ProbeStage,
+) -> impl Fn(usize, usize, &'static str) -> Result<()> {
+    move |done, of, what| {
+        let told = said.send(Said::Progress(Progress { stage, what, done, of }));
+        // Who does not listen any more does not want to know the rest either.
+        if told.is_err() || stop() { Err(stopped()) } else { Ok(()) }
     }
 }
 

@@ -6,31 +6,9 @@ use super::trials::{self, Trial};
 use super::units::Version;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::copies::Copies;
-use crate::pkcs11::{Library, MechanismInfo, Slot};
-use crate::token::facts::KeyKind;
-use crate::token::mechanism::{Mechanism, Usage};
-
-/// Findings that bear on the tokens of an engine; nothing where it has no profile.
-#[derive(Clone, Default)]
-pub(crate) struct Measured {
-    failing: Vec<&'static Trial>,
-    /// Mechanisms, each with a use in which it fails whatever the key.
-    failing_numbers: Vec<(u64, Usage)>,
-    /// Whether session copies of such keys are faster.
-    pub(crate) gains: Vec<(KeyKind, bool)>,
-    /// Whether keys can be copied.
-    copies_work: Option<bool>,
-    pub(crate) sessions: Found,
-}
-
-/// What was found of sessions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Found {
-    /// How many pay.
-    pub(crate) recommended: Option<usize>,
-    /// How many there are in all.
-    pub(crate) limit: Option<usize>,
-}
+use crate::pkcs11::{Library, Slot};
+use crate::token::measured::{Found, Measured};
+use crate::token::mechanism::Mechanism;
 
 impl Measured {
     pub(crate) fn of(profile: &ModuleProfile) -> Self {
@@ -50,9 +28,8 @@ impl Measured {
         let number_of = |trial: &Trial| (trial.mechanism().number(), trial.usage);
         let mut failing_numbers: Vec<_> = failing.iter().map(|trial| number_of(trial)).collect();
         // One that works with another key, or another hash, is there.
-        let works = |result| matches!(result, ProbeResult::Works | ProbeResult::NotListedButWorks);
         failing_numbers.retain(|number| {
-            !tried.clone().any(|(trial, result)| works(result) && number_of(trial) == *number)
+            !tried.clone().any(|(trial, result)| result.works() && number_of(trial) == *number)
         });
         let gain = |gain: &CopyGain| Some((kind_named(&gain.key)?, gain.faster));
         let copies = profile.copies.as_ref();
@@ -63,34 +40,8 @@ impl Measured {
             recommended: profile.scaling.as_ref().map(|scaling| scaling.recommended),
             limit: limit.map(|found| found.opened),
         };
+        let failing = failing.into_iter().filter_map(Trial::as_failing).collect();
         Self { failing, failing_numbers, gains, copies_work: copies.map(|copies| copies.work), sessions }
-    }
-
-    /// Whether the mechanism at this [index](crate::token::mechanism::Mechanism::index) is known to fail, in this use and with such keys.
-    pub(crate) fn fails(&self, index: usize, usage: Usage, kind: KeyKind) -> bool {
-        self.failing.iter().any(|trial| {
-            trial.mechanism().index() == Some(index) && trial.usage == usage && trial.covers(kind)
-        })
-    }
-
-    /// What a token lists, without what is known to fail whatever the key.
-    pub(crate) fn left_of(&self, mechanisms: Vec<MechanismInfo>) -> Vec<MechanismInfo> {
-        mechanisms.into_iter().filter_map(|info| self.left(info)).collect()
-    }
-
-    fn left(&self, info: MechanismInfo) -> Option<MechanismInfo> {
-        let flags_of =
-            |usages: &mut dyn Iterator<Item = Usage>| usages.fold(0, |all, usage| all | usage.flag());
-        let all = flags_of(&mut Usage::ALL.into_iter());
-        let failing = self.failing_numbers.iter().filter(|(number, _)| *number == info.mechanism);
-        let failing = flags_of(&mut failing.map(|(_, usage)| *usage));
-        if failing == 0 {
-            return Some(info);
-        }
-        // One that is listed without any use counts for all.
-        let listed = if info.flags & all == 0 { all } else { info.flags & all };
-        let left = listed & !failing;
-        (left != 0).then_some(MechanismInfo { flags: info.flags & !all | left, ..info })
     }
 
     /// The policy of copies, which is none where they are known not to work.
@@ -165,8 +116,9 @@ mod tests {
 
     use super::super::profile::tests::profile;
     use super::*;
-    use crate::token::facts::Curve;
-    use crate::token::mechanism::Iv;
+    use crate::pkcs11::MechanismInfo;
+    use crate::token::facts::{Curve, KeyKind};
+    use crate::token::mechanism::{Iv, Usage};
 
     fn of(results: &[(&str, ProbeResult)]) -> Measured {
         let mut profile = profile();

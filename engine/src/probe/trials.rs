@@ -3,6 +3,7 @@
 use crate::describe::kind_name;
 use crate::keys::generate::KeySpec;
 use crate::token::facts::{Curve, KeyKind};
+use crate::token::measured::Failing;
 use crate::token::task::{Hash, Iv, Mechanism, Usage};
 
 use Hash::{Sha1, Sha256, Sha384, Sha512};
@@ -98,13 +99,14 @@ impl Trial {
         (self.mechanism)()
     }
 
-    /// Whether what it shows holds for a key of this kind, if the mechanism and its use are the same: those that the curve
-    /// alone tells apart are tried one by one.
-    pub(super) fn covers(&self, kind: KeyKind) -> bool {
-        match (self.key, self.mechanism(), kind) {
-            (TrialKey::Ec(curve), Mechanism::Ecdsa, KeyKind::Ec(of_key)) => curve == of_key,
-            _ => true,
-        }
+    /// What is not to be used if it fails: of ECDSA over a digest, curves are tried one by one; all else holds whatever the key.
+    pub(super) fn as_failing(&self) -> Option<Failing> {
+        let mechanism = self.mechanism();
+        let curve = match (self.key, &mechanism) {
+            (TrialKey::Ec(curve), Mechanism::Ecdsa) => Some(curve),
+            _ => None,
+        };
+        Some(Failing { index: mechanism.index()?, usage: self.usage, curve })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cryptoki::object::{Attribute, KeyType, ObjectClass};
 use cryptoki_sys as sys;
 
-use super::found::{MechanismFound, ProbeResult};
+use super::found::{MechanismFound, works};
 use super::trials::{self, Trial, TrialKey};
 use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Result};
@@ -195,11 +195,7 @@ impl Workbench {
 
     /// The first of these operations that was found to work.
     pub(super) fn signer(&mut self, of: &[&str], found: &[MechanismFound]) -> Option<Signer> {
-        let works = |name: &&&str| {
-            let mut found = found.iter().filter(|found| found.operation == **name);
-            found.any(|found| matches!(found.result, ProbeResult::Works | ProbeResult::NotListedButWorks))
-        };
-        of.iter().find(works).and_then(|name| self.signer_of(trials::named(name)?))
+        of.iter().find(|name| works(found, name)).and_then(|name| self.signer_of(trials::named(name)?))
     }
 
     /// What runs such a trial again and again. None if its key could not be made.
