@@ -398,3 +398,13 @@ fn a_probe_that_is_stopped_ends_and_leaves_nothing_open() {
     hsm.assert_sound();
     hsm.wait_closed();
 }
+
+#[test]
+fn a_session_that_is_not_there_any_more_is_not_closed() {
+    let fault = format!("C_SignInit:1=0xb3{}", key("ed25519"));
+    let hsm = Hsm::new(1, &format!("seed=924,fault={fault}"));
+    let profile = Probe::new(hsm.builder()).time_limit(TIME).sessions_max(8).run(|_| ()).unwrap();
+    assert_eq!(result(&profile, "sign-ed25519"), ProbeResult::Works, "another took its place");
+    let [opened, closed] = ["C_OpenSession", "C_CloseSession"].map(|call| hsm.sim.calls_of(call));
+    assert_eq!(opened, closed + 1);
+}
