@@ -22,8 +22,8 @@ const ROUNDS: usize = 2;
 /// For how long a turn lasts: some hundred operations of a slow device.
 const LASTS: Duration = Duration::from_millis(150);
 
-/// Opens sessions until one is refused, `most` are open or the time is up, and closes them. Only `CKR_SESSION_COUNT` says that there
-/// are no more, and only if it comes again when one was closed and opened anew: others may have held some for a moment.
+/// Opens sessions until one is refused, `most` are open or the time is up, and closes them. Only `CKR_SESSION_COUNT` says that
+/// there are no more, and only if it comes again when one was closed and opened anew: others may have held some for a moment.
 pub(super) fn count(
     bench: &Workbench,
     told: Option<u64>,
