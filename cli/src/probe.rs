@@ -4,12 +4,14 @@ mod tables;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hsmux::probe::{ModuleProfile, Probe, Progress};
 
 use crate::connection::Connection;
 use crate::exit::{Exit, Failure, Result};
+use crate::stop::Stop;
 use crate::units;
 
 /// Options of `hsmux probe`.
@@ -61,7 +63,8 @@ Exit codes:
   3  module: not found, no PKCS#11 library, or it does not start
   4  token: none of that name, several to choose from, or it was lost
   5  PIN: refused (it was tried once), locked or close to it, or its source not usable
-  8  a call did not return";
+  8  a call did not return
+  130  interrupted by SIGINT, 143 by SIGTERM: when the call that it is in has come back, and a second one at once";
 
 const ONE_TOKEN: &str = "one token is probed at a time: name one by --token, with --module and --pin-source in place of a --config of several";
 
@@ -71,31 +74,51 @@ pub(crate) fn run(args: Args) -> Result {
     if let [_, _, ..] = site.named() {
         return Err(Failure::new(Exit::Usage, ONE_TOKEN));
     }
-    let to_stdout = args.out.as_deref() == Some(Path::new("-"));
+    let to_stdout = args.is_to_stdout();
     if to_stdout && args.json {
         return Err(Failure::new(Exit::Usage, "--json and --out - both write to stdout"));
     }
     let tokens = site.tokens()?;
+    // Before the device is loaded, and before anybody types a PIN.
+    let path = args.out.as_deref().filter(|_| !to_stdout);
+    path.map(ModuleProfile::check_path).transpose()?;
+    let stop = Arc::new(Stop::new()?);
+    let asked = Arc::clone(&stop);
     let probe = Probe::new(site.builder(&tokens, site.pin()?))
         .sessions_max(usize::from(args.sessions_max))
         .time_limit(args.time_limit)
-        .token_keys(args.measure_copies);
+        .token_keys(args.measure_copies)
+        .stop_when(move || asked.is_asked());
+    stop.on_signals()?;
     let mut live = Live::new();
     let profile = probe.run(|progress| live.show(progress));
     live.clear();
-    let profile = profile?;
-    if let Some(path) = args.out.as_deref().filter(|_| !to_stdout) {
-        profile.write(path)?;
+    if let Some(exit) = stop.signal() {
+        return Err(Failure::new(exit, "stopped by a signal: nothing was written"));
     }
+    let profile = profile?;
+    // Shown first: if it cannot be written it is not lost.
+    print(&args, &profile)?;
+    path.map(|path| profile.write(path)).transpose()?;
+    Ok(())
+}
+
+fn print(args: &Args, profile: &ModuleProfile) -> Result {
     let mut out = io::stdout().lock();
-    if to_stdout {
+    if args.is_to_stdout() {
         out.write_all(profile.to_toml()?.as_bytes())?;
     } else if args.json {
-        writeln!(out, "{}", json(&profile)?)?;
+        writeln!(out, "{}", json(profile)?)?;
     } else {
-        tables::write(&mut out, &profile)?;
+        tables::write(&mut out, profile)?;
     }
     Ok(out.flush()?)
+}
+
+impl Args {
+    fn is_to_stdout(&self) -> bool {
+        self.out.as_deref() == Some(Path::new("-"))
+    }
 }
 
 fn json(profile: &ModuleProfile) -> Result<String> {

@@ -12,8 +12,8 @@ use crate::operate::Tier;
 use crate::pin::{PinKeep, PinSource};
 use crate::pkcs11::{Library, ModuleKind, Slot};
 use crate::probe::ModuleProfile;
-use crate::probe::measured::Measured;
 use crate::sessions::Sessions;
+use crate::token::measured::Measured;
 use crate::token::verify::VerifyOutputs;
 
 /// How an engine is built; made by [`Engine::builder`].

@@ -32,4 +32,4 @@ pub(crate) use message::{MESSAGE_IV_LEN, Message};
 pub(crate) use parts::Direction;
 pub(crate) use session::{ObjectHandle, Session};
 pub use told::{SessionCounts, TokenClock, TokenFlags};
-pub(crate) use trial::TwoCalls;
+pub(crate) use trial::{AfterTooSmall, IV_ROOM, TwoCalls};

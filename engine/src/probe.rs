@@ -17,9 +17,10 @@ mod course;
 mod found;
 mod gcm;
 mod limits;
-pub(crate) mod measured;
+mod measured;
 mod mechanisms;
 mod profile;
+mod runs;
 mod sessions;
 mod trials;
 mod units;
@@ -45,8 +46,8 @@ use course::{Course, Said, Wishes};
 use workbench::Workbench;
 
 pub use found::{
-    CallCost, CopiesFound, CopyGain, GcmFound, IvFound, LimitsFound, MechanismFound, ProbeResult, ProbeStage,
-    ProfiledModule, ProfiledToken, ScalingFound, ScalingPoint, SeenBy, SessionsFound, TagFound,
+    CallCost, CopiesFound, CopyGain, DataFound, GcmFound, IvFound, LimitsFound, MechanismFound, ProbeResult,
+    ProbeStage, ProfiledModule, ProfiledToken, ScalingFound, ScalingPoint, SeenBy, SessionsFound, TagFound,
     TooSmallFound,
 };
 pub use profile::ModuleProfile;
@@ -64,7 +65,11 @@ pub struct Probe {
     sessions_max: usize,
     time_limit: Duration,
     token_keys: bool,
+    stop: Stop,
 }
+
+/// Whether somebody wants a probe to end.
+type Stop = Box<dyn Fn() -> bool + Send>;
 
 /// How far a probe is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +96,16 @@ impl Probe {
     pub fn new(builder: Builder<PathBuf, Vec<String>, PinSource>) -> Self {
         let (module, tokens, pin, settings) = builder.into_parts();
         let time_limit = Duration::from_secs(60);
-        Self { module, tokens, pin, settings, sessions_max: 256, time_limit, token_keys: false }
+        Self {
+            module,
+            tokens,
+            pin,
+            settings,
+            sessions_max: 256,
+            time_limit,
+            token_keys: false,
+            stop: Box::new(|| false),
+        }
     }
 
     /// How many sessions are opened at most to find out how many there are. Default 256: more than most devices have, and
@@ -103,7 +117,7 @@ impl Probe {
     }
 
     /// How long it may take. Default: a minute. What there is no time for is left out, and named in
-    /// [`ModuleProfile::not_reached`]. The making of keys takes most of it on slow devices.
+    /// [`ModuleProfile::not_reached`], as is what it was not enough for. The making of keys takes most of it on slow devices.
     #[must_use]
     pub const fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
@@ -119,12 +133,20 @@ impl Probe {
         self
     }
 
+    /// Asks, at each step, whether the probe is to end, for a program that heeds signals. It ends with `Draining` then, when the
+    /// call that it is in has come back: its keys and sessions are gone in any case. Default: never.
+    #[must_use]
+    pub fn stop_when(mut self, stop: impl Fn() -> bool + Send + 'static) -> Self {
+        self.stop = Box::new(stop);
+        self
+    }
+
     /// Probes the token; `on_progress` is called on this thread, step by step.
     ///
     /// # Errors
     /// `Configuration` if the builder names several tokens; what building an engine fails with (`Module`, `TokenNotFound`,
     /// `PinUnavailable`, `PinRefused`, `PinLocked`); `TokenLost`; `Hung` if a call does not come back: its thread is left
-    /// alone then. That single operations fail is a result, and no error.
+    /// alone then; `Draining` if it was [stopped](Self::stop_when). That single operations fail is a result, and no error.
     ///
     /// # Blocking
     /// Until the PIN is there and the token has answered the login, as building an engine does; then for the time limit at
@@ -158,9 +180,10 @@ impl Probe {
             token_keys: self.token_keys,
         };
         let (said, heard) = channel();
+        let stop = self.stop;
         let run = move || {
             bench.until = now().after(wishes.time_limit);
-            let done = Course::new(bench, said.clone(), wishes, profile).run();
+            let done = Course::new(bench, (said.clone(), stop), wishes, profile).run();
             // Nobody listens any more if it took too long.
             let _told = said.send(Said::Done(Box::new(done)));
         };

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind};
-use crate::probe::measured::Found;
+use crate::token::measured::Found;
 
 /// How many sessions each token has in use: always as many, or as many as pay, found by a controller that tries.
 ///

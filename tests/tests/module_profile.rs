@@ -4,9 +4,14 @@
 
 use std::time::Duration;
 
-use hsmux::probe::{IvFound, ModuleProfile, Probe, ProbeResult, ProbeStage, SeenBy, TagFound, TooSmallFound};
+use hsmux::probe::{
+    DataFound, IvFound, ModuleProfile, Probe, ProbeResult, ProbeStage, SeenBy, TagFound, TooSmallFound,
+};
 use hsmux::{AesCbc, AesEcb, AesGcm, Copies, Ecdsa, Ed25519, ErrorKind, Hmac, Outcome, Sessions, Verdict};
 use hsmux_tests::{Hsm, LONG};
+
+/// Time enough on a loaded machine.
+const TIME: Duration = Duration::from_secs(600);
 
 /// A key of the probe, as rules of the simulator name it.
 fn key(of: &str) -> String {
@@ -15,7 +20,7 @@ fn key(of: &str) -> String {
 }
 
 fn probe(hsm: &Hsm) -> ModuleProfile {
-    Probe::new(hsm.builder()).run(|_| ()).unwrap()
+    Probe::new(hsm.builder()).time_limit(TIME).run(|_| ()).unwrap()
 }
 
 fn result(profile: &ModuleProfile, operation: &str) -> ProbeResult {
@@ -40,6 +45,7 @@ fn a_sound_module_is_found_to_be_one_and_nothing_is_left_open() {
     let mut hsm = Hsm::new(1, "seed=901,sessions=20");
     let mut stages = Vec::new();
     let profile = Probe::new(hsm.builder())
+        .time_limit(TIME)
         .run(|progress| {
             assert!(progress.done < progress.of, "{progress:?}");
             if stages.last() != Some(&progress.stage) {
@@ -55,7 +61,7 @@ fn a_sound_module_is_found_to_be_one_and_nothing_is_left_open() {
     assert_eq!(profile.mechanism("encrypt-3des-cbc").unwrap().mechanism, "CKM_DES3_CBC");
     let gcm = profile.gcm.as_ref().unwrap();
     assert_eq!((gcm.iv, gcm.seen_by, gcm.tag), (IvFound::Used, SeenBy::Software, TagFound::Behind));
-    assert_eq!((&gcm.iv_lengths[..], gcm.associated_data), (&[12, 16][..], true));
+    assert_eq!((&gcm.iv_lengths[..], gcm.associated_data), (&[12, 16][..], DataFound::Authenticated));
     let sessions = profile.sessions.as_ref().unwrap();
     assert_eq!((sessions.told, sessions.opened), (Some(20), 20));
     assert_eq!(sessions.refused.as_deref(), Some("CKR_SESSION_COUNT"));
@@ -63,10 +69,21 @@ fn a_sound_module_is_found_to_be_one_and_nothing_is_left_open() {
     assert_eq!((limits.sign_input_max, limits.random_max), (Some(1 << 20), Some(1 << 20)));
     assert_eq!(limits.too_small, Some(TooSmallFound::GoesOn));
     assert!(profile.copies.as_ref().unwrap().work && profile.copies.as_ref().unwrap().gains.is_empty());
-    assert!(profile.costs.iter().any(|cost| cost.call == "C_Sign" && cost.samples > 0));
+    let calls: Vec<_> = profile.costs.iter().map(|cost| (cost.call.as_str(), cost.of.as_str())).collect();
+    let expected = [
+        ("C_SignInit", "sign-ecdsa-p256, session key"),
+        ("C_Sign", "sign-ecdsa-p256, session key"),
+        ("C_EncryptInit", "encrypt-aes-gcm, 64 bytes, session key"),
+        ("C_Encrypt", "encrypt-aes-gcm, 64 bytes, session key"),
+        ("C_OpenSession and C_CloseSession", "a session"),
+        ("C_FindObjectsInit to C_FindObjectsFinal", "a label that is not there"),
+        ("C_GetAttributeValue", "the class of a session key"),
+        ("C_GenerateRandom", "32 bytes"),
+    ];
+    assert_eq!(calls, expected);
     assert_eq!(profile.scaling.as_ref().unwrap().points.len(), 5);
     hsm.assert_sound();
-    hsm.refused = 1;
+    hsm.refused = 2;
     hsm.wait_closed();
 }
 
@@ -180,7 +197,7 @@ fn auto_sessions_begin_with_what_was_recommended() {
 #[test]
 fn auto_copies_follow_what_was_measured_and_measure_nothing() {
     let hsm = Hsm::new(1, "seed=908");
-    let profile = Probe::new(hsm.builder()).token_keys(true).run(|_| ()).unwrap();
+    let profile = Probe::new(hsm.builder()).time_limit(TIME).token_keys(true).run(|_| ()).unwrap();
     let copies = profile.copies.as_ref().unwrap();
     let kinds: Vec<_> = copies.gains.iter().map(|gain| gain.key.as_str()).collect();
     assert!(kinds.contains(&"AES-256") && kinds.contains(&"EC P-256"), "{kinds:?}");
@@ -208,11 +225,20 @@ fn a_profile_of_another_module_is_refused_before_any_login_and_one_of_another_ve
     let hsm = Hsm::new(1, "seed=909");
     let profile = probe(&hsm);
     hsm.sim.reset_counters();
-    for (from, to) in [("simulated HSM", "another HSM"), ("model = \"p11-sim\"", "model = \"box 9\"")] {
+    let token = |of: &str| format!("[token]\nmodel = \"p11-sim\"\nmanufacturer = \"{of}\"");
+    let maker = profile.token.manufacturer.clone();
+    for (from, to) in [
+        ("simulated HSM", "another HSM"),
+        ("model = \"p11-sim\"", "model = \"box 9\""),
+        (&token(&maker), &token("nobody")),
+    ] {
         let error = hsm.builder().module_profile(altered(&profile, from, to)).build().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration);
-        let both =
-            if from.contains("model") { ["box 9", "p11-sim"] } else { ["another HSM", "simulated HSM"] };
+        let both = match to {
+            "another HSM" => ["another HSM", "simulated HSM"],
+            "model = \"box 9\"" => ["box 9", "p11-sim"],
+            _ => ["p11-sim of nobody", &format!("p11-sim of {maker}")],
+        };
         both.iter().for_each(|name| assert!(error.to_string().contains(name), "{error}"));
     }
     assert_eq!(hsm.sim.calls_of("C_Login"), 0);
@@ -249,6 +275,7 @@ fn a_module_that_chooses_the_iv_itself_is_found_out_and_gcm_is_refused_at_once()
     let profile = probe(&hsm);
     let gcm = profile.gcm.as_ref().unwrap();
     assert_eq!((gcm.iv, gcm.zero_iv), (IvFound::Replaced, Some(IvFound::Replaced)));
+    assert!(gcm.iv_lengths.is_empty(), "{gcm:?}");
     assert!(why(&profile, "encrypt-aes-gcm").contains("an IV of its own choice"));
     let engine = hsm.builder().module_profile(profile).build().unwrap();
     let key = engine.key("aes256").unwrap();
@@ -256,4 +283,128 @@ fn a_module_that_chooses_the_iv_itself_is_found_out_and_gcm_is_refused_at_once()
     let error = key.encrypt(AesGcm::new(), b"message").wait().unwrap_err();
     assert_eq!((error.kind(), hsm.calls()), (ErrorKind::MechanismUnavailable, before));
     assert_eq!(engine.drain(LONG), 0);
+}
+
+#[test]
+fn a_module_that_ignores_ivs_both_ways_is_found_out_and_refused_at_once() {
+    let hsm = Hsm::new(1, "seed=915,interface=2.40,own_iv=2");
+    let profile = probe(&hsm);
+    let gcm = profile.gcm.as_ref().unwrap();
+    assert_eq!((gcm.iv, gcm.zero_iv), (IvFound::Ignored, Some(IvFound::Ignored)));
+    for way in ["encrypt", "decrypt"] {
+        assert!(why(&profile, &format!("{way}-aes-gcm")).contains("under another IV"));
+        for mode in ["aes-cbc", "aes-cbc-pad", "aes-ctr", "3des-cbc", "3des-cbc-pad"] {
+            assert!(why(&profile, &format!("{way}-{mode}")).contains("the IV makes no difference"), "{mode}");
+        }
+        assert_eq!(result(&profile, &format!("{way}-aes-ecb")), ProbeResult::Works);
+    }
+    let engine = hsm.builder().module_profile(profile).build().unwrap();
+    let key = engine.key("aes256").unwrap();
+    let before = hsm.calls();
+    let error = key.encrypt(AesGcm::new(), b"message").wait().unwrap_err();
+    assert_eq!((error.kind(), hsm.calls()), (ErrorKind::MechanismUnavailable, before));
+    assert_eq!(engine.drain(LONG), 0);
+}
+
+#[test]
+fn what_fails_on_a_device_that_does_nothing_else_either_is_not_held_against_a_mechanism() {
+    let hsm = Hsm::new(1, "seed=916,fault=C_SignInit:1+=0x30");
+    let profile = probe(&hsm);
+    assert!(why(&profile, "sign-rsa-pss").contains("CKR_DEVICE_ERROR"), "it gives random bytes");
+    let ill = Hsm::new(1, "seed=917,fault=C_SignInit:1+=0x30;C_GenerateRandom:1+=0x30");
+    let profile = probe(&ill);
+    assert_eq!(result(&profile, "sign-rsa-pss"), ProbeResult::NotTried);
+    assert_eq!(result(&profile, "encrypt-aes-gcm"), ProbeResult::Works);
+}
+
+#[test]
+fn a_failure_has_to_come_each_time_and_at_the_end_again() {
+    let rules = [
+        format!("C_Sign:1=flip{}", key("p521")),
+        format!("C_Sign:2=flip{}", key("p521")),
+        format!("C_SignInit:1=0x31{}", key("p384")),
+        format!("C_SignInit:2=0x70{}", key("p384")),
+        format!("C_SignInit:1+=0x62{}", key("ed25519")),
+        format!("C_SignInit:1+=0x68{}", key("hmac")),
+    ];
+    let hsm = Hsm::new(1, &format!("seed=918,fault={}", rules.join(";")));
+    let profile = probe(&hsm);
+    assert_eq!(result(&profile, "sign-ecdsa-p521"), ProbeResult::Works, "the third time it was right");
+    assert_eq!(result(&profile, "sign-ecdsa-p384"), ProbeResult::NotTried, "it failed once");
+    // The key is at fault, not the mechanism.
+    assert_eq!(result(&profile, "sign-ed25519"), ProbeResult::NotTried);
+    assert_eq!(result(&profile, "sign-hmac-sha256"), ProbeResult::NotTried);
+}
+
+#[test]
+fn only_sessions_that_are_refused_twice_for_their_number_are_a_limit() {
+    // Of the eight before two were closed again, and one is closed to see whether it comes back.
+    for (fault, opened, refused) in [
+        ("C_OpenSession:9=0xb1", 20, None),
+        ("C_OpenSession:9+=0x5", 6, Some("CKR_GENERAL_ERROR")),
+        ("C_OpenSession:9+=0xb1", 5, Some("CKR_SESSION_COUNT")),
+    ] {
+        // Without AES-GCM nothing is refused, after which a session is opened.
+        let hsm = Hsm::new(1, &format!("seed=919,hide=0x1087,fault={fault}"));
+        let profile = Probe::new(hsm.builder()).time_limit(TIME).sessions_max(20).run(|_| ()).unwrap();
+        let sessions = profile.sessions.as_ref().unwrap();
+        assert_eq!((sessions.opened, sessions.refused.as_deref()), (opened, refused), "{fault}");
+    }
+}
+
+#[test]
+fn two_cores_are_found_by_the_rate_and_a_refusal_that_comes_once_does_not_count() {
+    // Operations so long that a loaded host adds little to them: while one waits for its thread another keeps the core busy.
+    let hsm = Hsm::new(1, "seed=920,cores=2,op_us=30000");
+    let refusing = std::sync::atomic::AtomicBool::new(false);
+    let profile = Probe::new(hsm.builder())
+        .time_limit(Duration::from_secs(90))
+        .run(|progress| {
+            let scales = progress.stage == ProbeStage::Scaling;
+            if scales && !refusing.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                hsm.sim.configure("fault=C_OpenSession:5=0xb1").unwrap();
+            }
+        })
+        .unwrap();
+    // What occupies a core takes as long as that, and Init does not.
+    let p50 = |call| profile.costs.iter().find(|cost| cost.call == call).unwrap().p50;
+    let op = Duration::from_millis(30);
+    assert!(p50("C_Sign") >= op && p50("C_Encrypt") >= op && p50("C_SignInit") < op, "{:?}", profile.costs);
+    let scaling = profile.scaling.unwrap();
+    let counts: Vec<_> = scaling.points.iter().map(|point| point.sessions).collect();
+    assert_eq!(counts, [1, 2, 4, 8, 16]);
+    assert!([2, 4].contains(&scaling.recommended), "{scaling:?}");
+}
+
+#[test]
+fn a_stage_that_is_cut_short_is_named_and_what_it_found_is_kept() {
+    // A key and a signature take longer than the half of the time that there is for mechanisms.
+    let hsm = Hsm::new(1, "seed=921,op_us=30000");
+    let profile = Probe::new(hsm.builder()).time_limit(Duration::from_millis(100)).run(|_| ()).unwrap();
+    assert!(profile.not_reached.contains(&ProbeStage::Mechanisms), "{:?}", profile.not_reached);
+    let last = profile.mechanism("decrypt-rsa-pkcs1").unwrap();
+    assert_eq!((last.result, last.why.as_deref()), (ProbeResult::NotTried, Some("the time was up")));
+    // The way there and back takes ten turns of 150 ms, and has a sixth of the time.
+    let hsm = Hsm::new(1, "seed=922");
+    let profile = Probe::new(hsm.builder()).time_limit(Duration::from_secs(6)).run(|_| ()).unwrap();
+    assert!(profile.not_reached.contains(&ProbeStage::Scaling), "{:?}", profile.not_reached);
+}
+
+#[test]
+fn a_probe_that_is_stopped_ends_and_leaves_nothing_open() {
+    let hsm = Hsm::new(1, "seed=923");
+    let error = Probe::new(hsm.builder()).time_limit(TIME).stop_when(|| true).run(|_| ()).unwrap_err();
+    assert_eq!((error.kind(), hsm.sim.calls_of("C_GenerateKeyPair")), (ErrorKind::Draining, 0));
+    hsm.assert_sound();
+    hsm.wait_closed();
+}
+
+#[test]
+fn a_session_that_is_not_there_any_more_is_not_closed() {
+    let fault = format!("C_SignInit:1=0xb3{}", key("ed25519"));
+    let hsm = Hsm::new(1, &format!("seed=924,fault={fault}"));
+    let profile = Probe::new(hsm.builder()).time_limit(TIME).sessions_max(8).run(|_| ()).unwrap();
+    assert_eq!(result(&profile, "sign-ed25519"), ProbeResult::Works, "another took its place");
+    let [opened, closed] = ["C_OpenSession", "C_CloseSession"].map(|call| hsm.sim.calls_of(call));
+    assert_eq!(opened, closed + 1);
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use hsmux::probe::{
-    CopiesFound, GcmFound, IvFound, LimitsFound, ModuleProfile, ScalingFound, SeenBy, SessionsFound,
-    TagFound, TooSmallFound,
+    CopiesFound, DataFound, GcmFound, IvFound, LimitsFound, ModuleProfile, ScalingFound, SeenBy,
+    SessionsFound, TagFound, TooSmallFound,
 };
 
 use crate::exit::{Result, printable};
@@ -101,14 +101,21 @@ fn gcm(found: &GcmFound) -> String {
         _ => "seen by decryption only",
     };
     let lengths: Vec<_> = found.iv_lengths.iter().map(usize::to_string).collect();
-    let data = if found.associated_data { "associated data are taken" } else { "no associated data" };
+    let lengths =
+        if lengths.is_empty() { String::new() } else { format!("IVs of {} bytes; ", lengths.join(", ")) };
+    let data = match found.associated_data {
+        DataFound::Authenticated => "associated data are taken",
+        DataFound::LeftOut => "associated data are not authenticated",
+        DataFound::Refused => "no associated data",
+        _ => "associated data not seen",
+    };
     let tag = match found.tag {
         TagFound::Behind => "tag behind",
         TagFound::InFront => "tag in front",
         _ => "tag not seen",
     };
     let why = found.why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-    format!("{iv}{why}{zero} ({seen}); IVs of {} bytes; {data}; {tag}", lengths.join(", "))
+    format!("{iv}{why}{zero} ({seen}); {lengths}{data}; {tag}")
 }
 
 fn copies(found: &CopiesFound) -> String {

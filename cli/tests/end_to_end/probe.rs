@@ -11,7 +11,7 @@ use crate::sim::Sim;
 /// Runs it on a simulator, with the PIN.
 fn on_sim(sim: &Sim, arguments: &[&str]) -> Ended {
     let pin = format!("--pin-source=file:{}", sim.path("pin").display());
-    sim.run(&[&["probe"], arguments, &[pin.as_str()]].concat())
+    sim.run(&[&["probe", "--time-limit", "10m"], arguments, &[pin.as_str()]].concat())
 }
 
 /// Files below a directory: SoftHSM2 has one for each object of a token, and a few of its own.
@@ -25,7 +25,15 @@ fn a_profile_of_softhsm_says_what_works_leaves_nothing_behind_and_starts_an_engi
     let Some(hsm) = Hsm::with_tokens(&["only"]) else { return };
     hsm.import("only", "card-signing", "0a0b");
     let (out, before) = (hsm.path("hsm.toml"), files(&hsm.path("tokens")));
-    let probed = hsm.run_with_pin(&["probe", "--out", out.to_str().unwrap(), "--sessions-max", "32"]);
+    let probed = hsm.run_with_pin(&[
+        "probe",
+        "--out",
+        out.to_str().unwrap(),
+        "--sessions-max",
+        "32",
+        "--time-limit",
+        "10m",
+    ]);
     probed.succeeds();
     assert_eq!(files(&hsm.path("tokens")), before, "an object was left on the token");
     assert_eq!(probed.stderr, "", "no progress where there is no terminal");
@@ -59,8 +67,8 @@ fn one_token_is_probed_and_it_is_certain_which() {
     let wrong = hsm.write_pin("wrong", "000000", 0o600);
     hsm.run(&["probe", "--token", "south", &wrong]).fails(5, &["refused"]);
     let nowhere = hsm.path("none/hsm.toml");
-    let unwritten = ["probe", "--token", "north", "--time-limit", "50ms", "--out", nowhere.to_str().unwrap()];
-    hsm.run_with_pin(&unwritten).fails(2, &["none/hsm.toml"]);
+    let unwritten = ["probe", "--token", "south", &wrong, "--out", nowhere.to_str().unwrap()];
+    hsm.run(&unwritten).fails(2, &["none/hsm.toml"]);
 }
 
 #[test]

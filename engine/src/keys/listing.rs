@@ -6,6 +6,7 @@ use cryptoki::object::AttributeType as A;
 use cryptoki_sys as sys;
 use smallvec::SmallVec;
 
+use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::catalogue::store::is_sealer;
 use crate::keys::name::KeyName;
@@ -91,8 +92,16 @@ const READ: [A; 25] = [
 impl Listing {
     /// Lists every object of the token.
     pub(crate) fn list(token: String, session: &mut Session, epoch: u64) -> Result<Self> {
+        Self::list_until(token, session, epoch, Time::from_ns(u64::MAX))
+    }
+
+    /// Lists the objects of the token that there is time to read.
+    pub(crate) fn list_until(token: String, session: &mut Session, epoch: u64, until: Time) -> Result<Self> {
         let mut objects = Vec::new();
         for object in session.find(&[])? {
+            if now() >= until {
+                break;
+            }
             let values = match session.attributes(object, &READ).map_err(Error::from) {
                 Ok(values) => Values(values),
                 // It has just gone: other processes make and destroy objects too.

@@ -148,6 +148,11 @@ impl Fault {
         class
     }
 
+    /// Which call it was, and what was answered.
+    pub(crate) fn answered(self) -> String {
+        format!("{} answered {}", self.function.name(), self.name())
+    }
+
     /// What was answered, by name where the standard has one.
     pub(crate) fn name(self) -> String {
         match self.code {
@@ -171,11 +176,7 @@ impl From<Fault> for Error {
         if kind == K::DecryptFailed {
             return Self::decrypt_failed();
         }
-        Self::new(kind, retry, outcome).because(format!(
-            "{} answered {}",
-            fault.function.name(),
-            fault.name()
-        ))
+        Self::new(kind, retry, outcome).because(fault.answered())
     }
 }
 

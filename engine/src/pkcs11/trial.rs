@@ -9,6 +9,10 @@ use crate::pkcs11::library::{Library, Slot, check, to_ulong, to_usize};
 use crate::pkcs11::mechanism::{Mechanism, pointer};
 use crate::pkcs11::session::{Init, ObjectHandle, Run, Session};
 
+/// Bytes that a module has room for where the IV of AES-GCM is, however long the one is that it is given: one that chooses IVs
+/// itself may write its own without a look at the length.
+pub(crate) const IV_ROOM: usize = 64;
+
 /// What is done in two calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TwoCalls {
@@ -23,7 +27,7 @@ pub(crate) struct AfterTooSmall {
     pub(crate) first: Result<(), Fault>,
     /// To `C_Sign` with room enough, or to `C_SignInit` without a mechanism.
     pub(crate) second: Result<(), Fault>,
-    /// To another `C_SignInit` after the latter.
+    /// To another `C_SignInit` after the latter, and to its `C_Sign`.
     pub(crate) third: Result<(), Fault>,
 }
 
@@ -75,20 +79,20 @@ impl Session {
         result.map(|()| to_usize(len).min(out.len()))
     }
 
-    /// Encrypts by AES-GCM with a tag of 16 bytes. What the module writes over the IV stays there.
+    /// Encrypts by AES-GCM with a tag of 16 bytes, under an IV of so many bytes. What the module writes over it stays there.
     pub(crate) fn encrypt_gcm(
         &mut self,
         key: ObjectHandle,
-        iv: &mut [u8],
+        (iv, iv_len): (&mut [u8; IV_ROOM], usize),
         aad: &[u8],
         data: &[u8],
         out: &mut [u8],
     ) -> Result<usize, Fault> {
         let (init, run) = self.two_functions(TwoCalls::Encrypt)?;
         let mut parameter = sys::CK_GCM_PARAMS {
-            pIv: if iv.is_empty() { std::ptr::null_mut() } else { iv.as_mut_ptr() },
-            ulIvLen: to_ulong(iv.len()),
-            ulIvBits: to_ulong(iv.len() * 8),
+            pIv: iv.as_mut_ptr(),
+            ulIvLen: to_ulong(iv_len.min(IV_ROOM)),
+            ulIvBits: to_ulong(iv_len.min(IV_ROOM) * 8),
             pAAD: pointer(aad),
             ulAADLen: to_ulong(aad.len()),
             ulTagBits: 128,
@@ -122,26 +126,29 @@ impl Session {
         let (init, run) = self.two_functions(TwoCalls::Sign)?;
         let (data, data_len) = (data.as_ptr().cast_mut(), to_ulong(data.len()));
         // As long as the longest modulus that is in use, whatever length the module is told.
-        let mut out = [0; 2_048];
+        const ROOM: usize = 2_048;
+        let mut out = [0; ROOM];
+        let mut sign = |room: usize| {
+            let mut len = to_ulong(room);
+            // SAFETY: `data` is only read, `out` has room for `len`; both outlive the call.
+            let code = unsafe { run(self.handle(), data, data_len, out.as_mut_ptr(), &raw mut len) };
+            self.check(Function::Sign, code)
+        };
         let (answers, _) = how.with(|mechanism| {
             // SAFETY: the mechanism lives until `with` returns, after the operation.
             self.check(Function::SignInit, unsafe { init(self.handle(), mechanism, key.number()) })?;
-            let mut len = 1;
-            // SAFETY: `data` is only read, `out` has room for `len`; both outlive the call.
-            let code = unsafe { run(self.handle(), data, data_len, out.as_mut_ptr(), &raw mut len) };
-            let first = self.check(Function::Sign, code);
+            let first = sign(1);
             if !cancel {
-                let mut len = to_ulong(out.len());
-                // SAFETY: as above.
-                let code = unsafe { run(self.handle(), data, data_len, out.as_mut_ptr(), &raw mut len) };
-                return Ok(AfterTooSmall { first, second: self.check(Function::Sign, code), third: Ok(()) });
+                return Ok(AfterTooSmall { first, second: sign(ROOM), third: Ok(()) });
             }
             // SAFETY: without a mechanism nothing is read; the module is one of 3.0, which defines it.
             let code = unsafe { init(self.handle(), std::ptr::null_mut(), key.number()) };
             let second = self.check(Function::SignInit, code);
-            // SAFETY: as for the first one; the session is closed by its owner before it does anything else.
+            // SAFETY: as for the first one.
             let code = unsafe { init(self.handle(), mechanism, key.number()) };
-            Ok(AfterTooSmall { first, second, third: self.check(Function::SignInit, code) })
+            // The operation has ended before its mechanism goes.
+            let third = self.check(Function::SignInit, code).and_then(|()| sign(ROOM));
+            Ok(AfterTooSmall { first, second, third })
         });
         answers
     }

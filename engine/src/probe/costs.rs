@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cryptoki::object::Attribute;
 
-use super::found::{CallCost, MechanismFound, ProbeResult};
-use super::mechanisms::with_fixed_iv;
+use super::found::{CallCost, MechanismFound, works};
+use super::runs::with_fixed_iv;
 use super::trials;
 use super::workbench::{OUTPUT_MAX, Signer, Workbench, is_end};
 use crate::clock::{Time, now};
@@ -34,18 +34,18 @@ pub(super) fn measure(
     signer: Option<&Signer>,
     found: &[MechanismFound],
     until: Time,
-    mut step: impl FnMut(usize, usize),
+    mut step: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<Vec<CallCost>> {
     let mut costs = Vec::new();
     let share = now().until(until) / KINDS;
     let kinds: [Kind; KINDS as usize] = [signing, enciphering, opening, finding, reading, drawing];
     for (at, kind) in kinds.into_iter().enumerate() {
-        step(at, kinds.len());
+        step(at, kinds.len())?;
         match kind(bench, &Rest { signer, found }, share) {
             Ok(of_kind) => costs.extend(of_kind),
             Err(fault) if is_end(fault) => return Err(fault.into()),
             // What the module does not have costs nothing.
-            Err(_) => bench.renew().map_err(Error::from)?,
+            Err(fault) => bench.renew_after(fault).map_err(Error::from)?,
         }
     }
     Ok(costs)
@@ -63,27 +63,26 @@ struct Rest<'a> {
 fn signing(bench: &mut Workbench, rest: &Rest<'_>, share: Duration) -> Result<Vec<CallCost>, Fault> {
     let Some(signer) = rest.signer else { return Ok(Vec::new()) };
     let how = without_iv(&signer.mechanism);
-    let (names, of) = (["C_SignInit", "C_Sign"], signer.operation);
-    two_calls(names, of, share, |between| {
+    let (names, of) = (["C_SignInit", "C_Sign"], format!("{}, session key", signer.operation));
+    two_calls(names, &of, share, |between| {
         let mut out = [0; OUTPUT_MAX];
-        bench.work.in_two_calls(TwoCalls::Sign, signer.key, &how, &signer.input, &mut out, between).map(drop)
+        bench
+            .work()?
+            .in_two_calls(TwoCalls::Sign, signer.key, &how, &signer.input, &mut out, between)
+            .map(drop)
     })
 }
 
 fn enciphering(bench: &mut Workbench, rest: &Rest<'_>, share: Duration) -> Result<Vec<CallCost>, Fault> {
-    let works = |name: &&&str| {
-        let mut found = rest.found.iter().filter(|found| found.operation == **name);
-        found.any(|found| matches!(found.result, ProbeResult::Works | ProbeResult::NotListedButWorks))
-    };
-    let Some(trial) = CIPHERS.iter().find(works).and_then(|name| trials::named(name)) else {
+    let Some(trial) = CIPHERS.into_iter().find(|name| works(rest.found, name)).and_then(trials::named) else {
         return Ok(Vec::new());
     };
     let (key, mechanism) = (bench.key(trial.key)?.key, trial.mechanism());
     let names = ["C_EncryptInit", "C_Encrypt"];
-    two_calls(names, &format!("{}, {TEXT_LEN} bytes", trial.operation), share, |between| {
+    two_calls(names, &format!("{}, {TEXT_LEN} bytes, session key", trial.operation), share, |between| {
         let mut out = [0; TEXT_LEN + 32];
         let how = with_fixed_iv(&mechanism);
-        bench.work.in_two_calls(TwoCalls::Encrypt, key, &how, &[7; TEXT_LEN], &mut out, between).map(drop)
+        bench.work()?.in_two_calls(TwoCalls::Encrypt, key, &how, &[7; TEXT_LEN], &mut out, between).map(drop)
     })
 }
 
@@ -96,18 +95,20 @@ fn opening(bench: &mut Workbench, _: &Rest<'_>, share: Duration) -> Result<Vec<C
 fn finding(bench: &mut Workbench, _: &Rest<'_>, share: Duration) -> Result<Vec<CallCost>, Fault> {
     let template = [Attribute::Label(b"hsmux probe: nothing is called so".to_vec())];
     one_call("C_FindObjectsInit to C_FindObjectsFinal", "a label that is not there", share, || {
-        bench.work.find(&template).map(drop)
+        bench.work()?.find(&template).map(drop)
     })
 }
 
 fn reading(bench: &mut Workbench, rest: &Rest<'_>, share: Duration) -> Result<Vec<CallCost>, Fault> {
     let Some(signer) = rest.signer else { return Ok(Vec::new()) };
-    one_call("C_GetAttributeValue", "the class of a session key", share, || bench.work.read_class(signer.key))
+    one_call("C_GetAttributeValue", "the class of a session key", share, || {
+        bench.work()?.read_class(signer.key)
+    })
 }
 
 fn drawing(bench: &mut Workbench, _: &Rest<'_>, share: Duration) -> Result<Vec<CallCost>, Fault> {
     one_call("C_GenerateRandom", &format!("{RANDOM_LEN} bytes"), share, || {
-        bench.work.random(&mut [0; RANDOM_LEN])
+        bench.work()?.random(&mut [0; RANDOM_LEN])
     })
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::found::ProbeStage;
 use super::profile::ModuleProfile;
 use super::workbench::Workbench;
-use super::{Progress, copies, costs, gcm, limits, mechanisms, sessions};
-use crate::clock::now;
+use super::{Progress, Stop, copies, costs, gcm, limits, mechanisms, sessions};
+use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::pkcs11::forked;
 
@@ -31,6 +31,7 @@ pub(super) struct Wishes {
 pub(super) struct Course {
     bench: Workbench,
     said: Sender<Said>,
+    stop: Stop,
     wishes: Wishes,
     profile: ModuleProfile,
 }
@@ -47,13 +48,13 @@ const OF_MESSAGES: [&str; 4] =
     ["sign-hmac-sha256", "sign-aes-cmac", "sign-ecdsa-sha256", "sign-rsa-pkcs1-sha256"];
 
 impl Course {
-    pub(super) const fn new(
+    pub(super) fn new(
         bench: Workbench,
-        said: Sender<Said>,
+        (said, stop): (Sender<Said>, Stop),
         wishes: Wishes,
         profile: ModuleProfile,
     ) -> Self {
-        Self { bench, said, wishes, profile }
+        Self { bench, said, stop, wishes, profile }
     }
 
     /// Goes through all stages; keys and sessions are gone when it returns.
@@ -62,22 +63,20 @@ impl Course {
             if forked() {
                 return Err(Error::new(ErrorKind::Forked, Retry::Never, Outcome::NotDone));
             }
-            if now() >= self.bench.until || !self.stage(stage)? {
+            self.bench.is_cut = false;
+            if now() >= self.bench.until || !self.stage(stage)? || self.bench.is_cut {
                 self.profile.not_reached.push(stage);
             }
         }
         Ok(self.profile)
     }
 
-    /// False if there was no time for it. Where nothing signs there is nothing to be measured.
+    /// False if there was no time for it; whether there was too little is said by the workbench.
     fn stage(&mut self, stage: ProbeStage) -> Result<bool> {
-        let (said, wishes) = (&self.said, self.wishes);
-        let step = |done, of, what| {
-            // Who does not listen any more does not want to know.
-            let _told = said.send(Said::Progress(Progress { stage, what, done, of }));
-        };
-        let plain = |done, of| step(done, of, stage.as_str());
+        let wishes = self.wishes;
         let until = self.bench.within(wishes.time_limit / PARTS * parts(stage));
+        let step = step(&self.said, &self.stop, stage);
+        let plain = |done, of| step(done, of, stage.as_str());
         let (bench, profile) = (&mut self.bench, &mut self.profile);
         match stage {
             ProbeStage::Mechanisms => {
@@ -86,36 +85,75 @@ impl Course {
                 return Ok(is_whole);
             }
             ProbeStage::Gcm => {
-                plain(0, 1);
+                plain(0, 1)?;
                 profile.gcm = gcm::look(bench, &profile.mechanisms)?;
+                if let Some(found) = &profile.gcm {
+                    gcm::condemn(found, &mut profile.mechanisms);
+                }
             }
             ProbeStage::Sessions => {
                 profile.sessions = sessions::count(bench, wishes.told, wishes.sessions_max, until, plain)?;
                 return Ok(profile.sessions.is_some());
             }
-            ProbeStage::Costs => {
-                let signer = bench.signer(&SIGNERS, &profile.mechanisms);
-                profile.costs = costs::measure(bench, signer.as_ref(), &profile.mechanisms, until, plain)?;
-            }
-            ProbeStage::Scaling => {
-                let Some(signer) = bench.signer(&SIGNERS, &profile.mechanisms) else { return Ok(true) };
-                profile.scaling = sessions::scale(bench, &signer, until, plain)?;
-                return Ok(profile.scaling.is_some());
-            }
-            ProbeStage::Copies => {
-                plain(0, 1);
-                let Some(signer) = bench.signer(&SIGNERS, &profile.mechanisms) else { return Ok(true) };
-                profile.copies = Some(copies::look(bench, &signer, wishes.token_keys, until)?);
-            }
-            ProbeStage::Limits => {
-                plain(0, 1);
-                let signer = bench.signer(&SIGNERS, &profile.mechanisms);
-                let messages = bench.signer(&OF_MESSAGES, &profile.mechanisms);
-                profile.limits = Some(limits::look(bench, messages.as_ref(), signer.as_ref(), until)?);
+            ProbeStage::Costs | ProbeStage::Scaling | ProbeStage::Copies | ProbeStage::Limits => {
+                return measure(bench, profile, (stage, wishes), until, plain);
             }
         }
         Ok(true)
     }
+}
+
+/// The stages that use a signature that was found to work. Where nothing signs there is nothing to be measured.
+fn measure(
+    bench: &mut Workbench,
+    profile: &mut ModuleProfile,
+    (stage, wishes): (ProbeStage, Wishes),
+    until: Time,
+    plain: impl Fn(usize, usize) -> Result<()>,
+) -> Result<bool> {
+    match stage {
+        ProbeStage::Costs => {
+            let signer = bench.signer(&SIGNERS, &profile.mechanisms);
+            profile.costs = costs::measure(bench, signer.as_ref(), &profile.mechanisms, until, plain)?;
+        }
+        ProbeStage::Scaling => {
+            let Some(signer) = bench.signer(&SIGNERS, &profile.mechanisms) else { return Ok(true) };
+            profile.scaling = sessions::scale(bench, &signer, until, plain)?;
+            return Ok(profile.scaling.is_some());
+        }
+        ProbeStage::Copies => {
+            plain(0, 1)?;
+            let Some(signer) = bench.signer(&SIGNERS, &profile.mechanisms) else { return Ok(true) };
+            profile.copies = copies::look(bench, &signer, wishes.token_keys, until)?;
+            return Ok(profile.copies.is_some());
+        }
+        ProbeStage::Limits => {
+            plain(0, 1)?;
+            let signer = bench.signer(&SIGNERS, &profile.mechanisms);
+            let messages = bench.signer(&OF_MESSAGES, &profile.mechanisms);
+            profile.limits = Some(limits::look(bench, messages.as_ref(), signer.as_ref(), until)?);
+        }
+        ProbeStage::Mechanisms | ProbeStage::Gcm | ProbeStage::Sessions => {}
+    }
+    Ok(true)
+}
+
+/// Tells of a step, unless the probe is to end before it.
+fn step(
+    said: &Sender<Said>,
+    stop: &Stop,
+    stage: ProbeStage,
+) -> impl Fn(usize, usize, &'static str) -> Result<()> {
+    move |done, of, what| {
+        let told = said.send(Said::Progress(Progress { stage, what, done, of }));
+        // Who does not listen any more does not want to know the rest either.
+        if told.is_err() || stop() { Err(stopped()) } else { Ok(()) }
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Draining, Retry::Never, Outcome::NotDone)
+        .because("the probe was stopped".to_owned())
 }
 
 /// How much of the time a stage may take: keys are made in the first.

@@ -1,5 +1,7 @@
 //! What a probe finds of one thing or another.
 
+mod gcm;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -7,6 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::trials;
 use super::units;
 use crate::token::facts::{Curve, KeyKind};
+
+pub use gcm::{DataFound, GcmFound, IvFound, SeenBy, TagFound};
 
 /// What `C_GetInfo` said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,70 +103,6 @@ pub enum ProbeResult {
     NotTried,
 }
 
-/// What AES-GCM does with the parameters that it is given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[non_exhaustive]
-pub struct GcmFound {
-    /// What becomes of an IV of 12 bytes that the caller gives.
-    pub iv: IvFound,
-    /// What becomes of one of 12 zero bytes, which some modules want where they choose the IV. Tried only where the caller's is
-    /// not used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub zero_iv: Option<IvFound>,
-    /// How that was seen: by comparison with software, or only by decrypting on the token.
-    pub seen_by: SeenBy,
-    /// Lengths of IVs that were taken, in bytes, of 0, 1, 8, 12, 16 and 32. 0 is a fault of the module: that IV is always
-    /// the same, and the engine never gives it.
-    pub iv_lengths: Vec<usize>,
-    /// Whether associated data are taken, and authenticated.
-    pub associated_data: bool,
-    /// Where the tag is.
-    pub tag: TagFound,
-    /// The code that was answered to the caller's IV, where it was refused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
-}
-
-/// What becomes of an IV.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum IvFound {
-    /// It is used as it is.
-    Used,
-    /// The module writes another one over it.
-    Replaced,
-    /// It is left as it is, and another one is used.
-    Ignored,
-    /// The call fails.
-    Refused,
-}
-
-/// How something was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum SeenBy {
-    /// With a key of known value, by other software.
-    Software,
-    /// The token takes no key of known value: it decrypted what it had encrypted.
-    Decryption,
-}
-
-/// Where a tag is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum TagFound {
-    /// Behind the ciphertext, as the standard says.
-    Behind,
-    /// In front of it.
-    InFront,
-    /// Not seen.
-    Unknown,
-}
-
 /// How many sessions there are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -173,7 +113,8 @@ pub struct SessionsFound {
     pub told: Option<u64>,
     /// How many were open at once, those of the probe itself included.
     pub opened: usize,
-    /// The code by which one more was refused; none if as many were opened as were wanted.
+    /// The code by which one more was refused; none if as many were opened as were wanted. That there are no more is said by
+    /// `CKR_SESSION_COUNT` only, which came twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
 }
@@ -185,7 +126,7 @@ pub struct SessionsFound {
 pub struct CallCost {
     /// The function.
     pub call: String,
-    /// What it was called for.
+    /// What it was called for. Keys are session keys: those of the token may be slower.
     pub of: String,
     /// Half of the calls took no longer.
     #[serde(with = "units::duration")]
@@ -202,7 +143,7 @@ pub struct CallCost {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ScalingFound {
-    /// What was run, as [`MechanismFound::operation`] has it.
+    /// What was run, as [`MechanismFound::operation`] has it, with a session key.
     pub operation: String,
     /// The fewest sessions whose rate is within a twentieth of the best.
     pub recommended: usize,
@@ -308,7 +249,16 @@ impl ProbeStage {
     }
 }
 
+/// Whether an operation was found to work.
+pub(super) fn works(found: &[MechanismFound], operation: &str) -> bool {
+    found.iter().any(|found| found.operation == operation && found.result.works())
+}
+
 impl ProbeResult {
+    pub(super) const fn works(self) -> bool {
+        matches!(self, Self::Works | Self::NotListedButWorks)
+    }
+
     /// The words for people.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -2,11 +2,11 @@
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
-use super::found::{GcmFound, IvFound, MechanismFound, ProbeResult, SeenBy, TagFound};
+use super::found::{DataFound, GcmFound, IvFound, MechanismFound, ProbeResult, SeenBy, TagFound};
 use super::trials::TrialKey;
 use super::workbench::{OUTPUT_MAX, Workbench, is_end};
-use crate::error::Result;
-use crate::pkcs11::{Fault, Mechanism, ObjectHandle};
+use crate::error::{ErrorKind, Result};
+use crate::pkcs11::{Fault, IV_ROOM, Mechanism, ObjectHandle};
 use crate::token::task::GCM_TAG_LEN;
 
 /// A value that is no secret.
@@ -19,7 +19,7 @@ const TEXT: &[u8; 40] = b"hsmux probe: a text of forty bytes in it";
 const DATA: &[u8] = b"hsmux probe: associated data";
 
 /// Lengths of IVs that are tried.
-const IV_LENS: [usize; 6] = [0, 1, 8, 12, 16, 32];
+const IV_LENS: [usize; 5] = [1, 8, 12, 16, 32];
 
 /// A key by which AES-GCM is looked at.
 struct Gcm<'a> {
@@ -32,11 +32,40 @@ struct Gcm<'a> {
 struct Sealed {
     /// As the module left it.
     iv: Vec<u8>,
+    /// Whether the module has written to it, or behind it.
+    is_replaced: bool,
     text: Vec<u8>,
 }
 
-/// None if AES-GCM is not offered in any way.
+/// None if AES-GCM is not offered in any way, or if nothing can be said of it. What is wrong with it is what was seen twice.
 pub(super) fn look(bench: &mut Workbench, found: &[MechanismFound]) -> Result<Option<GcmFound>> {
+    let first = look_once(bench, found)?;
+    if first.as_ref().is_none_or(|found| found.flaw().is_none()) {
+        return Ok(first);
+    }
+    bench.renew()?;
+    look_once(bench, found)
+}
+
+/// Marks AES-GCM as failing if it has a flaw that its trials, which go one way and back, do not show.
+pub(super) fn condemn(gcm: &GcmFound, mechanisms: &mut [MechanismFound]) {
+    let Some(flaw) = gcm.flaw() else { return };
+    let of_gcm = mechanisms.iter_mut().filter(|found| is_of_gcm(&found.operation));
+    for found in of_gcm {
+        let result = match found.result {
+            ProbeResult::Works => ProbeResult::ListedButFails,
+            ProbeResult::NotListedButWorks => ProbeResult::NotOffered,
+            _ => continue,
+        };
+        (found.result, found.why) = (result, Some(flaw.to_owned()));
+    }
+}
+
+fn is_of_gcm(operation: &str) -> bool {
+    matches!(operation, "encrypt-aes-gcm" | "decrypt-aes-gcm")
+}
+
+fn look_once(bench: &mut Workbench, found: &[MechanismFound]) -> Result<Option<GcmFound>> {
     let of_gcm = found.iter().find(|found| found.operation == "encrypt-aes-gcm");
     if of_gcm.is_none_or(|found| found.result == ProbeResult::NotOffered) {
         return Ok(None);
@@ -50,51 +79,61 @@ pub(super) fn look(bench: &mut Workbench, found: &[MechanismFound]) -> Result<Op
         },
     };
     let mut gcm = Gcm { bench, key, seen_by };
-    let (iv, why) = gcm.iv(&IV)?;
-    let zero_iv = if iv == IvFound::Used { None } else { Some(gcm.iv(&[0; 12])?.0) };
+    let Some((iv, why)) = gcm.iv(&IV)? else { return Ok(None) };
+    let zero_iv = if iv == IvFound::Used { None } else { gcm.iv(&[0; 12])?.map(|(iv, _)| iv) };
     let mut iv_lengths = Vec::new();
+    // Where it is not the caller's that is used, modules write what they choose, as long as that is.
     for len in IV_LENS {
-        if gcm.takes_iv(len)? {
+        if iv == IvFound::Used && gcm.takes_iv(len)? {
             iv_lengths.push(len);
         }
     }
-    let (associated_data, tag) = (gcm.takes_data()?, gcm.tag()?);
+    let (associated_data, tag) = (gcm.data()?, gcm.tag()?);
     Ok(Some(GcmFound { iv, zero_iv, seen_by, iv_lengths, associated_data, tag, why }))
 }
 
 impl Gcm<'_> {
-    /// What becomes of an IV, and why it is refused.
-    fn iv(&mut self, given: &[u8; 12]) -> Result<(IvFound, Option<String>)> {
+    /// What becomes of an IV, and why it is refused. None if nothing can be said of it.
+    fn iv(&mut self, given: &[u8; 12]) -> Result<Option<(IvFound, Option<String>)>> {
         let sealed = match self.seal(given, &[], TEXT)? {
             Ok(sealed) => sealed,
             Err(fault) => {
-                let why = format!("{} answered {}", fault.function.name(), fault.name());
-                return Ok((IvFound::Refused, Some(why)));
+                return Ok(Some((IvFound::Refused, Some(fault.answered()))));
             }
         };
-        if sealed.iv != given {
-            return Ok((IvFound::Replaced, None));
+        if sealed.is_replaced {
+            return Ok(Some((IvFound::Replaced, None)));
         }
         let is_used = match self.seen_by {
             SeenBy::Software => is_sealed(&sealed.text, given),
-            SeenBy::Decryption => self.opens(given, &[], &sealed.text)?,
+            // Under the IV that was given, and under no other: a module that ignores it may do so both ways.
+            SeenBy::Decryption => {
+                let with = self.opens(given, &[], &sealed.text)?;
+                let without = self.opens(&[0x5c; 12], &[], &sealed.text)?;
+                let (Some(with), Some(without)) = (with, without) else { return Ok(None) };
+                with && !without
+            }
         };
-        Ok((if is_used { IvFound::Used } else { IvFound::Ignored }, None))
+        Ok(Some((if is_used { IvFound::Used } else { IvFound::Ignored }, None)))
     }
 
     fn takes_iv(&mut self, len: usize) -> Result<bool> {
         let iv = vec![7; len];
         match self.seal(&iv, &[], TEXT)? {
-            Ok(sealed) if sealed.iv == iv => self.opens(&iv, &[], &sealed.text),
+            Ok(sealed) if !sealed.is_replaced => Ok(self.opens(&iv, &[], &sealed.text)? == Some(true)),
             _ => Ok(false),
         }
     }
 
-    /// They are taken, and not left out of the tag.
-    fn takes_data(&mut self) -> Result<bool> {
-        let Ok(sealed) = self.seal(&IV, DATA, TEXT)? else { return Ok(false) };
+    /// Whether they are taken, and not left out of the tag.
+    fn data(&mut self) -> Result<DataFound> {
+        let Ok(sealed) = self.seal(&IV, DATA, TEXT)? else { return Ok(DataFound::Refused) };
         let (iv, text) = (sealed.iv, sealed.text);
-        Ok(self.opens(&iv, DATA, &text)? && !self.opens(&iv, &[], &text)?)
+        Ok(match (self.opens(&iv, DATA, &text)?, self.opens(&iv, &[], &text)?) {
+            (_, Some(true)) => DataFound::LeftOut,
+            (Some(true), Some(false)) => DataFound::Authenticated,
+            _ => DataFound::Unknown,
+        })
     }
 
     /// Under one IV a text and its beginning have the same ciphertext as far as both go; their tags differ.
@@ -109,28 +148,37 @@ impl Gcm<'_> {
     /// # Errors
     /// If the token is gone.
     fn seal(&mut self, iv: &[u8], data: &[u8], text: &[u8]) -> Result<Result<Sealed, Fault>> {
-        let mut iv = iv.to_vec();
-        let mut out = [0; OUTPUT_MAX];
-        match self.bench.work.encrypt_gcm(self.key, &mut iv, data, text, &mut out) {
-            Ok(written) => Ok(Ok(Sealed { iv, text: out[..written].to_vec() })),
+        let mut room = [0; IV_ROOM];
+        room[..iv.len()].copy_from_slice(iv);
+        let (before, mut out) = (room, [0; OUTPUT_MAX]);
+        let sealed = self
+            .bench
+            .work()
+            .and_then(|work| work.encrypt_gcm(self.key, (&mut room, iv.len()), data, text, &mut out));
+        match sealed {
+            Ok(written) => {
+                let (iv, is_replaced) = (room[..iv.len()].to_vec(), room != before);
+                Ok(Ok(Sealed { iv, is_replaced, text: out[..written].to_vec() }))
+            }
             Err(fault) if is_end(fault) => Err(fault.into()),
             Err(fault) => {
-                self.bench.renew()?;
+                self.bench.renew_after(fault)?;
                 Ok(Err(fault))
             }
         }
     }
 
-    /// Whether the token makes the text of it.
-    fn opens(&mut self, iv: &[u8], data: &[u8], sealed: &[u8]) -> Result<bool> {
+    /// Whether the token makes the text of it. None if it gives no verdict.
+    fn opens(&mut self, iv: &[u8], data: &[u8], sealed: &[u8]) -> Result<Option<bool>> {
         let how = Mechanism::Gcm { iv, aad: data, tag_len: GCM_TAG_LEN };
         let mut out = [0; OUTPUT_MAX];
-        match self.bench.work.decrypt(self.key, &how, sealed, &mut out) {
-            Ok(written) => Ok(out[..written] == TEXT[..]),
+        let opened = self.bench.work().and_then(|work| work.decrypt(self.key, &how, sealed, &mut out));
+        match opened {
+            Ok(written) => Ok(Some(out[..written] == TEXT[..])),
             Err(fault) if is_end(fault) => Err(fault.into()),
-            Err(_) => {
-                self.bench.renew()?;
-                Ok(false)
+            Err(fault) => {
+                self.bench.renew_after(fault)?;
+                Ok((fault.class().kind == ErrorKind::DecryptFailed).then_some(false))
             }
         }
     }
@@ -160,6 +208,7 @@ fn tag_of(long: &[u8], short: &[u8]) -> TagFound {
 
 #[cfg(test)]
 mod tests {
+    use super::super::profile::tests::profile;
     use super::*;
 
     #[test]
@@ -170,6 +219,42 @@ mod tests {
         assert_eq!((behind, front), ([TagFound::Behind], [TagFound::InFront]));
         assert_eq!(tag_of(&[1; 40], &[]), TagFound::Unknown);
         assert_eq!(tag_of(&[1; 56], &[2; 40]), TagFound::Unknown);
+    }
+
+    fn found(iv: IvFound, associated_data: DataFound, tag: TagFound) -> GcmFound {
+        let (seen_by, iv_lengths) = (SeenBy::Software, vec![12]);
+        GcmFound { iv, zero_iv: None, seen_by, iv_lengths, associated_data, tag, why: None }
+    }
+
+    #[test]
+    fn a_flaw_that_goes_both_ways_condemns_what_was_found_to_work_and_nothing_else() {
+        use DataFound::{Authenticated, LeftOut, Refused};
+        use IvFound::{Ignored, Used};
+        use TagFound::{Behind, InFront, Unknown};
+        let of = |gcm: GcmFound, result, operation: &str| {
+            let found = profile().mechanism("encrypt-aes-gcm").unwrap().clone();
+            let mut found = [MechanismFound { operation: operation.into(), result, ..found }];
+            condemn(&gcm, &mut found);
+            let [found] = found;
+            (found.result, found.why.is_some())
+        };
+        let works = (ProbeResult::Works, false);
+        let fails = (ProbeResult::ListedButFails, true);
+        for (gcm, expected) in [
+            (found(Used, Authenticated, Behind), works),
+            (found(Used, Refused, Unknown), works),
+            (found(Ignored, Authenticated, Behind), fails),
+            (found(Used, LeftOut, Behind), fails),
+            (found(Used, Authenticated, InFront), fails),
+        ] {
+            assert_eq!(of(gcm.clone(), ProbeResult::Works, "encrypt-aes-gcm"), expected, "{gcm:?}");
+            assert_eq!(of(gcm.clone(), ProbeResult::Works, "decrypt-aes-gcm"), expected, "{gcm:?}");
+            assert_eq!(of(gcm, ProbeResult::Works, "encrypt-aes-cbc"), works);
+        }
+        let flawed = found(Ignored, Authenticated, Behind);
+        let unlisted = of(flawed.clone(), ProbeResult::NotListedButWorks, "encrypt-aes-gcm");
+        assert_eq!(unlisted, (ProbeResult::NotOffered, true));
+        assert_eq!(of(flawed, ProbeResult::NotTried, "encrypt-aes-gcm"), (ProbeResult::NotTried, false));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::found::{LimitsFound, TooSmallFound};
 use super::workbench::{Signer, Workbench, is_end};
 use crate::clock::{Time, now};
 use crate::error::Result;
-use crate::pkcs11::Fault;
+use crate::pkcs11::{AfterTooSmall, Fault, Function};
 use crate::token::session::without_iv;
 
 /// Most that is tried, in bytes: as much as one request may have of random bytes.
@@ -29,12 +29,12 @@ pub(super) fn look(
         let how = without_iv(&messages.mechanism);
         found.sign_input_max = longest(LEN_MAX, |len| {
             attempt(bench, until, |bench| {
-                bench.work.sign(messages.key, &how, &data[..len], &mut out).map(drop)
+                bench.work()?.sign(messages.key, &how, &data[..len], &mut out).map(drop)
             })
         })?;
     }
     found.random_max =
-        longest(LEN_MAX, |len| attempt(bench, until, |bench| bench.work.random(&mut out[..len])))?;
+        longest(LEN_MAX, |len| attempt(bench, until, |bench| bench.work()?.random(&mut out[..len])))?;
     if let Some(signer) = signer {
         (found.too_small, found.cancels) = too_small(bench, signer)?;
     }
@@ -48,14 +48,16 @@ fn attempt(
     call: impl FnOnce(&mut Workbench) -> Result<(), Fault>,
 ) -> Result<Option<bool>> {
     if now() >= until {
+        bench.is_cut = true;
         return Ok(None);
     }
     match call(bench) {
         Ok(()) => Ok(Some(true)),
         Err(fault) if is_end(fault) => Err(fault.into()),
-        Err(_) => {
-            bench.renew()?;
-            Ok(Some(false))
+        Err(fault) => {
+            bench.renew_after(fault)?;
+            // Without a session nothing was tried.
+            Ok((fault.function != Function::OpenSession).then_some(false))
         }
     }
 }
@@ -84,31 +86,43 @@ fn longest(most: usize, mut takes: impl FnMut(usize) -> Result<Option<bool>>) ->
 
 /// What becomes of an operation that had too little room, and whether it can be cancelled.
 fn too_small(bench: &mut Workbench, signer: &Signer) -> Result<(Option<TooSmallFound>, Option<bool>)> {
-    let how = without_iv(&signer.mechanism);
-    let mut sign = |cancel| {
-        let answers = bench.work.sign_into_too_little(signer.key, &how, &signer.input, cancel);
-        // An operation may be active still.
-        bench.renew()?;
-        answers
-    };
-    let goes_on = match sign(false) {
-        Ok(answers) => answers,
-        Err(fault) if is_end(fault) => return Err(fault.into()),
-        Err(_) => return Ok((None, None)),
-    };
-    let found = match (goes_on.first, goes_on.second) {
+    let Some(answers) = sign_into_too_little(bench, signer, false)? else { return Ok((None, None)) };
+    let found = match (answers.first, answers.second) {
         (Err(fault), Ok(())) if fault.is(sys::CKR_BUFFER_TOO_SMALL) => TooSmallFound::GoesOn,
         (Err(fault), Err(_)) if fault.is(sys::CKR_BUFFER_TOO_SMALL) => TooSmallFound::Ends,
         _ => TooSmallFound::AnswersOtherwise,
     };
-    if found != TooSmallFound::GoesOn || !bench.library.has_interface_3() {
+    // Some have the interface of 3.0 and say that they follow an older version.
+    let may_cancel = bench.library.has_interface_3() && bench.library.info()?.cryptoki >= (3, 0);
+    if found != TooSmallFound::GoesOn || !may_cancel {
         return Ok((Some(found), None));
     }
+    let answers = sign_into_too_little(bench, signer, true)?;
+    let cancels = answers.map(|answers| answers.second.is_ok() && answers.third.is_ok());
+    Ok((Some(found), cancels))
+}
+
+/// None if the operation could not begin.
+fn sign_into_too_little(
+    bench: &mut Workbench,
+    signer: &Signer,
+    cancel: bool,
+) -> Result<Option<AfterTooSmall>> {
     let how = without_iv(&signer.mechanism);
-    let answers = bench.work.sign_into_too_little(signer.key, &how, &signer.input, true);
-    bench.renew()?;
-    let cancels = answers.is_ok_and(|answers| answers.second.is_ok() && answers.third.is_ok());
-    Ok((Some(found), Some(cancels)))
+    let answers =
+        bench.work().and_then(|work| work.sign_into_too_little(signer.key, &how, &signer.input, cancel));
+    // An operation may be active still.
+    match answers {
+        Ok(answers) => {
+            bench.renew()?;
+            Ok(Some(answers))
+        }
+        Err(fault) if is_end(fault) => Err(fault.into()),
+        Err(fault) => {
+            bench.renew_after(fault)?;
+            Ok(None)
+        }
+    }
 }
 
 #[cfg(test)]

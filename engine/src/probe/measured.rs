@@ -6,31 +6,9 @@ use super::trials::{self, Trial};
 use super::units::Version;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::copies::Copies;
-use crate::pkcs11::{Library, MechanismInfo, Slot};
-use crate::token::facts::KeyKind;
-use crate::token::mechanism::Usage;
-
-/// Findings that bear on the tokens of an engine; nothing where it has no profile.
-#[derive(Clone, Default)]
-pub(crate) struct Measured {
-    failing: Vec<&'static Trial>,
-    /// Mechanisms, each with a use in which it fails whatever the key.
-    failing_numbers: Vec<(u64, Usage)>,
-    /// Whether session copies of such keys are faster.
-    pub(crate) gains: Vec<(KeyKind, bool)>,
-    /// Whether keys can be copied.
-    copies_work: Option<bool>,
-    pub(crate) sessions: Found,
-}
-
-/// What was found of sessions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Found {
-    /// How many pay.
-    pub(crate) recommended: Option<usize>,
-    /// How many there are in all.
-    pub(crate) limit: Option<usize>,
-}
+use crate::pkcs11::{Library, Slot};
+use crate::token::measured::{Found, Measured};
+use crate::token::mechanism::Mechanism;
 
 impl Measured {
     pub(crate) fn of(profile: &ModuleProfile) -> Self {
@@ -39,51 +17,31 @@ impl Measured {
             Some((trial, found.result))
         });
         let is_failing = |result| result == ProbeResult::ListedButFails;
-        let failing: Vec<_> =
+        let mut failing: Vec<_> =
             tried.clone().filter_map(|(trial, result)| is_failing(result).then_some(trial)).collect();
+        // The engine looks at no counter's length before it uses CTR, so all lengths that are tried have to fail.
+        let every_counter = |usage| {
+            let mut rows = trials::TRIALS.iter().filter(|trial| is_ctr(trial) && trial.usage == usage);
+            rows.all(|row| profile.mechanism(row.operation).is_some_and(|found| is_failing(found.result)))
+        };
+        failing.retain(|trial| !is_ctr(trial) || every_counter(trial.usage));
         let number_of = |trial: &Trial| (trial.mechanism().number(), trial.usage);
         let mut failing_numbers: Vec<_> = failing.iter().map(|trial| number_of(trial)).collect();
         // One that works with another key, or another hash, is there.
-        let works = |result| matches!(result, ProbeResult::Works | ProbeResult::NotListedButWorks);
         failing_numbers.retain(|number| {
-            !tried.clone().any(|(trial, result)| works(result) && number_of(trial) == *number)
+            !tried.clone().any(|(trial, result)| result.works() && number_of(trial) == *number)
         });
         let gain = |gain: &CopyGain| Some((kind_named(&gain.key)?, gain.faster));
         let copies = profile.copies.as_ref();
         let gains = copies.map(|copies| copies.gains.iter().filter_map(gain).collect()).unwrap_or_default();
-        let limit = profile.sessions.as_ref().filter(|found| found.refused.is_some());
+        let limit =
+            profile.sessions.as_ref().filter(|found| found.refused.as_deref() == Some("CKR_SESSION_COUNT"));
         let sessions = Found {
             recommended: profile.scaling.as_ref().map(|scaling| scaling.recommended),
             limit: limit.map(|found| found.opened),
         };
+        let failing = failing.into_iter().filter_map(Trial::as_failing).collect();
         Self { failing, failing_numbers, gains, copies_work: copies.map(|copies| copies.work), sessions }
-    }
-
-    /// Whether the mechanism at this [index](crate::token::mechanism::Mechanism::index) is known to fail, in this use and with such keys.
-    pub(crate) fn fails(&self, index: usize, usage: Usage, kind: KeyKind) -> bool {
-        self.failing.iter().any(|trial| {
-            trial.mechanism().index() == Some(index) && trial.usage == usage && trial.covers(kind)
-        })
-    }
-
-    /// What a token lists, without what is known to fail whatever the key.
-    pub(crate) fn left_of(&self, mechanisms: Vec<MechanismInfo>) -> Vec<MechanismInfo> {
-        mechanisms.into_iter().filter_map(|info| self.left(info)).collect()
-    }
-
-    fn left(&self, info: MechanismInfo) -> Option<MechanismInfo> {
-        let flags_of =
-            |usages: &mut dyn Iterator<Item = Usage>| usages.fold(0, |all, usage| all | usage.flag());
-        let all = flags_of(&mut Usage::ALL.into_iter());
-        let failing = self.failing_numbers.iter().filter(|(number, _)| *number == info.mechanism);
-        let failing = flags_of(&mut failing.map(|(_, usage)| *usage));
-        if failing == 0 {
-            return Some(info);
-        }
-        // One that is listed without any use counts for all.
-        let listed = if info.flags & all == 0 { all } else { info.flags & all };
-        let left = listed & !failing;
-        (left != 0).then_some(MechanismInfo { flags: info.flags & !all | left, ..info })
     }
 
     /// The policy of copies, which is none where they are known not to work.
@@ -95,6 +53,10 @@ impl Measured {
     }
 }
 
+fn is_ctr(trial: &Trial) -> bool {
+    matches!(trial.mechanism(), Mechanism::AesCtr { .. })
+}
+
 impl ModuleProfile {
     /// Whether the profile is that of the module and these tokens. Another version is only warned of.
     ///
@@ -102,9 +64,10 @@ impl ModuleProfile {
     /// `Configuration`, if it is another's.
     pub(crate) fn check_is_of(&self, library: &Library, slots: &[Slot]) -> Result<()> {
         let info = library.info()?;
-        self.check_module(&info.description, &info.manufacturer)?;
+        self.check_module([&info.description, &info.manufacturer])?;
         for &slot in slots {
-            self.check_model(&library.token_info(slot)?.model)?;
+            let token = library.token_info(slot)?;
+            self.check_token([&token.model, &token.manufacturer])?;
         }
         warn_of(("the module", self.module.version), info.version);
         for &slot in slots {
@@ -114,16 +77,25 @@ impl ModuleProfile {
         Ok(())
     }
 
-    fn check_module(&self, description: &str, manufacturer: &str) -> Result<()> {
-        let named = |description: &str, manufacturer: &str| format!("{description} of {manufacturer}");
-        let (is, of) =
-            (named(description, manufacturer), named(&self.module.description, &self.module.manufacturer));
-        if is == of { Ok(()) } else { Err(another("module", &of, &is)) }
+    fn check_module(&self, is: [&str; 2]) -> Result<()> {
+        check_named("module", [&self.module.description, &self.module.manufacturer], is)
     }
 
-    fn check_model(&self, model: &str) -> Result<()> {
-        if model == self.token.model { Ok(()) } else { Err(another("token model", &self.token.model, model)) }
+    fn check_token(&self, is: [&str; 2]) -> Result<()> {
+        check_named("token model", [&self.token.model, &self.token.manufacturer], is)?;
+        if is[0].is_empty() {
+            tracing::warn!(
+                "the token names no model: whether the module profile is that of its model nobody knows"
+            );
+        }
+        Ok(())
     }
+}
+
+/// Compares names one by one: what is written together may be the same of others.
+fn check_named(what: &str, of: [&str; 2], is: [&str; 2]) -> Result<()> {
+    let named = |[name, manufacturer]: [&str; 2]| format!("{name} of {manufacturer}");
+    if of == is { Ok(()) } else { Err(another(what, &named(of), &named(is))) }
 }
 
 fn another(what: &str, of: &str, is: &str) -> Error {
@@ -144,8 +116,9 @@ mod tests {
 
     use super::super::profile::tests::profile;
     use super::*;
-    use crate::token::facts::Curve;
-    use crate::token::mechanism::Mechanism;
+    use crate::pkcs11::MechanismInfo;
+    use crate::token::facts::{Curve, KeyKind};
+    use crate::token::mechanism::{Iv, Usage};
 
     fn of(results: &[(&str, ProbeResult)]) -> Measured {
         let mut profile = profile();
@@ -207,16 +180,40 @@ mod tests {
     }
 
     #[test]
+    fn a_counter_of_one_length_that_fails_leaves_ctr_to_the_other() {
+        let both = sys::CKF_ENCRYPT | sys::CKF_DECRYPT;
+        let ctr = Mechanism::AesCtr { iv: Iv::Drawn, counter_bits: 128 }.index().unwrap();
+        let aes = KeyKind::Aes { len: 32 };
+        for other in [Works, NotTried] {
+            let measured = of(&[("encrypt-aes-ctr", ListedButFails), ("encrypt-aes-ctr-128", other)]);
+            assert!(!measured.fails(ctr, Usage::Encrypt, aes), "{other:?}");
+            assert_eq!(flags(&measured, sys::CKM_AES_CTR, both), Some(both));
+        }
+        let measured = of(&[("encrypt-aes-ctr", ListedButFails), ("encrypt-aes-ctr-128", ListedButFails)]);
+        assert!(measured.fails(ctr, Usage::Encrypt, aes) && !measured.fails(ctr, Usage::Decrypt, aes));
+    }
+
+    #[test]
+    fn oaep_with_labels_goes_with_other_hashes_and_not_with_sha1() {
+        let measured = of(&[("decrypt-rsa-oaep-sha1", Works), ("decrypt-rsa-oaep-label", ListedButFails)]);
+        let rsa = KeyKind::Rsa { bits: 2048 };
+        assert!(measured.fails(Mechanism::OAEP_MORE, Usage::Decrypt, rsa));
+        assert!(!measured.fails(Mechanism::OAEP_MORE - 1, Usage::Decrypt, rsa));
+    }
+
+    #[test]
     fn what_is_measured_of_copies_and_sessions_is_taken_over() {
         let mut profile = profile();
         let measured = Measured::of(&profile);
         assert_eq!(measured.gains, [(KeyKind::Aes { len: 32 }, true)]);
         assert_eq!(measured.sessions, Found { recommended: Some(8), limit: Some(20) });
         assert_eq!(measured.copies(Copies::Auto), Copies::Auto);
-        profile.sessions.as_mut().unwrap().refused = None;
+        for refused in [None, Some("CKR_GENERAL_ERROR".to_owned())] {
+            profile.sessions.as_mut().unwrap().refused = refused;
+            assert_eq!(Measured::of(&profile).sessions.limit, None, "nobody says that there are no more");
+        }
         profile.copies.as_mut().unwrap().work = false;
         let measured = Measured::of(&profile);
-        assert_eq!(measured.sessions.limit, None, "as many were wanted: there may be more");
         assert_eq!(measured.copies(Copies::Auto), Copies::Off);
         assert_eq!(measured.copies(Copies::Required), Copies::Required, "it fails by itself, and says why");
     }
@@ -224,16 +221,22 @@ mod tests {
     #[test]
     fn a_profile_of_another_module_or_model_is_refused_by_both_their_names() {
         let profile = profile();
-        assert!(profile.check_module("Cryptoki library", "A maker").is_ok());
-        assert!(profile.check_model("Box 9").is_ok());
+        assert!(profile.check_module(["Cryptoki library", "A maker"]).is_ok());
+        assert!(profile.check_token(["Box 9", "A maker"]).is_ok());
         for (description, manufacturer) in [("Cryptoki library", "Another"), ("Other library", "A maker")] {
-            let error = profile.check_module(description, manufacturer).unwrap_err();
+            let error = profile.check_module([description, manufacturer]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Configuration);
             let said = error.to_string();
             let other = format!("{description} of {manufacturer}");
             assert!(said.contains("Cryptoki library of A maker") && said.contains(&other), "{said}");
         }
-        let said = profile.check_model("Box 10").unwrap_err().to_string();
+        let said = profile.check_token(["Box 10", "A maker"]).unwrap_err().to_string();
         assert!(said.contains("Box 9") && said.contains("Box 10"), "{said}");
+        let said = profile.check_token(["Box 9", "Another"]).unwrap_err().to_string();
+        assert!(said.contains("Box 9 of A maker") && said.contains("Box 9 of Another"), "{said}");
+        // Written together these would be the same.
+        let mut profile = profile;
+        (profile.token.model, profile.token.manufacturer) = ("Box".into(), "North of South".into());
+        assert!(profile.check_token(["Box of North", "South"]).is_err());
     }
 }

@@ -1,77 +1,108 @@
-//! Which mechanisms really work: each is run on a key that is thrown away, and its output is checked by other software
-//! where there is some, else by the token's own way back.
+//! Which mechanisms really work: each is run on a key that is thrown away. What fails does so twice in a row and once more at the
+//! end, on a device that does other things meanwhile.
 
 use std::sync::Arc;
 
-use cryptoki_sys as sys;
-use ring::digest::{SHA256, digest};
-
 use super::found::{MechanismFound, ProbeResult};
+use super::runs::{decrypts, round_trip, signs};
 use super::trials::{TRIALS, Trial};
-use super::workbench::{Made, OUTPUT_MAX, Workbench, is_end};
+use super::workbench::{OUTPUT_MAX, Workbench, is_end};
 use crate::clock::{Time, now};
 use crate::describe::mechanism_name;
-use crate::error::{Error, ErrorKind, Result};
-use crate::operation::{Ask, RsaOaep, RsaPkcs1, RsaPkcs1Encryption, Scratch};
-use crate::pkcs11::{self, Fault};
-use crate::token::session::without_iv;
-use crate::token::software;
-use crate::token::task::{GCM_TAG_LEN, Hash, Mechanism, Usage};
+use crate::error::{ErrorKind, Result};
+use crate::pkcs11::{Fault, Function};
+use crate::token::task::Usage;
 
 /// What came of a trial.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Tried {
+pub(super) enum Tried {
     Right,
     /// It does not work, and why.
     Failed(Arc<str>),
+    /// The same, by a code that also says that the device is not well.
+    Ill(Arc<str>),
     /// Nobody knows.
     Not(Arc<str>),
 }
-
-/// What is signed.
-const TEXT: &[u8] = b"hsmux probe: this text is signed to see whether it can be";
-
-/// What is enciphered: whole blocks of either cipher.
-const PLAIN: &[u8; 48] = b"hsmux probe: three blocks, or six of triple DES.";
-
-/// What goes to mechanisms that take any length: it ends inside a block.
-const PLAIN_LEN: usize = 45;
 
 /// Tries all of them; `step` is told which comes. With what was found whether there was time for all.
 pub(super) fn try_all(
     bench: &mut Workbench,
     until: Time,
-    mut step: impl FnMut(usize, usize, &'static str),
+    mut step: impl FnMut(usize, usize, &'static str) -> Result<()>,
 ) -> Result<(Vec<MechanismFound>, bool)> {
-    let mut found = Vec::new();
-    let (mut decrypted, mut is_whole) = (None, true);
-    for (at, trial) in TRIALS.iter().enumerate() {
-        step(at, TRIALS.len(), trial.operation);
-        let tried = match (trial.usage, decrypted.take()) {
-            (Usage::Decrypt, Some(tried)) => tried,
-            _ if now() >= until => {
-                is_whole = false;
-                not("the time was up")
-            }
-            (Usage::Encrypt, _) => {
-                let [encrypted, then] = try_cipher(bench, trial)?;
-                decrypted = Some(then);
-                encrypted
-            }
-            (Usage::Sign, _) => try_twice(bench, trial, signs)?,
-            (Usage::Decrypt, None) => try_twice(bench, trial, decrypts)?,
-        };
-        let mechanism = trial.mechanism().number();
-        let (result, why) = judge(bench.lists(mechanism, trial.usage), &tried);
-        found.push(MechanismFound {
-            operation: trial.operation.to_owned(),
-            mechanism: mechanism_name(mechanism),
-            key: trial.key.name(),
-            result,
-            why,
-        });
+    let mut all = vec![not("the time was up"); TRIALS.len()];
+    let mut is_whole = true;
+    let rows = || TRIALS.iter().enumerate().filter(|(at, _)| !is_behind_encryption(*at));
+    for (at, trial) in rows() {
+        step(at, TRIALS.len(), trial.operation)?;
+        if now() >= until {
+            is_whole = false;
+            continue;
+        }
+        let tried = try_twice(bench, trial, &all)?;
+        put(&mut all, at, tried);
     }
-    Ok((found, is_whole))
+    for (at, trial) in rows() {
+        let (before, number) = (pair(&all, at), trial.mechanism().number());
+        let is_listed = [trial.usage, Usage::Decrypt].into_iter().any(|usage| bench.lists(number, usage));
+        if !is_listed || !before.iter().any(|tried| matches!(tried, Tried::Failed(_))) {
+            continue;
+        }
+        step(TRIALS.len() - 1, TRIALS.len(), trial.operation)?;
+        let again = if now() < until {
+            try_once(bench, trial, &all)?
+        } else {
+            is_whole = false;
+            [not("it failed, and there was no time to try it again"), Tried::Right]
+        };
+        put(&mut all, at, merged(before, again));
+    }
+    Ok((TRIALS.iter().zip(&all).map(|(trial, tried)| found(bench, trial, tried)).collect(), is_whole))
+}
+
+fn found(bench: &Workbench, trial: &Trial, tried: &Tried) -> MechanismFound {
+    let mechanism = trial.mechanism().number();
+    let (result, why) = judge(bench.lists(mechanism, trial.usage), tried);
+    MechanismFound {
+        operation: trial.operation.to_owned(),
+        mechanism: mechanism_name(mechanism),
+        key: trial.key.name(),
+        result,
+        why,
+    }
+}
+
+/// Whether it is the decryption of what the row before it encrypts, and is tried with that.
+fn is_behind_encryption(at: usize) -> bool {
+    at > 0 && TRIALS[at - 1].usage == Usage::Encrypt
+}
+
+/// What came of a row, and of the decryption behind an encryption.
+fn pair(all: &[Tried], at: usize) -> [Tried; 2] {
+    let then = if TRIALS[at].usage == Usage::Encrypt { all[at + 1].clone() } else { Tried::Right };
+    [all[at].clone(), then]
+}
+
+fn put(all: &mut [Tried], at: usize, [tried, then]: [Tried; 2]) {
+    all[at] = tried;
+    if TRIALS[at].usage == Usage::Encrypt {
+        all[at + 1] = then;
+    }
+}
+
+/// What two runs say together: what was right once is, and what fails has failed in both.
+fn merged(before: [Tried; 2], now: [Tried; 2]) -> [Tried; 2] {
+    let [[first, then], [first_now, then_now]] = [before, now];
+    [both(first, first_now), both(then, then_now)]
+}
+
+fn both(before: Tried, now: Tried) -> Tried {
+    match (before, now) {
+        (Tried::Right, _) | (_, Tried::Right) => Tried::Right,
+        (Tried::Not(why), _) | (_, Tried::Not(why)) => Tried::Not(why),
+        (_, failed) => failed,
+    }
 }
 
 /// What a trial says of a mechanism that is listed, or not.
@@ -80,57 +111,105 @@ fn judge(is_listed: bool, tried: &Tried) -> (ProbeResult, Option<String>) {
         (Tried::Right, true) => (ProbeResult::Works, None),
         (Tried::Right, false) => (ProbeResult::NotListedButWorks, None),
         (Tried::Failed(why), true) => (ProbeResult::ListedButFails, Some(why)),
-        (Tried::Not(why), true) => (ProbeResult::NotTried, Some(why)),
+        (Tried::Ill(why) | Tried::Not(why), true) => (ProbeResult::NotTried, Some(why)),
         // It was not promised.
-        (Tried::Failed(_) | Tried::Not(_), false) => (ProbeResult::NotOffered, None),
+        (_, false) => (ProbeResult::NotOffered, None),
     };
     (result, why.map(|why| why.to_string()))
 }
 
-/// What a fault says of a mechanism. Nothing is concluded of what may be over in a moment, or when the key has gone.
-fn of_fault(fault: Fault) -> Tried {
-    let why = format!("{} answered {}", fault.function.name(), fault.name()).into();
+/// What a fault says of a mechanism. Nothing is concluded of what may be over in a moment, of what the key that was made does not
+/// allow, of a verification that was only to show what the signature is worth, and where no session was to be had.
+pub(super) fn of_fault(fault: Fault) -> Tried {
+    let why = fault.answered().into();
     match fault.class().kind {
-        ErrorKind::Busy | ErrorKind::SessionLost | ErrorKind::TokenLost | ErrorKind::KeyNotFound => {
-            Tried::Not(why)
-        }
+        _ if matches!(fault.function, Function::Verify | Function::OpenSession) => Tried::Not(why),
+        ErrorKind::Busy
+        | ErrorKind::SessionLost
+        | ErrorKind::TokenLost
+        | ErrorKind::KeyNotFound
+        | ErrorKind::KeyMismatch
+        | ErrorKind::NotPermitted => Tried::Not(why),
+        // Codes of a device's own trouble are verdicts on a ciphertext in `C_Decrypt`.
+        ErrorKind::Device | ErrorKind::DecryptFailed => Tried::Ill(why),
         _ => Tried::Failed(why),
     }
 }
 
-fn failed(why: &str) -> Tried {
+pub(super) fn failed(why: &str) -> Tried {
     Tried::Failed(why.into())
 }
 
-fn not(why: &str) -> Tried {
+pub(super) fn not(why: &str) -> Tried {
     Tried::Not(why.into())
 }
 
-/// Runs a trial with its key; once more, in another session, if it does not go well: what fails twice fails.
+/// Runs a trial; once more, in another session, if it does not go well.
 ///
 /// # Errors
 /// If the token is gone.
-fn try_twice(
-    bench: &mut Workbench,
-    trial: &Trial,
-    run: fn(&mut Workbench, &Made, &Mechanism) -> Result<Tried, Fault>,
-) -> Result<Tried> {
+fn try_twice(bench: &mut Workbench, trial: &Trial, all: &[Tried]) -> Result<[Tried; 2]> {
+    if let Err(fault) = bench.key(trial.key) {
+        return unmade(fault).map(|tried| [tried.clone(), tried]);
+    }
+    let first = try_once(bench, trial, all)?;
+    if first == [Tried::Right, Tried::Right] {
+        return Ok(first);
+    }
+    let second = try_once(bench, trial, all)?;
+    Ok(merged(first, second))
+}
+
+/// Runs a trial with its key, and leaves a session in which no operation is active. What came of it, and of the decryption behind
+/// an encryption.
+fn try_once(bench: &mut Workbench, trial: &Trial, all: &[Tried]) -> Result<[Tried; 2]> {
     let made = match bench.key(trial.key) {
         Ok(made) => made,
-        Err(fault) => return unmade(fault),
+        Err(fault) => return unmade(fault).map(|tried| [tried.clone(), tried]),
     };
     let mechanism = trial.mechanism();
-    let mut last = not("no session was to be had");
-    for _ in 0..2 {
-        last = match run(bench, &made, &mechanism) {
-            Ok(Tried::Right) => return Ok(Tried::Right),
-            Ok(tried) => tried,
-            Err(fault) if is_end(fault) => return Err(fault.into()),
-            Err(fault) => of_fault(fault),
-        };
-        bench.renew()?;
+    let alone = |tried| [tried, Tried::Right];
+    let run = match trial.usage {
+        Usage::Encrypt => round_trip(bench, &made, &mechanism),
+        Usage::Sign => signs(bench, &made, &mechanism).map(alone),
+        Usage::Decrypt => decrypts(bench, &made, &mechanism).map(alone),
+    };
+    let ended = run.as_ref().err().copied();
+    let tried = match run {
+        Ok(tried) => tried,
+        Err(fault) if is_end(fault) => return Err(fault.into()),
+        Err(fault) => [of_fault(fault), not("nothing was there to be decrypted")],
+    };
+    if tried == [Tried::Right, Tried::Right] {
+        return Ok(tried);
     }
-    Ok(last)
+    match ended {
+        Some(fault) => bench.renew_after(fault)?,
+        None => bench.renew()?,
+    }
+    let is_well =
+        if tried.iter().any(|tried| matches!(tried, Tried::Ill(_))) { is_well(bench, all)? } else { true };
+    Ok(tried.map(|tried| tried.on_device(is_well)))
+}
+
+/// Whether the device does something else: gives random bytes, or signs as it did before.
+fn is_well(bench: &mut Workbench, all: &[Tried]) -> Result<bool> {
+    match bench.work().and_then(|work| work.random(&mut [0; 32])) {
+        Ok(()) => return Ok(true),
+        Err(fault) if is_end(fault) => return Err(fault.into()),
+        Err(fault) => bench.renew_after(fault)?,
+    }
+    let mut signed = TRIALS.iter().zip(all).filter(|(_, tried)| **tried == Tried::Right);
+    let signed = signed.find(|(trial, _)| trial.usage == Usage::Sign);
+    let Some(signer) = signed.and_then(|(trial, _)| bench.signer_of(trial)) else { return Ok(false) };
+    match bench.work().and_then(|work| signer.sign(work, &mut [0; OUTPUT_MAX])) {
+        Ok(_) => Ok(true),
+        Err(fault) if is_end(fault) => Err(fault.into()),
+        Err(fault) => {
+            bench.renew_after(fault)?;
+            Ok(false)
+        }
+    }
 }
 
 /// Without a key nothing is known of what would be done with it.
@@ -138,162 +217,25 @@ fn unmade(fault: Fault) -> Result<Tried> {
     if is_end(fault) {
         return Err(fault.into());
     }
-    let text = format!("no key: {} answered {}", fault.function.name(), fault.name());
-    Ok(Tried::Not(text.into()))
+    Ok(Tried::Not(format!("no key: {}", fault.answered()).into()))
 }
 
-/// What a signing mechanism is given: the message, or what the host makes of it.
-pub(super) fn input(mechanism: &Mechanism) -> Vec<u8> {
-    match mechanism {
-        Mechanism::RsaPkcs1 => Ask::sign(RsaPkcs1::SHA256).encode(TEXT, &mut Scratch::new()).to_vec(),
-        Mechanism::RsaPss { .. } | Mechanism::Ecdsa => digest(&SHA256, TEXT).as_ref().to_vec(),
-        _ => TEXT.to_vec(),
-    }
-}
-
-fn signs(bench: &mut Workbench, made: &Made, mechanism: &Mechanism) -> Result<Tried, Fault> {
-    let (how, input) = (without_iv(mechanism), input(mechanism));
-    let mut out = [0; OUTPUT_MAX];
-    let written = bench.work.sign(made.key, &how, &input, &mut out)?;
-    let signature = &out[..written];
-    let by_software = made.facts.public.as_ref();
-    match by_software.and_then(|public| software::is_signature(mechanism, public, &input, signature)) {
-        Some(true) => return Ok(Tried::Right),
-        Some(false) => return Ok(failed("the signature does not fit the public key")),
-        None => {}
-    }
-    if matches!(mechanism, Mechanism::Hmac(hash) if hash.len() != written) {
-        return Ok(failed("the MAC has another length than its hash"));
-    }
-    // A MAC, or a key that does not show its public half.
-    match bench.work.verify(made.public.unwrap_or(made.key), &how, &input, signature) {
-        Ok(()) => Ok(Tried::Right),
-        Err(fault) if fault.is(sys::CKR_SIGNATURE_INVALID) || fault.is(sys::CKR_SIGNATURE_LEN_RANGE) => {
-            Ok(failed("the token does not accept what it has made"))
+impl Tried {
+    /// What remains of a device's own trouble: a failure, if it is well otherwise.
+    fn on_device(self, is_well: bool) -> Self {
+        match self {
+            Self::Ill(why) if is_well => Self::Failed(why),
+            Self::Ill(why) => Self::Not(format!("{why}, and nothing else works").into()),
+            tried => tried,
         }
-        // NSS 3.87 makes MACs by AES-CMAC and verifies none.
-        Err(fault) if made.public.is_none() && !is_end(fault) => {
-            bench.renew()?;
-            let mut again = [0; OUTPUT_MAX];
-            let len = bench.work.sign(made.key, &how, &input, &mut again)?;
-            Ok(if again[..len] == *signature { Tried::Right } else { failed("the second MAC is another") })
-        }
-        Err(fault) => Err(fault),
     }
-}
-
-/// Encryption, and the decryption of what came of it. If that is not what went in, nobody knows which of them is wrong, and
-/// neither is to be used.
-fn try_cipher(bench: &mut Workbench, trial: &Trial) -> Result<[Tried; 2]> {
-    let made = match bench.key(trial.key) {
-        Ok(made) => made,
-        Err(fault) => return unmade(fault).map(|tried| [tried.clone(), tried]),
-    };
-    let mechanism = trial.mechanism();
-    let mut last = [not("no session was to be had"), not("no session was to be had")];
-    for _ in 0..2 {
-        last = match round_trip(bench, &made, &mechanism) {
-            Ok(tried) => tried,
-            Err(fault) if is_end(fault) => return Err(fault.into()),
-            Err(fault) => [of_fault(fault), not("nothing was there to be decrypted")],
-        };
-        if last == [Tried::Right, Tried::Right] {
-            break;
-        }
-        bench.renew()?;
-    }
-    Ok(last)
-}
-
-fn round_trip(bench: &mut Workbench, made: &Made, mechanism: &Mechanism) -> Result<[Tried; 2], Fault> {
-    let plain = plain(mechanism);
-    let mut sealed = [0; OUTPUT_MAX];
-    let written = bench.work.encrypt(made.key, &with_fixed_iv(mechanism), plain, &mut sealed)?;
-    if written != sealed_len(mechanism, plain.len()) || sealed.starts_with(plain) {
-        let wrong = failed("the ciphertext has another length, or is the text itself");
-        return Ok([wrong.clone(), wrong]);
-    }
-    let mut opened = [0; OUTPUT_MAX];
-    match bench.work.decrypt(made.key, &with_fixed_iv(mechanism), &sealed[..written], &mut opened) {
-        Ok(len) if opened[..len] == *plain => Ok([Tried::Right, Tried::Right]),
-        Ok(_) => {
-            let wrong = failed("what was encrypted comes out otherwise");
-            Ok([wrong.clone(), wrong])
-        }
-        Err(fault) if is_end(fault) => Err(fault),
-        // The text could be got back by nobody: perhaps it is the encryption that errs.
-        Err(fault) if fault.class().kind == ErrorKind::DecryptFailed => {
-            Ok([failed("the token does not decrypt what it has encrypted"), of_fault(fault)])
-        }
-        Err(fault) => Ok([Tried::Right, of_fault(fault)]),
-    }
-}
-
-fn plain(mechanism: &Mechanism) -> &'static [u8] {
-    match mechanism {
-        Mechanism::AesGcm { .. }
-        | Mechanism::AesCtr { .. }
-        | Mechanism::AesCbcPad(_)
-        | Mechanism::TripleDesCbcPad(_) => &PLAIN[..PLAIN_LEN],
-        _ => PLAIN,
-    }
-}
-
-const fn sealed_len(mechanism: &Mechanism, len: usize) -> usize {
-    match mechanism {
-        Mechanism::AesGcm { .. } => len + GCM_TAG_LEN,
-        Mechanism::AesCbcPad(_) => (len / 16 + 1) * 16,
-        Mechanism::TripleDesCbcPad(_) => (len / 8 + 1) * 8,
-        _ => len,
-    }
-}
-
-/// An IV that any throw-away key may have once, for one text.
-const IV: [u8; 16] = *b"hsmux pr\0\0\0\0\0\0\0\0";
-
-/// The mechanism with an IV as long as it takes.
-pub(super) fn with_fixed_iv(mechanism: &Mechanism) -> pkcs11::Mechanism<'static> {
-    let iv = &IV[..mechanism.drawn_iv_len().0];
-    match mechanism {
-        Mechanism::AesGcm { .. } => pkcs11::Mechanism::Gcm { iv, aad: &[], tag_len: GCM_TAG_LEN },
-        Mechanism::AesCtr { counter_bits, .. } => {
-            pkcs11::Mechanism::Ctr { block: IV, counter_bits: *counter_bits }
-        }
-        _ if iv.is_empty() => pkcs11::Mechanism::Plain(mechanism.number()),
-        _ => pkcs11::Mechanism::Bytes(mechanism.number(), iv),
-    }
-}
-
-/// What RSA is to decrypt is encrypted here, with the public key.
-fn decrypts(bench: &mut Workbench, made: &Made, mechanism: &Mechanism) -> Result<Tried, Fault> {
-    let ask = match mechanism {
-        Mechanism::RsaOaep { hash: Hash::Sha1, .. } => Ask::encrypt(RsaOaep::SHA1),
-        Mechanism::RsaOaep { .. } => Ask::encrypt(RsaOaep::SHA256),
-        _ => Ask::encrypt(RsaPkcs1Encryption),
-    };
-    let text = &PLAIN[..PLAIN_LEN];
-    let sealed = match ask.on_host(&made.facts, text) {
-        Ok(sealed) => sealed,
-        Err(error) => return Ok(unshown(&error)),
-    };
-    let mut out = [0; OUTPUT_MAX];
-    let written = bench.work.decrypt(made.key, &without_iv(mechanism), &sealed, &mut out)?;
-    let opened = &out[..written];
-    let is_right = match (mechanism, &made.facts.public) {
-        (Mechanism::RsaRaw, Some(public)) => software::is_bare_rsa(public, &sealed, opened) == Some(true),
-        _ => opened == text,
-    };
-    Ok(if is_right { Tried::Right } else { failed("what was encrypted comes out otherwise") })
-}
-
-fn unshown(error: &Error) -> Tried {
-    Tried::Not(format!("the public key cannot be used: {error}").into())
 }
 
 #[cfg(test)]
 mod tests {
+    use cryptoki_sys as sys;
+
     use super::*;
-    use crate::pkcs11::Function;
 
     fn judged(is_listed: bool, tried: Tried) -> (ProbeResult, Option<String>) {
         judge(is_listed, &tried)
@@ -311,25 +253,40 @@ mod tests {
     }
 
     #[test]
-    fn of_what_may_be_over_in_a_moment_nothing_is_concluded() {
+    fn of_what_may_be_over_in_a_moment_and_of_a_key_that_does_not_fit_nothing_is_concluded() {
         let of = |code| of_fault(Fault::new(Function::SignInit, code));
         let passing = [sys::CKR_DEVICE_MEMORY, sys::CKR_SESSION_COUNT, sys::CKR_SESSION_HANDLE_INVALID];
-        for code in passing.into_iter().chain([sys::CKR_KEY_HANDLE_INVALID]) {
+        let of_keys = [
+            sys::CKR_KEY_HANDLE_INVALID,
+            sys::CKR_KEY_SIZE_RANGE,
+            sys::CKR_KEY_TYPE_INCONSISTENT,
+            sys::CKR_KEY_FUNCTION_NOT_PERMITTED,
+        ];
+        for code in passing.into_iter().chain(of_keys) {
             assert!(matches!(of(code), Tried::Not(_)), "0x{code:x}");
         }
         assert_eq!(of(sys::CKR_MECHANISM_INVALID), failed("C_SignInit answered CKR_MECHANISM_INVALID"));
-        assert!(matches!(of(sys::CKR_FUNCTION_FAILED), Tried::Failed(_)));
+        let verified = of_fault(Fault::new(Function::Verify, sys::CKR_FUNCTION_NOT_SUPPORTED));
+        assert!(matches!(verified, Tried::Not(_)), "{verified:?}");
     }
 
     #[test]
-    fn each_mechanism_is_given_a_text_and_an_iv_of_a_length_that_it_takes() {
-        for trial in TRIALS.iter().filter(|trial| trial.usage == Usage::Encrypt) {
-            let (mechanism, text) = (trial.mechanism(), plain(&trial.mechanism()));
-            let len = sealed_len(&mechanism, text.len());
-            assert!(len >= text.len() && len < text.len() + 17, "{}", trial.operation);
-            let takes_blocks =
-                sealed_len(&mechanism, 45) == 45 && !matches!(mechanism, Mechanism::AesCtr { .. });
-            assert!(!takes_blocks || text.len() == 48, "{}", trial.operation);
+    fn a_device_in_trouble_fails_only_if_it_is_well_otherwise() {
+        let ill = of_fault(Fault::new(Function::Sign, sys::CKR_FUNCTION_FAILED));
+        assert_eq!(ill.clone().on_device(true), failed("C_Sign answered CKR_FUNCTION_FAILED"));
+        assert!(matches!(ill.on_device(false), Tried::Not(_)));
+        assert!(matches!(of_fault(Fault::new(Function::Decrypt, sys::CKR_GENERAL_ERROR)), Tried::Ill(_)));
+        assert_eq!(Tried::Right.on_device(false), Tried::Right);
+    }
+
+    #[test]
+    fn what_fails_has_failed_each_time() {
+        assert_eq!(both(failed("a"), failed("b")), failed("b"));
+        assert_eq!(both(failed("a"), not("b")), not("b"));
+        assert_eq!(both(not("a"), failed("b")), not("a"));
+        for other in [failed("a"), not("a")] {
+            assert_eq!(both(other.clone(), Tried::Right), Tried::Right);
+            assert_eq!(both(Tried::Right, other), Tried::Right);
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 use std::fs::Permissions;
-use std::io::Write as _;
+use std::io::{self, ErrorKind as IoKind, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 use toml::Spanned;
 
 use super::found::{
@@ -63,7 +64,7 @@ pub struct ModuleProfile {
     /// When the probe began.
     #[serde(with = "units::moment")]
     pub made: SystemTime,
-    /// What there was no time for.
+    /// What there was no time for, or not enough: what was found until then is here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_reached: Vec<ProbeStage>,
     /// The module that was probed.
@@ -154,21 +155,22 @@ impl ModuleProfile {
     pub fn write(&self, path: &Path) -> Result<()> {
         let text = self.to_toml()?;
         let write = || {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            let folder = folder.unwrap_or(Path::new("."));
-            // No secret is in it, and the service that loads it may be another user's; the umask has its say.
-            let mut file = tempfile::Builder::new()
-                .prefix(".hsmux-profile-")
-                .permissions(Permissions::from_mode(0o666))
-                .tempfile_in(folder)?;
+            let mut file = draft(path)?;
             file.write_all(text.as_bytes())?;
             file.as_file().sync_all()?;
             file.persist(path).map_err(|error| error.error)?;
             Ok(())
         };
-        write().map_err(|error: std::io::Error| {
-            Error::operator(ErrorKind::Configuration, format!("{}: {error}", path.display()))
-        })
+        write().map_err(|error| not_written(path, &error))
+    }
+
+    /// Whether a file can be written there, for those who want to know before they probe. What is there stays as it is.
+    ///
+    /// # Errors
+    /// `Configuration`, with the path.
+    pub fn check_path(path: &Path) -> Result<()> {
+        let draft = if path.is_dir() { Err(IoKind::IsADirectory.into()) } else { draft(path) };
+        draft.map(drop).map_err(|error| not_written(path, &error))
     }
 
     /// What was found of an operation, such as `sign-rsa-pss`.
@@ -190,6 +192,20 @@ impl ModuleProfile {
         }
         toml::from_str(text).map_err(wrong)
     }
+}
+
+/// A file beside the one that it is to become.
+fn draft(path: &Path) -> io::Result<NamedTempFile> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    // No secret is in it, and the service that loads it may be another user's; the umask has its say.
+    tempfile::Builder::new()
+        .prefix(".hsmux-profile-")
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder.unwrap_or(Path::new(".")))
+}
+
+fn not_written(path: &Path, error: &io::Error) -> Error {
+    Error::operator(ErrorKind::Configuration, format!("{}: {error}", path.display()))
 }
 
 impl std::str::FromStr for ModuleProfile {

@@ -1,13 +1,16 @@
 //! How many sessions a token gives, and how many of them pay.
 
-use std::sync::Barrier;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
+
+use cryptoki_sys as sys;
 
 use super::found::{ScalingFound, ScalingPoint, SessionsFound};
 use super::workbench::{OUTPUT_MAX, OWN_SESSIONS, Signer, Workbench, is_end};
 use crate::clock::{Time, now};
 use crate::error::Result;
-use crate::pkcs11::{Fault, Session};
+use crate::pkcs11::{Fault, Session, SessionFate};
+use crate::sync::RwLock;
 
 /// Sessions by which the rate is measured.
 const COUNTS: [usize; 5] = [1, 2, 4, 8, 16];
@@ -19,13 +22,14 @@ const ROUNDS: usize = 2;
 /// For how long a turn lasts: some hundred operations of a slow device.
 const LASTS: Duration = Duration::from_millis(150);
 
-/// Opens sessions until one is refused, `most` are open or the time is up, and closes them.
+/// Opens sessions until one is refused, `most` are open or the time is up, and closes them. Only `CKR_SESSION_COUNT` says that
+/// there are no more, and only if it comes again when one was closed and opened anew: others may have held some for a moment.
 pub(super) fn count(
     bench: &Workbench,
     told: Option<u64>,
     most: usize,
     until: Time,
-    mut step: impl FnMut(usize, usize),
+    mut step: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<Option<SessionsFound>> {
     let mut open = Vec::new();
     let mut refused = None;
@@ -34,11 +38,14 @@ pub(super) fn count(
             // As many may be had as were wanted: nobody knows.
             return Ok(None);
         }
-        step(OWN_SESSIONS + open.len(), most);
+        step(OWN_SESSIONS + open.len(), most)?;
         match bench.library.open(bench.slot) {
             Ok(session) => open.push(session),
             Err(fault) if is_end(fault) => return Err(fault.into()),
             Err(fault) => {
+                if fault.is(sys::CKR_SESSION_COUNT) && !is_refused_again(bench, &mut open)? {
+                    continue;
+                }
                 refused = Some(fault.name());
                 break;
             }
@@ -47,38 +54,59 @@ pub(super) fn count(
     Ok(Some(SessionsFound { told, opened: OWN_SESSIONS + open.len(), refused }))
 }
 
+/// Closes a session and opens it again, and one more if it can. Whether that is refused as well.
+fn is_refused_again(bench: &Workbench, open: &mut Vec<Session>) -> Result<bool> {
+    let again = if open.pop().is_some() { 2 } else { 1 };
+    for _ in 0..again {
+        match bench.library.open(bench.slot) {
+            Ok(session) => open.push(session),
+            Err(fault) if is_end(fault) => return Err(fault.into()),
+            Err(fault) => return Ok(fault.is(sys::CKR_SESSION_COUNT)),
+        }
+    }
+    Ok(false)
+}
+
 /// Signs with ever more sessions at once, and with ever fewer again. None if there was no time for each to have a turn, for
 /// the best might be among the others.
 pub(super) fn scale(
-    bench: &Workbench,
+    bench: &mut Workbench,
     signer: &Signer,
     until: Time,
-    mut step: impl FnMut(usize, usize),
+    mut step: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<Option<ScalingFound>> {
     let mut points: Vec<ScalingPoint> = Vec::new();
     // What so many sessions at once are refused, or fail with, is no rate: it goes on with fewer.
     let mut most = usize::MAX;
     let turns = COUNTS.into_iter().chain(COUNTS.into_iter().rev());
     for (at, sessions) in turns.enumerate() {
-        step(at, COUNTS.len() * ROUNDS);
+        step(at, COUNTS.len() * ROUNDS)?;
         if now().after(LASTS) > until {
             if at < COUNTS.len() {
                 return Ok(None);
             }
+            bench.is_cut = true;
             break;
         }
         if sessions >= most {
             continue;
         }
-        let opened = (0..sessions).map(|_| bench.library.open(bench.slot)).collect::<Result<Vec<_>, _>>();
-        match opened.and_then(|opened| rate(opened, signer)) {
-            Ok(per_second) => note(&mut points, ScalingPoint { sessions, per_second }),
+        // What happens once may be somebody else's doing.
+        match turn(bench, sessions, signer).or_else(|_| turn(bench, sessions, signer)) {
+            Ok(Some(per_second)) => note(&mut points, ScalingPoint { sessions, per_second }),
+            Ok(None) => {}
             Err(fault) if is_end(fault) => return Err(fault.into()),
             Err(_) => most = sessions,
         }
     }
     let operation = signer.operation.to_owned();
     Ok(recommend(&points).map(|recommended| ScalingFound { operation, recommended, points }))
+}
+
+/// The rate of so many sessions; none if the host does not have the threads.
+fn turn(bench: &Workbench, sessions: usize, signer: &Signer) -> Result<Option<u64>, Fault> {
+    let opened = (0..sessions).map(|_| bench.library.open(bench.slot)).collect::<Result<Vec<_>, _>>()?;
+    rate(opened, signer)
 }
 
 /// Keeps the better of two turns.
@@ -89,33 +117,81 @@ fn note(points: &mut Vec<ScalingPoint>, new: ScalingPoint) {
     }
 }
 
-/// Operations a second of all these sessions, each on a thread of its own.
-fn rate(sessions: Vec<Session>, signer: &Signer) -> Result<u64, Fault> {
-    let ready = Barrier::new(sessions.len());
-    let counts = std::thread::scope(|scope| {
-        let run = |mut session: Session| {
-            let ready = &ready;
-            scope.spawn(move || {
-                let mut out = [0; OUTPUT_MAX];
-                // The first one fetches what a module keeps for later ones, and is not counted.
-                let warm = signer.sign(&mut session, &mut out).map(drop);
-                ready.wait();
-                warm?;
-                let (begun, mut count) = (now(), 0_u64);
-                let end = begun.after(LASTS);
-                while now() < end {
-                    signer.sign(&mut session, &mut out)?;
-                    count += 1;
+/// Operations a second of all these sessions, each on a thread of its own. None if one of the threads could not be started.
+fn rate(sessions: Vec<Session>, signer: &Signer) -> Result<Option<u64>, Fault> {
+    // Held until all have signed once. It says whether they are to go on.
+    let starts = RwLock::new(false);
+    let mut gate = starts.write();
+    let (warm, warming) = channel();
+    std::thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for session in sessions {
+            let (starts, warm) = (&starts, warm.clone());
+            let run = move || work(session, signer, warm, starts);
+            match std::thread::Builder::new().name("hsmux-probe".into()).spawn_scoped(scope, run) {
+                Ok(thread) => threads.push(thread),
+                // The others find that they are not to go on.
+                Err(_) => {
+                    drop(gate);
+                    return Ok(None);
                 }
-                Ok((count, now().ns_since(begun)))
-            })
-        };
-        let threads: Vec<_> = sessions.into_iter().map(run).collect();
-        threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
-    });
-    let rate_of = |(count, ns): (u64, u64)| count.saturating_mul(1_000_000_000) / ns.max(1);
-    // A thread that has panicked has done nothing that can be counted.
-    counts.into_iter().flatten().map(|counted| counted.map(rate_of)).sum()
+            }
+        }
+        drop(warm);
+        // Until each has dropped its end, which one that panics does too.
+        while warming.recv().is_ok() {}
+        *gate = true;
+        drop(gate);
+        // A thread that has panicked has done nothing that can be counted.
+        let worked = threads.into_iter().filter_map(|thread| thread.join().ok());
+        worked.collect::<Result<Vec<_>, _>>().map(|worked| Some(rate_of(&worked)))
+    })
+}
+
+/// What one session has done, and when.
+struct Worked {
+    begun: Time,
+    count: u64,
+    done: Time,
+}
+
+fn work(
+    mut session: Session,
+    signer: &Signer,
+    warm: Sender<()>,
+    starts: &RwLock<bool>,
+) -> Result<Worked, Fault> {
+    let mut out = [0; OUTPUT_MAX];
+    let mut sign = || {
+        signer.sign(&mut session, &mut out).inspect_err(|fault| {
+            if fault.class().session == SessionFate::Abandon {
+                session.abandon();
+            }
+        })
+    };
+    // The first one fetches what a module keeps for later ones, and is not counted.
+    let first = sign();
+    drop(warm);
+    let may_start = *starts.read();
+    first?;
+    let (begun, mut count) = (now(), 0);
+    let mut done = begun;
+    let end = begun.after(LASTS);
+    while may_start && done < end {
+        sign()?;
+        count += 1;
+        done = now();
+    }
+    Ok(Worked { begun, count, done })
+}
+
+/// All of them together, from when the first began until the last was done.
+fn rate_of(worked: &[Worked]) -> u64 {
+    let count: u64 = worked.iter().map(|worked| worked.count).sum();
+    let begun = worked.iter().map(|worked| worked.begun).min();
+    let done = worked.iter().map(|worked| worked.done).max();
+    let ns = begun.zip(done).map_or(0, |(begun, done)| done.ns_since(begun));
+    count.saturating_mul(1_000_000_000) / ns.max(1)
 }
 
 /// The fewest sessions whose rate is within a twentieth of the best.
@@ -142,6 +218,19 @@ mod tests {
         assert_eq!(recommended(&[949, 1_000, 0, 0, 0]), Some(2), "more than a twentieth below");
         assert_eq!(recommended(&[950, 1_000, 0, 0, 0]), Some(1), "a twentieth below");
         assert_eq!(recommended(&[u64::MAX, u64::MAX]), Some(1));
+    }
+
+    #[test]
+    fn a_rate_is_what_all_did_from_the_first_begin_to_the_last_end() {
+        let worked = |begun, count, done| {
+            let at = |ms: u64| Time::from_ns(ms * 1_000_000);
+            Worked { begun: at(begun), count, done: at(done) }
+        };
+        assert_eq!(rate_of(&[worked(100, 50, 200)]), 500);
+        assert_eq!(rate_of(&[worked(100, 50, 200), worked(100, 50, 200)]), 1_000);
+        // One after the other is no faster than one alone.
+        assert_eq!(rate_of(&[worked(100, 50, 200), worked(200, 50, 300)]), 500);
+        assert_eq!(rate_of(&[]), 0);
     }
 
     #[test]

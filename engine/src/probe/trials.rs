@@ -3,6 +3,7 @@
 use crate::describe::kind_name;
 use crate::keys::generate::KeySpec;
 use crate::token::facts::{Curve, KeyKind};
+use crate::token::measured::Failing;
 use crate::token::task::{Hash, Iv, Mechanism, Usage};
 
 use Hash::{Sha1, Sha256, Sha384, Sha512};
@@ -39,7 +40,7 @@ const fn row(operation: &'static str, key: TrialKey, usage: Usage, mechanism: fn
 
 /// Every encryption with its decryption behind it.
 #[rustfmt::skip]
-pub(super) static TRIALS: [Trial; 40] = [
+pub(super) static TRIALS: [Trial; 43] = [
     row("sign-ecdsa-p256", K::Ec(Curve::P256), Sign, || M::Ecdsa),
     row("sign-ecdsa-p384", K::Ec(Curve::P384), Sign, || M::Ecdsa),
     row("sign-ecdsa-p521", K::Ec(Curve::P521), Sign, || M::Ecdsa),
@@ -70,6 +71,8 @@ pub(super) static TRIALS: [Trial; 40] = [
     row("decrypt-aes-cbc-pad", K::Aes, Decrypt, || M::AesCbcPad(Iv::Drawn)),
     row("encrypt-aes-ctr", K::Aes, Encrypt, || M::AesCtr { iv: Iv::Drawn, counter_bits: 32 }),
     row("decrypt-aes-ctr", K::Aes, Decrypt, || M::AesCtr { iv: Iv::Drawn, counter_bits: 32 }),
+    row("encrypt-aes-ctr-128", K::Aes, Encrypt, || M::AesCtr { iv: Iv::Drawn, counter_bits: 128 }),
+    row("decrypt-aes-ctr-128", K::Aes, Decrypt, || M::AesCtr { iv: Iv::Drawn, counter_bits: 128 }),
     row("encrypt-3des-ecb", K::TripleDes, Encrypt, || M::TripleDesEcb),
     row("decrypt-3des-ecb", K::TripleDes, Decrypt, || M::TripleDesEcb),
     row("encrypt-3des-cbc", K::TripleDes, Encrypt, || M::TripleDesCbc(Iv::Drawn)),
@@ -78,9 +81,13 @@ pub(super) static TRIALS: [Trial; 40] = [
     row("decrypt-3des-cbc-pad", K::TripleDes, Decrypt, || M::TripleDesCbcPad(Iv::Drawn)),
     row("decrypt-rsa-oaep-sha1", K::RsaDecryption, Decrypt, || M::RsaOaep { hash: Sha1, label: None }),
     row("decrypt-rsa-oaep-sha256", K::RsaDecryption, Decrypt, || M::RsaOaep { hash: Sha256, label: None }),
+    row("decrypt-rsa-oaep-label", K::RsaDecryption, Decrypt, || M::RsaOaep { hash: Sha1, label: Some(LABEL.into()) }),
     row("decrypt-rsa-x509", K::RsaDecryption, Decrypt, || M::RsaRaw),
     row("decrypt-rsa-pkcs1", K::RsaDecryption, Decrypt, || M::RsaPkcs1),
 ];
+
+/// A label of OAEP.
+const LABEL: &[u8] = b"hsmux probe";
 
 /// The trial that profiles call so.
 pub(super) fn named(operation: &str) -> Option<&'static Trial> {
@@ -92,13 +99,14 @@ impl Trial {
         (self.mechanism)()
     }
 
-    /// Whether what it shows holds for a key of this kind, if the mechanism and its use are the same: those that the curve
-    /// alone tells apart are tried one by one.
-    pub(super) fn covers(&self, kind: KeyKind) -> bool {
-        match (self.key, self.mechanism(), kind) {
-            (TrialKey::Ec(curve), Mechanism::Ecdsa, KeyKind::Ec(of_key)) => curve == of_key,
-            _ => true,
-        }
+    /// What is not to be used if it fails: of ECDSA over a digest, curves are tried one by one; all else holds whatever the key.
+    pub(super) fn as_failing(&self) -> Option<Failing> {
+        let mechanism = self.mechanism();
+        let curve = match (self.key, &mechanism) {
+            (TrialKey::Ec(curve), Mechanism::Ecdsa) => Some(curve),
+            _ => None,
+        };
+        Some(Failing { index: mechanism.index()?, usage: self.usage, curve })
     }
 }
 
@@ -179,6 +187,7 @@ mod tests {
         for (at, trial) in TRIALS.iter().enumerate().filter(|(_, trial)| trial.usage == Usage::Encrypt) {
             let next = &TRIALS[at + 1];
             assert_eq!(next.operation, trial.operation.replace("encrypt", "decrypt"));
+            assert_eq!(next.key, trial.key);
             assert_eq!((next.mechanism(), next.usage), (trial.mechanism(), Usage::Decrypt));
         }
     }

@@ -5,13 +5,15 @@ use std::time::Duration;
 use cryptoki::object::{Attribute, KeyType, ObjectClass};
 use cryptoki_sys as sys;
 
-use super::found::{MechanismFound, ProbeResult};
-use super::trials::{self, TrialKey};
+use super::found::{MechanismFound, works};
+use super::trials::{self, Trial, TrialKey};
 use crate::clock::{Time, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::generate::{Generated, KeySpec, generate_in_session, guarded};
 use crate::keys::listing::Listed;
-use crate::pkcs11::{self, Fault, Library, MechanismInfo, ObjectHandle, Session, Slot};
+use crate::pkcs11::{
+    self, Fault, Function, Library, MechanismInfo, ObjectHandle, Session, SessionFate, Slot,
+};
 use crate::token::copies::SESSION_LABEL;
 use crate::token::facts::KeyFacts;
 use crate::token::session::without_iv;
@@ -21,13 +23,16 @@ pub(super) struct Workbench {
     pub(super) library: Library,
     pub(super) slot: Slot,
     pub(super) mechanisms: Vec<MechanismInfo>,
-    /// Does the work. After a failure another takes its place, for the operation may be active still.
-    pub(super) work: Session,
+    /// Does the work. After a failure another takes its place, for the operation may be active still; none, while the token
+    /// refuses it.
+    work: Result<Session, Fault>,
     keys: Vec<(TrialKey, Result<Made, Fault>)>,
     /// What else is to be destroyed in the end.
     objects: Vec<ObjectHandle>,
     /// When the probe is to be done.
     pub(super) until: Time,
+    /// Whether a stage has left something out for want of time.
+    pub(super) is_cut: bool,
     /// Keeps the login, and the keys: they go when the session that made them is closed (PKCS#11 2.40, 4.4). The last field,
     /// so that it closes last.
     pub(super) holder: Session,
@@ -63,7 +68,17 @@ impl Workbench {
         (holder, work): (Session, Session),
         until: Time,
     ) -> Self {
-        Self { library, slot, mechanisms, work, keys: Vec::new(), objects: Vec::new(), until, holder }
+        Self {
+            library,
+            slot,
+            mechanisms,
+            work: Ok(work),
+            keys: Vec::new(),
+            objects: Vec::new(),
+            until,
+            is_cut: false,
+            holder,
+        }
     }
 
     /// Time that is left for a stage that may take so long.
@@ -71,10 +86,49 @@ impl Workbench {
         now().after(limit).min(self.until)
     }
 
+    /// The session that works.
+    ///
+    /// # Errors
+    /// What the token answered when it refused one.
+    pub(super) fn work(&mut self) -> Result<&mut Session, Fault> {
+        if self.work.is_err() {
+            self.work = self.library.open(self.slot);
+        }
+        self.work.as_mut().map_err(|fault| *fault)
+    }
+
     /// Puts another session in the place of the one that works.
+    ///
+    /// # Errors
+    /// If the token is gone. If it only has no session just now, whatever needs one fails.
     pub(super) fn renew(&mut self) -> Result<(), Fault> {
-        self.work = self.library.open(self.slot)?;
-        Ok(())
+        // Closed before another is opened: there may be no more than these.
+        self.work = Err(Fault::new(Function::OpenSession, sys::CKR_SESSION_COUNT));
+        self.work = self.library.open(self.slot).or_else(|_| self.library.open(self.slot));
+        match &self.work {
+            Err(fault) if is_end(*fault) => Err(*fault),
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`renew`](Self::renew), after this fault of that session: what is not there any more is not closed.
+    pub(super) fn renew_after(&mut self, fault: Fault) -> Result<(), Fault> {
+        if let Ok(work) = &mut self.work
+            && fault.class().session == SessionFate::Abandon
+        {
+            work.abandon();
+        }
+        self.renew()
+    }
+
+    /// As [`renew_after`](Self::renew_after), of what the engine made of a fault.
+    pub(super) fn renew_after_error(&mut self, error: &Error) -> Result<(), Fault> {
+        if let Ok(work) = &mut self.work
+            && error.kind() == ErrorKind::SessionLost
+        {
+            work.abandon();
+        }
+        self.renew()
     }
 
     /// Whether the token lists a mechanism for this use. One without any use counts for all, as it does for engines.
@@ -141,14 +195,14 @@ impl Workbench {
 
     /// The first of these operations that was found to work.
     pub(super) fn signer(&mut self, of: &[&str], found: &[MechanismFound]) -> Option<Signer> {
-        let works = |name: &&&str| {
-            let mut found = found.iter().filter(|found| found.operation == **name);
-            found.any(|found| matches!(found.result, ProbeResult::Works | ProbeResult::NotListedButWorks))
-        };
-        let trial = of.iter().find(works).and_then(|name| trials::named(name))?;
+        of.iter().find(|name| works(found, name)).and_then(|name| self.signer_of(trials::named(name)?))
+    }
+
+    /// What runs such a trial again and again. None if its key could not be made.
+    pub(super) fn signer_of(&mut self, trial: &Trial) -> Option<Signer> {
         let key = self.key(trial.key).ok()?.key;
         let mechanism = trial.mechanism();
-        let input = super::mechanisms::input(&mechanism);
+        let input = super::runs::input(&mechanism);
         Some(Signer { operation: trial.operation, key, mechanism, input })
     }
 }

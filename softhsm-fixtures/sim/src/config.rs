@@ -9,7 +9,9 @@ use crate::executions::INPUTS_MAX;
 use crate::key::{Kind, Use};
 use crate::mix;
 use crate::rule::Rule;
-use items::{extra_key, flipped, hidden, interface, messages, micros, number, slower, small, stall, wrong};
+use items::{
+    extra_key, flipped, hidden, interface, messages, micros, number, own_iv, slower, small, stall, wrong,
+};
 
 pub(crate) use items::pairs;
 
@@ -29,8 +31,7 @@ pub(crate) struct Config {
     pub(crate) keypad: bool,
     pub(crate) holds_back: bool,
     pub(crate) input_max: u64,
-    /// Whether AES-GCM encrypts under IVs of the module's own.
-    pub(crate) own_iv: bool,
+    pub(crate) own_iv: OwnIv,
     pub(crate) interface_3: bool,
     pub(crate) messages: Messages,
     pub(crate) wrong: Vec<Wrong>,
@@ -42,6 +43,18 @@ pub(crate) struct Config {
     pub(crate) hidden: Vec<Hidden>,
     pub(crate) flipped: Vec<Flipped>,
     pub(crate) live: Live,
+}
+
+/// What becomes of the IVs that a caller gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OwnIv {
+    /// They are used.
+    #[default]
+    No,
+    /// AES-GCM encrypts under others, which are written over them.
+    Written,
+    /// Nothing heeds them, and nobody is told.
+    Silent,
 }
 
 /// The part that can be changed while the module is in use. 0 is no limit and no delay.
@@ -166,7 +179,7 @@ impl Default for Config {
             keypad: false,
             holds_back: false,
             input_max: 0,
-            own_iv: false,
+            own_iv: OwnIv::No,
             interface_3: true,
             messages: Messages::Right,
             wrong: Vec::new(),
@@ -219,7 +232,7 @@ impl Config {
             "messages" => self.messages = messages(key, value)?,
             "keypad" => self.keypad = number(key, value, 1)? == 1,
             "input_max" => self.input_max = number(key, value, u64::MAX)?,
-            "own_iv" => self.own_iv = number(key, value, 1)? == 1,
+            "own_iv" => self.own_iv = own_iv(key, value)?,
             "holds_back" => self.holds_back = number(key, value, 1)? == 1,
             "stamped" => self.stamped = number(key, value, 1)? == 1,
             // None that a configuration is likely to name.

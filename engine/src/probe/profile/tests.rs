@@ -32,7 +32,7 @@ pub(in crate::probe) fn profile() -> ModuleProfile {
         zero_iv: Some(IvFound::Replaced),
         seen_by: SeenBy::Software,
         iv_lengths: vec![12],
-        associated_data: true,
+        associated_data: DataFound::Authenticated,
         tag: TagFound::Behind,
         why: None,
     });

@@ -41,6 +41,21 @@ pub(super) unsafe fn with_own_iv(mechanism: *const sys::CK_MECHANISM) -> Result<
     Ok(how)
 }
 
+/// As [`mechanism`], with the same IV whatever the caller's is.
+///
+/// # Safety
+/// As for [`mechanism`].
+pub(super) unsafe fn without_iv(mechanism: *const sys::CK_MECHANISM) -> Result<Mechanism, sys::CK_RV> {
+    // SAFETY: as the caller says.
+    let mut how = unsafe { self::mechanism(mechanism) }?;
+    match &mut how {
+        Mechanism::AesGcm { iv, .. } | Mechanism::Cbc { iv, .. } => iv.fill(0xa5),
+        Mechanism::AesCtr { block, .. } => block.fill(0xa5),
+        _ => {}
+    }
+    Ok(how)
+}
+
 /// What `CKM_ECDH1_DERIVE` is given.
 ///
 /// # Safety

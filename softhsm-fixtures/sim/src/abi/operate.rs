@@ -7,6 +7,7 @@ use cryptoki_sys as sys;
 use super::output;
 use super::raw::{self, Room};
 use crate::call::{Call, fast, in_session, result, with_key};
+use crate::config::OwnIv;
 use crate::counters;
 use crate::function::Function;
 use crate::stamps;
@@ -149,8 +150,11 @@ unsafe fn init(
     if work.active.is_some() || work.message.is_some() {
         return Err(sys::CKR_OPERATION_ACTIVE);
     }
-    let has_own_iv = call.device.config.own_iv && matches!(kind, Kind::Encrypt);
-    let read = if has_own_iv { super::mechanism::with_own_iv } else { super::mechanism::mechanism };
+    let read = match (call.device.config.own_iv, kind) {
+        (OwnIv::Written, Kind::Encrypt) => super::mechanism::with_own_iv,
+        (OwnIv::Silent, _) => super::mechanism::without_iv,
+        _ => super::mechanism::mechanism,
+    };
     // SAFETY: as for the entry.
     let how = unsafe { read(mechanism) }?;
     let object = call.token()?.object(key)?.ok_or(sys::CKR_KEY_HANDLE_INVALID)?;

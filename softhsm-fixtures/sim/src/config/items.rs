@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ExtraKey, Flipped, Hidden, Messages, SLOWER_MAX, Slower, Stall, Wrong};
+use super::{ExtraKey, Flipped, Hidden, Messages, OwnIv, SLOWER_MAX, Slower, Stall, Wrong};
 use crate::key::{Kind, Use};
 
 /// The longest stall, in milliseconds: an hour, as for rules.
@@ -16,6 +16,14 @@ pub(crate) fn pairs(text: &str) -> Result<Vec<(&str, &str)>, String> {
 pub(super) fn number(key: &str, value: &str, max: u64) -> Result<u64, String> {
     let parsed = value.parse().ok().filter(|&number| number <= max);
     parsed.ok_or_else(|| format!("{key}={value} is not a number up to {max}"))
+}
+
+pub(super) fn own_iv(key: &str, value: &str) -> Result<OwnIv, String> {
+    Ok(match number(key, value, 2)? {
+        0 => OwnIv::No,
+        1 => OwnIv::Written,
+        _ => OwnIv::Silent,
+    })
 }
 
 pub(super) fn interface(value: &str) -> Result<bool, String> {

@@ -21,7 +21,7 @@ fn every_key_is_read() {
         keypad: true,
         holds_back: true,
         input_max: 64,
-        own_iv: true,
+        own_iv: OwnIv::Written,
         stamped: true,
         seed: 5,
         live,
@@ -30,6 +30,7 @@ fn every_key_is_read() {
     assert_eq!(config, expected);
     let old = Config::parse("interface=2.40,messages=0").unwrap();
     assert_eq!(old, Config { interface_3: false, messages: Messages::Missing, ..Config::default() });
+    assert_eq!(Config::parse("own_iv=2").unwrap().own_iv, OwnIv::Silent);
     let faulty = Config::parse("wrong=ecb;ecb-decrypt;ecb-parts,wrong=cbc;ctr").unwrap();
     assert_eq!(faulty.wrong, [Wrong::Ecb, Wrong::EcbDecrypt, Wrong::EcbParts, Wrong::Cbc, Wrong::Ctr]);
     let again = Config::parse("reuse=sessions;objects,count_executions=9").unwrap();
