@@ -53,8 +53,8 @@ pub struct LoadResult {
     pub knee: Option<Knee>,
     /// Others that did the same work in the same run, in turns.
     pub baselines: Vec<BaselineRun>,
-    /// Operations per second of each round of a comparison, else of each second that counts: what a comparison with
-    /// another run draws its samples from.
+    /// Operations per second of each round of a comparison, else of each second that counts, but for the first of a run of more
+    /// than five that has no warm-up: what a comparison with another run draws its samples from.
     pub rounds: Vec<f64>,
     /// What a reader must know, a sentence each: `token sim-0 lost at 10.0 s`.
     pub notes: Vec<String>,

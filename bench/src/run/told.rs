@@ -18,6 +18,9 @@ const KEEPS_UP: f64 = 0.99;
 /// From this part of the time on, the thread that makes requests is too busy to make them when they are due.
 const BUSY: f64 = 0.95;
 
+/// Of a run of no more seconds each counts as a round, the first one too.
+const SHORT: usize = 5;
+
 /// The first bound of the heat map, in nanoseconds.
 const HEAT_FROM: f64 = 1_000.0;
 
@@ -116,7 +119,10 @@ impl Outcome {
             })
         };
         let rate = |it: &result::Interval| it.ops as f64 / it.seconds;
-        self.intervals.iter().filter(is_whole).filter(counts).map(rate).collect()
+        // An engine finds its sessions in the first second, and caches fill: without a warm-up of its own a run begins slower.
+        let is_cold = self.profile.phases.first().is_some_and(|phase| phase.counted);
+        let cold = usize::from(is_cold && self.intervals.len() > SHORT);
+        self.intervals.iter().skip(cold).filter(is_whole).filter(counts).map(rate).collect()
     }
 
     fn notes(&self, spans: &[Span]) -> Vec<String> {

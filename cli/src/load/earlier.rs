@@ -59,6 +59,9 @@ fn p99_of_seconds(result: &LoadResult) -> Vec<f64> {
     // What is left at the end is no second, and its percentile is that of few.
     let longest = result.series.iter().map(|second| second.seconds).fold(0.0, f64::max);
     let is_whole = |second: &&Interval| second.ops > 0 && second.seconds * 2.0 > longest;
-    let seconds = result.series.iter().filter(is_whole).filter(|second| counts(second.at_s));
+    let seconds: Vec<_> =
+        result.series.iter().filter(is_whole).filter(|second| counts(second.at_s)).collect();
+    // As many as there are rounds: a first second that is cold is none.
+    let seconds = seconds.iter().skip(seconds.len().saturating_sub(result.rounds.len()));
     seconds.map(|second| second.p99_ns as f64).collect()
 }
