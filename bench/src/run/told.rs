@@ -118,7 +118,9 @@ impl Outcome {
                 span.from.as_secs_f64() <= it.at_s && it.at_s + it.seconds <= span.until.as_secs_f64() + tenth
             })
         };
-        let rate = |it: &result::Interval| it.ops as f64 / it.seconds;
+        // The last interval ends when somebody looks, a little after the last request was made.
+        let end = spans.last().map_or(f64::MAX, |span| span.until.as_secs_f64());
+        let rate = |it: &result::Interval| it.ops as f64 / (end.min(it.at_s + it.seconds) - it.at_s);
         // An engine finds its sessions in the first second, and caches fill: without a warm-up of its own a run begins slower.
         let is_cold = self.profile.phases.first().is_some_and(|phase| phase.counted);
         let cold = usize::from(is_cold && self.intervals.len() > SHORT);
