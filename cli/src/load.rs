@@ -131,13 +131,7 @@ impl Key {
     fn choose(args: &Args, site: &Site, engine: &Arc<Engine>) -> Result<Self> {
         let case = args.case()?;
         let Some(spec) = case.op.key_spec() else { return Ok(Self::Unneeded) };
-        let named = match (&args.key, site.key_uri()) {
-            (Some(label), _) => Some(label.clone()),
-            (None, Some(uri)) => Some(label_of(uri, engine)?),
-            (None, None) => None,
-        };
-        if let Some(name) = named {
-            check_kind(engine, case, &name)?;
+        if let Some(name) = named_key(args.key.as_deref(), site, engine, case)? {
             return Ok(Self::Named(name));
         }
         let removed = TemporaryKey::remove_left_over(engine)?;
@@ -166,8 +160,24 @@ impl Key {
     }
 }
 
+/// The key that an option or the URI names, if one does and it fits the operation.
+pub(crate) fn named_key(
+    key: Option<&str>,
+    site: &Site,
+    engine: &Engine,
+    case: Case,
+) -> Result<Option<String>> {
+    let name = match (key, site.key_uri()) {
+        (Some(label), _) => label.to_owned(),
+        (None, Some(uri)) => label_of(uri, engine)?,
+        (None, None) => return Ok(None),
+    };
+    check_kind(engine, case, &name)?;
+    Ok(Some(name))
+}
+
 /// The label of the key that a URI names: loads know keys by their labels.
-pub(crate) fn label_of(uri: &Pkcs11Uri, engine: &Engine) -> Result<String> {
+fn label_of(uri: &Pkcs11Uri, engine: &Engine) -> Result<String> {
     let wanted = engine.key(uri)?;
     let labels = engine.keys().into_iter().map(|key| key.label);
     let mut labels = labels.filter(|label| uri.object().is_none_or(|object| object == label));
@@ -180,7 +190,7 @@ pub(crate) fn label_of(uri: &Pkcs11Uri, engine: &Engine) -> Result<String> {
 }
 
 /// Refuses a key under which the operation's name would be untrue.
-pub(crate) fn check_kind(engine: &Engine, case: Case, name: &str) -> Result {
+fn check_kind(engine: &Engine, case: Case, name: &str) -> Result {
     let Some(wanted) = case.op.key_kind() else { return Ok(()) };
     match engine.keys().into_iter().find(|key| key.label == name && key.kind != wanted) {
         Some(key) => {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use aes::cipher::BlockCipherEncrypt;
 use hmac::{KeyInit, Mac};
-use hsmux::{AesEcb, Engine, Health, Hmac, Key, VerifyOutputs};
+use hsmux::{AesEcb, Engine, Health, Hmac, Key, Snapshot, VerifyOutputs};
 use hsmux_bench::mixed::{Check, Mixed};
 use hsmux_tests::{Hsm, eventually, wait_idle};
 use p11_sim::material;
@@ -207,13 +207,7 @@ fn under_all_faults_at_once_each_request_is_answered_once_and_none_wrongly() {
     assert!(snapshot.tokens_lost > 0 && snapshot.hung > 0, "the mix has been met: {snapshot:?}");
     // Every token serves again, nothing is in flight, and the simulator has seen no rule of the standard broken.
     wait_idle(&engine);
-    eventually("every token serves", || {
-        let tokens = engine.snapshot().tokens;
-        tokens.iter().filter(|token| token.health == Health::Ejected).for_each(|token| {
-            engine.readmit_token(&token.label).unwrap();
-        });
-        tokens.iter().all(|token| token.health == Health::Serving && token.written_off == 0)
-    });
+    eventually("every token serves", || all_serve(&engine));
     let sim = &hsm.sim;
     let broken = (sim.concurrent_use(), sim.active_at_init(), sim.finalised_inside());
     assert_eq!(
@@ -223,15 +217,30 @@ fn under_all_faults_at_once_each_request_is_answered_once_and_none_wrongly() {
     );
     let lost = snapshot.tokens_lost;
     assert!(sim.calls_of("C_Login") <= tokens as u64 + 2 * lost + snapshot.resets * tokens as u64);
+    println!("who ask steadily: {steady:?}");
+    println!("{report}\nwho give up and are in a hurry: {hasty:?}");
+    println!("{}", attempts(&snapshot));
+}
+
+/// Whether every token is in service, and no call hangs; tokens that were taken out are readmitted.
+fn all_serve(engine: &Engine) -> bool {
+    let tokens = engine.snapshot().tokens;
+    tokens.iter().filter(|token| token.health == Health::Ejected).for_each(|token| {
+        engine.readmit_token(&token.label).unwrap();
+    });
+    tokens.iter().all(|token| token.health == Health::Serving && token.written_off == 0)
+}
+
+/// What attempts failed of, and what befell the tokens.
+fn attempts(snapshot: &Snapshot) -> String {
     let mut failed = BTreeMap::new();
     for (kind, count) in snapshot.tokens.iter().flat_map(|token| &token.operations).flat_map(|of| &of.errors)
     {
         *failed.entry(kind.name()).or_insert(0) += count;
     }
-    let (hung, resets, ejected) = (snapshot.hung, snapshot.resets, snapshot.tokens_ejected);
-    println!("who ask steadily: {steady:?}");
-    println!("{report}\nwho give up and are in a hurry: {hasty:?}");
-    println!(
+    let (lost, hung) = (snapshot.tokens_lost, snapshot.hung);
+    let (resets, ejected) = (snapshot.resets, snapshot.tokens_ejected);
+    format!(
         "attempts that failed: {failed:?}; {lost} losses, {hung} hung, {resets} resets, {ejected} ejections"
-    );
+    )
 }

@@ -10,7 +10,7 @@ use super::args::Args;
 use super::tell;
 use crate::connection::Site;
 use crate::exit::{Exit, Failure, Result, printable};
-use crate::load::{check_kind, label_of, simulated_key};
+use crate::load::{named_key, simulated_key};
 
 /// The keys, by operation. They are token keys, so that they outlive the engine that made them.
 #[derive(Debug)]
@@ -31,16 +31,10 @@ impl Keys {
         if profile.keys() == 0 {
             return Ok(Self::Unneeded);
         }
-        if let Some(case) = args.op {
-            let named = match (&args.key, site.key_uri()) {
-                (Some(name), _) => Some(name.clone()),
-                (None, Some(uri)) => Some(label_of(uri, engine)?),
-                (None, None) => None,
-            };
-            if let Some(name) = named {
-                check_kind(engine, case, &name)?;
-                return Ok(Self::Named(name));
-            }
+        if let Some(case) = args.op
+            && let Some(name) = named_key(args.key.as_deref(), site, engine, case)?
+        {
+            return Ok(Self::Named(name));
         }
         let removed = TemporaryKey::remove_left_over(engine)?;
         if removed > 0 {
